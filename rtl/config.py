@@ -1,0 +1,209 @@
+"""The one configuration from which gateware, register map, headers and drivers are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+__all__ = ["PRESETS", "Config", "ConfigError", "preset"]
+
+HALF_BITS = 16
+FLOAT_BITS = 32
+COMMAND_BYTES = 64
+INDEX_SLOT_BITS = 4
+"""Room that one N:M index takes in memory; a nibble serves M up to 16."""
+
+PRODUCT_BITS = 38
+"""A signed product whose one significand was shifted by 0..15: 26 + 11 bits and a sign."""
+
+ACCUMULATOR_BINS = 4
+"""Product exponents 0..58 fall into four bins of sixteen."""
+
+
+class ConfigError(ValueError):
+    """A parameter is impossible; the message names it, its value and the valid range."""
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Parameters of one accelerator.
+
+    Parameters
+    ----------
+    name
+        Name of the preset; part of the generated file names.
+    rows, cols
+        Shape of the PE array. Row ``i`` computes outputs ``a = i (mod rows)`` of the S operand's
+        rows, column ``j`` outputs ``b = j (mod cols)`` of the D operand's rows.
+    lanes
+        Multipliers in one PE.
+    group
+        M of the largest supported N:M pattern; also the width of a lane's activation select.
+    ratio
+        Largest M/N that is served at full rate. One D word holds ``lanes * ratio`` elements.
+    interleave
+        Independent outputs that a PE walks in turn (accumulator contexts).
+    s_depth, d_depth, o_depth
+        Words in each bank of the S, D and O scratchpads.
+    aux_depth
+        Words of the auxiliary scratchpad (bias vectors, ReLU masks).
+    accumulator_bits
+        Width of one accumulator bin; bounds the length of a reduction.
+    memory_bytes
+        Card memory that the DMA may address, from address 0.
+    queue_depth
+        Commands that each of the load, compute and store queues holds.
+    burst_beats
+        Longest AXI burst.
+    outstanding_reads
+        Read bursts under way at once.
+    """
+
+    name: str
+    rows: int = 4
+    cols: int = 8
+    lanes: int = 8
+    group: int = 8
+    ratio: int = 4
+    interleave: int = 4
+    s_depth: int = 256
+    d_depth: int = 256
+    o_depth: int = 256
+    aux_depth: int = 256
+    accumulator_bits: int = 56
+    memory_bytes: int = 64 << 20
+    queue_depth: int = 16
+    burst_beats: int = 16
+    outstanding_reads: int = 8
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "name" and (not isinstance(value, int) or isinstance(value, bool)):
+                self._refuse(field.name, "an integer")
+        for name in (
+            "rows", "cols", "lanes", "group", "ratio", "interleave", "s_depth", "d_depth",
+            "o_depth", "aux_depth", "memory_bytes", "queue_depth", "burst_beats",
+            "outstanding_reads",
+        ):  # fmt: skip
+            if not _is_power_of_two(getattr(self, name)):
+                self._refuse(name, "a power of two")
+        if self.group not in (8, 16):
+            self._refuse("group", "8 or 16")
+        if not 2 <= self.ratio <= self.group // 2:
+            self._refuse("ratio", f"2 to {self.group // 2}, half of group")
+        if self.elements < 2 * self.group or self.elements > 64:
+            self._refuse(
+                "lanes", f"{2 * self.group // self.ratio} to {64 // self.ratio} at this ratio"
+            )
+        if not self.ratio <= self.rows <= self.elements:
+            self._refuse("rows", f"{self.ratio} (ratio) to {self.elements} (elements of a D word)")
+        if not 1 <= self.cols <= self.elements:
+            self._refuse("cols", f"1 to {self.elements} (elements of a D word)")
+        if not 4 <= self.interleave <= 16:
+            self._refuse("interleave", "4 to 16: the accumulator's loop takes 4 cycles")
+        if not PRODUCT_BITS + 1 <= self.accumulator_bits <= 64:
+            self._refuse("accumulator_bits", f"{PRODUCT_BITS + 1} to 64")
+        for name in ("s_depth", "d_depth", "o_depth", "aux_depth"):
+            if not 16 <= getattr(self, name) <= 65536:
+                self._refuse(name, "16 to 65536")
+        if not 1 << 16 <= self.memory_bytes <= 1 << 40:
+            self._refuse("memory_bytes", "64 KiB to 1 TiB")
+        if not 2 <= self.queue_depth <= 256:
+            self._refuse("queue_depth", "2 to 256")
+        if not 1 <= self.burst_beats <= min(256, 4096 // self.beat_bytes):
+            self._refuse("burst_beats", f"1 to {min(256, 4096 // self.beat_bytes)} (4 KiB)")
+        if not 1 <= self.outstanding_reads <= 64:
+            self._refuse("outstanding_reads", "1 to 64")
+
+    def _refuse(self, field: str, valid: str) -> None:
+        raise ConfigError(
+            f"configuration '{self.name}': {field} is {getattr(self, field)!r}, must be {valid}"
+        )
+
+    @property
+    def macs(self) -> int:
+        """Multipliers in the whole array."""
+        return self.rows * self.cols * self.lanes
+
+    @property
+    def elements(self) -> int:
+        """Binary16 values in a D word, and in one AXI beat ("G" in the documentation)."""
+        return self.lanes * self.ratio
+
+    @property
+    def floats(self) -> int:
+        """Binary32 values in one AXI beat."""
+        return self.elements // 2
+
+    @property
+    def beat_bits(self) -> int:
+        """Width of the AXI data bus."""
+        return self.elements * HALF_BITS
+
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes in one AXI beat; every DMA address is a multiple of it."""
+        return self.beat_bits // 8
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of an index into one group of M."""
+        return (self.group - 1).bit_length()
+
+    @property
+    def chunks(self) -> int:
+        """Groups of M elements in a D word."""
+        return self.elements // self.group
+
+    @property
+    def lanes_per_chunk(self) -> int:
+        """Lanes that select from the same group of M elements."""
+        return self.group // self.ratio
+
+    @property
+    def max_additions(self) -> int:
+        """Products that one lane may add to an output before it must be drained."""
+        return 1 << (self.accumulator_bits - PRODUCT_BITS)
+
+    @property
+    def hash(self) -> int:
+        """Content hash (32 bits) of every parameter, readable in register ``CONFIG_HASH``."""
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return int.from_bytes(hashlib.sha256(content.encode()).digest()[:4], "little")
+
+
+PRESETS: dict[str, Config] = {
+    config.name: config
+    for config in (
+        Config(
+            "tiny", rows=4, cols=2, lanes=4, s_depth=64, d_depth=64, o_depth=64, aux_depth=64,
+            accumulator_bits=44, memory_bytes=1 << 20, queue_depth=4, burst_beats=8,
+            outstanding_reads=4,
+        ),
+        Config("sim"),
+        Config("sim-wide", rows=8, cols=4, interleave=8),
+    )
+}  # fmt: skip
+"""Named configurations: ``tiny`` for quick tests, ``sim`` for training in simulation,
+``sim-wide`` the same number of MACs in another shape."""
+
+
+def preset(name: str) -> Config:
+    """Return the preset called `name`.
+
+    Raises
+    ------
+    ConfigError
+        No preset has that name; the message lists those that exist.
+    """
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise ConfigError(f"no preset '{name}'; choose from: {', '.join(PRESETS)}") from None

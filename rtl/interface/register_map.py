@@ -1,0 +1,127 @@
+"""The register map: one table for gateware, Python driver, C header and documentation.
+
+Offsets 0x000 to 0x00C follow the control protocol of Vitis RTL kernels.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = ["COUNTERS", "IDENTITY", "REGISTERS", "VERSION", "Access", "Control", "Interrupt", "Register"]
+
+IDENTITY = 0x5341_5431
+"""ASCII "SAT1"."""
+
+VERSION = 0x0000_0100
+"""0.1.0: major, minor, patch in a byte each."""
+
+
+class Access(enum.Enum):
+    """Who may change a register."""
+
+    READ_ONLY = "ro"
+    READ_WRITE = "rw"
+    WRITE_ONE_TO_CLEAR = "w1c"
+    CONTROL = "control"
+    """Some bits start an action when written 1, others are status."""
+
+
+class Control(enum.IntFlag):
+    """Bits of ``CONTROL``."""
+
+    START = 1 << 0
+    """Written 1: run the program. Reads 1 until it has ended."""
+    DONE = 1 << 1
+    """The last program reached its FINISH; cleared by START."""
+    IDLE = 1 << 2
+    """No program runs."""
+    FAULT = 1 << 3
+    """The last program stopped at a fault; only a soft reset leaves this state."""
+    SOFT_RESET = 1 << 8
+    """Written 1: abandon the program, let memory transfers end, reset. Reads 1 until that is done."""
+
+
+class Interrupt(enum.IntFlag):
+    """Bits of ``INTERRUPT_ENABLE`` and ``INTERRUPT_STATUS``."""
+
+    DONE = 1 << 0
+    FAULT = 1 << 1
+
+
+@dataclass(frozen=True)
+class Register:
+    """One 32-bit register."""
+
+    name: str
+    offset: int
+    access: Access
+    doc: str
+
+
+@dataclass(frozen=True)
+class Counter:
+    """One 64-bit counter; takes two registers, low word first. Cleared by a soft reset only."""
+
+    name: str
+    doc: str
+
+
+STAGE_NAMES = ("FF", "BP", "WU", "UPDATE")
+
+COUNTERS = (
+    Counter("CYCLES", "cycles in which a program ran"),
+    *(Counter(f"CYCLES_{stage}", f"of these, cycles attributed to {stage}") for stage in STAGE_NAMES),
+    *(
+        Counter(f"MAC_SLOTS_{stage}", f"cycles in which the array took operands for {stage}")
+        for stage in STAGE_NAMES
+    ),
+    Counter("DRAIN_SLOTS", "cycles in which the array drained accumulators"),
+    Counter("LOAD_BUSY", "cycles in which the load queue carried out a command"),
+    Counter("COMPUTE_BUSY", "cycles in which the compute queue carried out a command"),
+    Counter("STORE_BUSY", "cycles in which the store queue carried out a command"),
+    Counter("LOAD_WAIT", "cycles in which the load queue's next command waited for a token"),
+    Counter("COMPUTE_WAIT", "cycles in which the compute queue's next command waited for a token"),
+    Counter("STORE_WAIT", "cycles in which the store queue's next command waited for a token"),
+    Counter("READ_BEATS", "AXI read data beats"),
+    Counter("WRITE_BEATS", "AXI write data beats"),
+    Counter("COMMANDS", "commands carried out"),
+    Counter("NONFINITE", "infinities and NaNs that STORE wrote"),
+)
+
+_CONTROL_REGISTERS = (
+    Register("CONTROL", 0x000, Access.CONTROL, "start, status and soft reset; see `Control`"),
+    Register("GLOBAL_INTERRUPT_ENABLE", 0x004, Access.READ_WRITE, "bit 0 enables the interrupt line"),
+    Register("INTERRUPT_ENABLE", 0x008, Access.READ_WRITE, "causes that raise it; see `Interrupt`"),
+    Register("INTERRUPT_STATUS", 0x00C, Access.WRITE_ONE_TO_CLEAR, "causes met; see `Interrupt`"),
+    Register("PROGRAM_LOW", 0x010, Access.READ_WRITE, "memory address of the program, low word"),
+    Register("PROGRAM_HIGH", 0x014, Access.READ_WRITE, "memory address of the program, high word"),
+    Register("PROGRAM_COMMANDS", 0x018, Access.READ_WRITE, "commands in the program"),
+    Register("IDENTITY", 0x020, Access.READ_ONLY, "0x53415431, 'SAT1'"),
+    Register("VERSION", 0x024, Access.READ_ONLY, "version of the gateware"),
+    Register("CONFIG_HASH", 0x028, Access.READ_ONLY, "hash of the configuration"),
+    Register("FAULT_CODE", 0x040, Access.READ_ONLY, "why the program stopped; see `Fault`"),
+    Register("FAULT_COMMAND", 0x044, Access.READ_ONLY, "index of the command at fault"),
+    Register("FAULT_ADDRESS_LOW", 0x048, Access.READ_ONLY, "address at fault, low word"),
+    Register("FAULT_ADDRESS_HIGH", 0x04C, Access.READ_ONLY, "address at fault, high word"),
+)
+
+_COUNTER_BASE = 0x080
+
+REGISTERS: dict[str, Register] = {
+    register.name: register
+    for register in (
+        *_CONTROL_REGISTERS,
+        *(
+            Register(
+                f"{counter.name}_{half}",
+                _COUNTER_BASE + 8 * index + 4 * high,
+                Access.READ_ONLY,
+                f"{counter.doc} ({half.lower()} word)",
+            )
+            for index, counter in enumerate(COUNTERS)
+            for high, half in enumerate(("LOW", "HIGH"))
+        ),
+    )
+}
+"""Every register by name."""
