@@ -24,6 +24,7 @@ __all__ = [
     "s_words",
     "unpack_state_tile",
     "unpack_tiles",
+    "unpack_words",
 ]
 
 Bytes = npt.NDArray[np.uint8]
