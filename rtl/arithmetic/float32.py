@@ -1,0 +1,378 @@
+"""Pipelined binary32 addition and multiplication, and conversion between binary32 and binary16.
+
+Adder and multiplier round to nearest, ties to even, and differ from IEEE 754 in three ways only:
+subnormal operands count as zeros of their sign; a result whose exact magnitude is below 2**-126
+becomes a zero of its sign; every NaN result is `CANONICAL_NAN`.
+"""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from .formats import CANONICAL_NAN, FLOAT, HALF
+
+__all__ = ["FloatAdder", "FloatMultiplier", "FloatToHalf", "HalfToFloat"]
+
+_INFINITE_EXPONENT = (1 << FLOAT.exponent_bits) - 1
+
+_SIGNIFICAND_BITS = FLOAT.fraction_bits + 1
+
+_HALF_NAN = 0x7E00
+
+
+class _Operand:
+    """Classification of a binary32 operand, subnormals taken as zeros."""
+
+    def __init__(self, value: Any) -> None:
+        ones = value.exponent.all()
+        self.zero = ~value.exponent.any()
+        self.infinite = ones & ~value.fraction.any()
+        self.nan = ones & value.fraction.any()
+        self.sign = value.sign
+        self.exponent = value.exponent
+        self.magnitude = Mux(self.zero, 0, Cat(value.fraction, value.exponent))
+        self.significand = Mux(self.zero, 0, Cat(value.fraction, Const(1, 1)))
+
+
+class _Outcome(data.Struct):
+    """Parts of a result that need no rounding; travels beside the significand."""
+
+    sign: 1
+    exponent: signed(10)
+    zero: 1
+    infinite: 1
+    nan: 1
+
+
+def _round(m: Module, outcome: Any, significand: Value, *, guard: Value, sticky: Value) -> Value:
+    """Round a normalised 24-bit `significand` and return the packed binary32.
+
+    `guard` weighs half a unit in the last place, `sticky` tells whether anything follows it.
+    """
+    round_up = guard & (sticky | significand[0])
+    rounded = Signal(FLOAT.size + 1)
+    m.d.comb += rounded.eq(
+        Cat(significand[: FLOAT.fraction_bits], outcome.exponent[:9]) + round_up
+    )
+    result = Signal(FLOAT)
+    m.d.comb += result.sign.eq(outcome.sign)
+    with m.If(outcome.nan):
+        m.d.comb += result.eq(Const(CANONICAL_NAN, FLOAT.size))
+    with m.Elif(outcome.infinite):
+        m.d.comb += result.exponent.eq(_INFINITE_EXPONENT)
+    with m.Elif(outcome.zero | (outcome.exponent < 1)):
+        m.d.comb += result.exponent.eq(0)
+    with m.Elif(rounded[FLOAT.fraction_bits :] >= _INFINITE_EXPONENT):
+        m.d.comb += result.exponent.eq(_INFINITE_EXPONENT)
+    with m.Else():
+        m.d.comb += Cat(result.fraction, result.exponent).eq(rounded)
+    return result
+
+
+class FloatAdder(wiring.Component):
+    """Binary32 sum, one a cycle.
+
+    Attributes
+    ----------
+    a, b : In(FLOAT)
+        Operands.
+    o : Out(FLOAT)
+        ``a + b``, `LATENCY` enabled cycles later.
+    enable : In(1)
+        Advances the whole pipeline; 1 if left unconnected.
+    """
+
+    a: In(FLOAT)
+    b: In(FLOAT)
+    o: Out(FLOAT)
+    enable: In(1, init=1)
+
+    LATENCY = 5
+
+    def elaborate(self, platform: Any) -> Any:
+        m = Module()
+
+        # 1: the operand of larger magnitude first.
+        a, b = _Operand(self.a), _Operand(self.b)
+        swap = Signal()
+        m.d.comb += swap.eq(b.magnitude > a.magnitude)
+        ordered = Signal(_Outcome, reset_less=True)
+        subtract = Signal(reset_less=True)
+        large = Signal(_SIGNIFICAND_BITS, reset_less=True)
+        small = Signal(_SIGNIFICAND_BITS, reset_less=True)
+        distance = Signal(FLOAT.exponent_bits, reset_less=True)
+        m.d.sync += [
+            ordered.sign.eq(Mux(swap, b.sign, a.sign)),
+            ordered.exponent.eq(Mux(swap, b.exponent, a.exponent)),
+            ordered.zero.eq(0),
+            ordered.infinite.eq(a.infinite | b.infinite),
+            ordered.nan.eq(a.nan | b.nan | (a.infinite & b.infinite & (a.sign ^ b.sign))),
+            subtract.eq(a.sign ^ b.sign),
+            large.eq(Mux(swap, b.significand, a.significand)),
+            small.eq(Mux(swap, a.significand, b.significand)),
+            distance.eq(Mux(swap, b.exponent - a.exponent, a.exponent - b.exponent)),
+        ]
+
+        # 2: align the smaller to the larger, with guard, round and sticky bits below it.
+        shifted, lost = _shift_right(m, Cat(Const(0, 2), small), distance)
+        aligned = Signal(_Outcome, reset_less=True)
+        aligned_subtract = Signal(reset_less=True)
+        aligned_large = Signal(_SIGNIFICAND_BITS + 3, reset_less=True)
+        aligned_small = Signal(_SIGNIFICAND_BITS + 3, reset_less=True)
+        m.d.sync += [
+            aligned.eq(ordered),
+            aligned_subtract.eq(subtract),
+            aligned_large.eq(Cat(Const(0, 3), large)),
+            aligned_small.eq(Cat(lost, shifted)),
+        ]
+
+        # 3: add or subtract. An exact difference of zero is +0.
+        summed = Signal(_Outcome, reset_less=True)
+        total = Signal(_SIGNIFICAND_BITS + 4, reset_less=True)
+        cancelled = aligned_subtract & (aligned_large == aligned_small)
+        m.d.sync += [
+            summed.eq(aligned),
+            total.eq(
+                Mux(
+                    aligned_subtract,
+                    aligned_large - aligned_small,
+                    aligned_large + aligned_small,
+                )
+            ),
+        ]
+        with m.If(cancelled & ~aligned.infinite):
+            m.d.sync += summed.sign.eq(0)
+
+        # 4: move the leading one to the top.
+        leading, zeros = _normalise(m, total)
+        normal = Signal(_Outcome, reset_less=True)
+        significand = Signal(len(total), reset_less=True)
+        m.d.sync += [
+            normal.eq(summed),
+            normal.exponent.eq(summed.exponent + 1 - zeros),
+            normal.zero.eq(~leading[-1]),
+            significand.eq(leading),
+        ]
+
+        # 5: round.
+        result = _round(
+            m, normal, significand[4:], guard=significand[3], sticky=significand[:3].any()
+        )
+        output = Signal(FLOAT, reset_less=True)
+        m.d.sync += output.eq(result)
+        m.d.comb += self.o.eq(output)
+
+        return EnableInserter(self.enable)(m)
+
+
+class FloatMultiplier(wiring.Component):
+    """Binary32 product, one a cycle.
+
+    Attributes
+    ----------
+    a, b : In(FLOAT)
+        Operands.
+    o : Out(FLOAT)
+        ``a * b``, `LATENCY` enabled cycles later.
+    enable : In(1)
+        Advances the whole pipeline; 1 if left unconnected.
+    """
+
+    a: In(FLOAT)
+    b: In(FLOAT)
+    o: Out(FLOAT)
+    enable: In(1, init=1)
+
+    LATENCY = 4
+
+    _SPLIT = 17
+    """Bits of `b` that go with all of `a` into one multiplier of 27 by 18 bits."""
+
+    def elaborate(self, platform: Any) -> Any:
+        m = Module()
+
+        # 1: unpack.
+        a, b = _Operand(self.a), _Operand(self.b)
+        unpacked = Signal(_Outcome, reset_less=True)
+        multiplicand = Signal(_SIGNIFICAND_BITS, reset_less=True)
+        multiplier = Signal(_SIGNIFICAND_BITS, reset_less=True)
+        zero = a.zero | b.zero
+        infinite = a.infinite | b.infinite
+        m.d.sync += [
+            unpacked.sign.eq(a.sign ^ b.sign),
+            unpacked.exponent.eq(a.exponent + b.exponent - FLOAT.bias),
+            unpacked.zero.eq(zero),
+            unpacked.infinite.eq(infinite),
+            unpacked.nan.eq(a.nan | b.nan | (zero & infinite)),
+            multiplicand.eq(a.significand),
+            multiplier.eq(b.significand),
+        ]
+
+        # 2: partial products.
+        multiplied = Signal(_Outcome, reset_less=True)
+        low = Signal(_SIGNIFICAND_BITS + self._SPLIT, reset_less=True)
+        high = Signal(2 * _SIGNIFICAND_BITS - self._SPLIT, reset_less=True)
+        m.d.sync += [
+            multiplied.eq(unpacked),
+            low.eq(multiplicand * multiplier[: self._SPLIT]),
+            high.eq(multiplicand * multiplier[self._SPLIT :]),
+        ]
+
+        # 3: their sum, in [1, 4) with 46 bits of fraction.
+        summed = Signal(_Outcome, reset_less=True)
+        product = Signal(2 * _SIGNIFICAND_BITS, reset_less=True)
+        m.d.sync += [
+            summed.eq(multiplied),
+            product.eq(low + (high << self._SPLIT)),
+        ]
+
+        # 4: normalise by at most one place and round.
+        normal = Signal(_Outcome)
+        significand = Signal(2 * _SIGNIFICAND_BITS)
+        m.d.comb += [
+            normal.eq(summed),
+            normal.exponent.eq(summed.exponent + product[-1]),
+            significand.eq(Mux(product[-1], product, product << 1)),
+        ]
+        result = _round(
+            m,
+            normal,
+            significand[_SIGNIFICAND_BITS:],
+            guard=significand[_SIGNIFICAND_BITS - 1],
+            sticky=significand[: _SIGNIFICAND_BITS - 1].any(),
+        )
+        output = Signal(FLOAT, reset_less=True)
+        m.d.sync += output.eq(result)
+        m.d.comb += self.o.eq(output)
+
+        return EnableInserter(self.enable)(m)
+
+
+class FloatToHalf(wiring.Component):
+    """Binary32 to binary16 as IEEE 754 defines it, combinational.
+
+    Rounds to nearest, ties to even, with subnormal results; overflow gives infinity, every NaN
+    0x7E00.
+
+    Attributes
+    ----------
+    i : In(FLOAT)
+    o : Out(HALF)
+    """
+
+    i: In(FLOAT)
+    o: Out(HALF)
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+
+        rebias = FLOAT.bias - HALF.bias
+        dropped = FLOAT.fraction_bits - HALF.fraction_bits
+        most = HALF.fraction_bits + 2
+
+        # Below the normal range the significand moves right; after `most` places only its
+        # sticky bit can be left.
+        subnormal = Signal()
+        shift = Signal(range(most + 1))
+        m.d.comb += subnormal.eq(self.i.exponent <= rebias)
+        with m.If(subnormal):
+            m.d.comb += shift.eq(
+                Mux(self.i.exponent <= rebias + 1 - most, most, rebias + 1 - self.i.exponent)
+            )
+        significand = Signal(_SIGNIFICAND_BITS + most)
+        m.d.comb += significand.eq(
+            Cat(Const(0, most), self.i.fraction, Const(1, 1)) >> shift
+        )
+
+        kept = significand[most + dropped :]
+        guard = significand[most + dropped - 1]
+        sticky = significand[: most + dropped - 1].any()
+        exponent = Signal(HALF.exponent_bits)
+        m.d.comb += exponent.eq(Mux(subnormal, 0, self.i.exponent - rebias))
+        magnitude = Signal(HALF.size - 1)
+        m.d.comb += magnitude.eq(
+            Cat(kept[: HALF.fraction_bits], exponent) + (guard & (sticky | kept[0]))
+        )
+
+        m.d.comb += self.o.sign.eq(self.i.sign)
+        with m.If(self.i.exponent.all() & self.i.fraction.any()):
+            m.d.comb += self.o.eq(Const(_HALF_NAN, HALF.size))
+        with m.Elif(self.i.exponent > rebias + 2 * HALF.bias):
+            m.d.comb += self.o.exponent.eq((1 << HALF.exponent_bits) - 1)
+        with m.Else():
+            m.d.comb += Cat(self.o.fraction, self.o.exponent).eq(magnitude)
+
+        return m
+
+
+class HalfToFloat(wiring.Component):
+    """Binary16 to binary32, combinational and exact; every NaN becomes `CANONICAL_NAN`.
+
+    Attributes
+    ----------
+    i : In(HALF)
+    o : Out(FLOAT)
+    """
+
+    i: In(HALF)
+    o: Out(FLOAT)
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+
+        rebias = FLOAT.bias - HALF.bias
+        pad = Const(0, FLOAT.fraction_bits - HALF.fraction_bits)
+        leading, zeros = _normalise(m, self.i.fraction)
+
+        m.d.comb += self.o.sign.eq(self.i.sign)
+        with m.If(self.i.exponent.all() & self.i.fraction.any()):
+            m.d.comb += self.o.eq(Const(CANONICAL_NAN, FLOAT.size))
+        with m.Elif(self.i.exponent.all()):
+            m.d.comb += self.o.exponent.eq(_INFINITE_EXPONENT)
+        with m.Elif(self.i.exponent.any()):
+            m.d.comb += [
+                self.o.exponent.eq(self.i.exponent + rebias),
+                self.o.fraction.eq(Cat(pad, self.i.fraction)),
+            ]
+        with m.Elif(self.i.fraction.any()):
+            m.d.comb += [
+                self.o.exponent.eq(rebias - zeros),
+                self.o.fraction.eq(Cat(pad, Const(0, 1), leading[:-1])),
+            ]
+
+        return m
+
+
+def _shift_right(m: Module, value: Value, distance: Value) -> tuple[Value, Value]:
+    """Return `value` shifted right and whether any one was shifted out."""
+    width = len(value)
+    stages = (width - 1).bit_length()
+    shifted, lost = value, Const(0, 1)
+    for stage in reversed(range(stages)):
+        step = 1 << stage
+        next_shifted, next_lost = Signal(width), Signal()
+        m.d.comb += [
+            next_shifted.eq(Mux(distance[stage], shifted >> step, shifted)),
+            next_lost.eq(lost | (distance[stage] & shifted[:step].any())),
+        ]
+        shifted, lost = next_shifted, next_lost
+    beyond = distance[stages:].any()
+    return Mux(beyond, 0, shifted), Mux(beyond, value.any(), lost)
+
+
+def _normalise(m: Module, value: Value) -> tuple[Value, Value]:
+    """Return `value` with its leading one moved to the top and the places that it moved."""
+    width = len(value)
+    zeros = []
+    for stage in reversed(range((width - 1).bit_length())):
+        step = 1 << stage
+        empty, shifted = Signal(), Signal(width)
+        m.d.comb += [
+            empty.eq(~value[-step:].any()),
+            shifted.eq(Mux(empty, value << step, value)),
+        ]
+        zeros.insert(0, empty)
+        value = shifted
+    return value, Cat(*zeros)
