@@ -57,10 +57,13 @@ class ReadData(data.StructLayout):
 
 
 class WriteData(data.StructLayout):
-    """W channel with `beat_bits` of data; SAT always writes whole beats."""
+    """W channel with `beat_bits` of data.
+
+    SAT writes whole beats or, to end a burst that it abandons, nothing: one `strb` for all bytes.
+    """
 
     def __init__(self, beat_bits: int) -> None:
-        super().__init__({"data": unsigned(beat_bits), "last": unsigned(1)})
+        super().__init__({"data": unsigned(beat_bits), "strb": unsigned(1), "last": unsigned(1)})
 
 
 class WriteResponse(data.Struct):

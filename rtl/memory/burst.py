@@ -1,0 +1,157 @@
+"""Descriptors to AXI bursts."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from ..config import Config
+from ..control.commands import Fault
+from ..control.fault import FaultReport
+from ..interface.axi import ADDRESS_BITS, Address
+from .descriptor import DIMENSIONS, Descriptor
+
+__all__ = ["BurstGenerator"]
+
+
+class BurstGenerator(wiring.Component):
+    """Walks a descriptor and emits the bursts that it stands for, one per cycle.
+
+    A burst ends where its row of contiguous beats ends or at the next multiple of
+    ``burst_beats`` beats, so that none crosses 4 KiB. Rows that happen to follow each other in
+    memory aren't merged.
+
+    The first burst is offered the cycle after the descriptor was taken; the next descriptor is taken
+    the cycle after the last burst was.
+
+    Parameters
+    ----------
+    config
+        Sets beat width, longest burst and the size of memory.
+
+    Attributes
+    ----------
+    descriptor : In(stream of Descriptor)
+        What to walk.
+    burst : Out(stream of Address)
+        The bursts. When `halt` rises, one that wasn't taken is withdrawn.
+    halt : In(1)
+        Offer no burst and take no descriptor.
+    fault : Out(FaultReport)
+        ``MALFORMED`` (a count of zero, an address or stride that isn't a multiple of a beat;
+        reported with the descriptor's address, no burst comes out) or ``ADDRESS_RANGE`` (this burst
+        and those after it don't come out; bursts before it did). Stays until reset.
+    idle : Out(1)
+        No descriptor in work.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "descriptor": In(stream.Signature(Descriptor)),
+                "burst": Out(stream.Signature(Address)),
+                "halt": In(1),
+                "fault": Out(FaultReport),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+
+        config = self._config
+        beat_shift = exact_log2(config.beat_bytes)
+        burst_shift = exact_log2(config.burst_beats)
+        block_shift = beat_shift + burst_shift
+
+        active = Signal()
+        counts = Signal.like(self.descriptor.payload.counts)
+        strides = Signal.like(self.descriptor.payload.strides)
+        address = Signal(ADDRESS_BITS)
+        beats_left = Signal(16)
+        """Beats left in the current row."""
+        indices = [Signal(16, name=f"index_{i}") for i in range(1, DIMENSIONS)]
+        starts = [Signal(ADDRESS_BITS, name=f"start_{i}") for i in range(1, DIMENSIONS)]
+        """For each outer dimension, where its current iteration began."""
+
+        # A burst reaches to the end of its row or of an aligned block of `burst_beats` beats.
+        room = Signal(range(config.burst_beats + 1))
+        length = Signal.like(room)
+        row_ends = Signal()
+        m.d.comb += [
+            room.eq(config.burst_beats - address[beat_shift:block_shift]),
+            row_ends.eq(beats_left <= room),
+            length.eq(Mux(row_ends, beats_left, room)),
+            self.burst.payload.addr.eq(address),
+            self.burst.payload.len.eq(length - 1),
+        ]
+
+        # The innermost dimension that isn't at its end says where the next row begins.
+        next_row = Signal(ADDRESS_BITS)
+        ends = Signal(DIMENSIONS - 1)
+        for i, index in enumerate(indices):
+            m.d.comb += ends[i].eq(index == counts[i + 1] - 1)
+        for i in reversed(range(DIMENSIONS - 1)):
+            with m.If(~ends[i]):
+                m.d.comb += next_row.eq(starts[i] + strides[i])
+
+        outside = Signal()
+        memory_shift = exact_log2(config.memory_bytes)
+        m.d.comb += [
+            outside.eq(address[memory_shift:].any()),
+            self.burst.valid.eq(active & ~outside & ~self.halt),
+            self.idle.eq(~active),
+        ]
+
+        with m.If(self.burst.valid & self.burst.ready):
+            with m.If(~row_ends):
+                m.d.sync += [
+                    address.eq(Cat(Const(0, block_shift), address[block_shift:] + 1)),
+                    beats_left.eq(beats_left - length),
+                ]
+            with m.Else():
+                m.d.sync += [address.eq(next_row), beats_left.eq(counts[0])]
+                carry = 1
+                for i, (index, start) in enumerate(zip(indices, starts, strict=True)):
+                    with m.If(carry):
+                        m.d.sync += [index.eq(Mux(ends[i], 0, index + 1)), start.eq(next_row)]
+                    carry = carry & ends[i]
+                with m.If(ends.all()):
+                    m.d.sync += active.eq(0)
+
+        given = self.descriptor.payload
+        malformed = Signal()
+        m.d.comb += [
+            malformed.eq(
+                Cat(*((count == 0) for count in given.counts)).any()
+                | given.address[:beat_shift].any()
+                | Cat(*(stride.as_unsigned()[:beat_shift] for stride in given.strides)).any()
+            ),
+            self.descriptor.ready.eq(~active & ~self.halt & (self.fault.code == Fault.NONE)),
+        ]
+        with m.If(self.descriptor.valid & self.descriptor.ready):
+            m.d.sync += [
+                counts.eq(given.counts),
+                strides.eq(given.strides),
+                address.eq(given.address),
+                beats_left.eq(given.counts[0]),
+                active.eq(~malformed),
+                *(index.eq(0) for index in indices),
+                *(start.eq(given.address) for start in starts),
+            ]
+            with m.If(malformed):
+                m.d.sync += [
+                    self.fault.code.eq(Fault.MALFORMED),
+                    self.fault.address.eq(given.address),
+                ]
+        with m.If(active & outside & ~self.halt):
+            m.d.sync += [
+                active.eq(0),
+                self.fault.code.eq(Fault.ADDRESS_RANGE),
+                self.fault.address.eq(address),
+            ]
+
+        return m
