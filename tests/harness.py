@@ -18,8 +18,8 @@ Ports are called as their path in the component's signature, joined by two under
 (``operands__payload``); a port with a layout is one packed vector, for which there are `pack` and
 `unpack`. Only the top level's ports are visible to the testbench.
 
-Environment: ``SAT_SEED`` seeds the random tests (0 unless set); ``SAT_WAVES=1`` writes waveforms, whose
-path is printed.
+Environment: ``SAT_SEED`` seeds the random tests (0 unless set); ``SAT_WAVES=1`` writes waveforms (VCD: FST
+needs a system library) and prints their path.
 """
 
 import contextlib
@@ -72,8 +72,7 @@ MAKE_VARIABLES = ["OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1"]
 # The wheel's makefile leaves this variable empty, and precompiled headers then fail.
 MAKE_VARIABLES += ["CFG_CXXFLAGS_PCH_I=-include"]
 
-RUNTIME_OBJECTS = ["verilated", "verilated_vpi", "verilated_threads", "verilated_dpi"]
-RUNTIME_OBJECTS += ["verilated_fst_c"]
+RUNTIME_OBJECTS = ("verilated", "verilated_vpi", "verilated_threads", "verilated_dpi", "verilated_vcd_c")
 
 
 def simulate(
@@ -138,7 +137,7 @@ def simulate(
             log_file=log,
             seed=seed,
             testcase=testcase,
-            test_args=["--trace", "--trace-file", str(run_dir / "waves.fst")] if waves else [],
+            test_args=["--trace", "--trace-file", str(run_dir / "waves.vcd")] if waves else [],
             extra_env={"SAT_TESTBENCH": json.dumps(setup), "NO_COLOR": "1"},
         )
     failures = _failures(results, log)
@@ -147,7 +146,7 @@ def simulate(
             "\n".join([f"{name}: seed {seed}, log {log.relative_to(ROOT)}", *failures])
         )
     if waves:
-        print(f"{name}: waveforms in {run_dir / 'waves.fst'}")
+        print(f"{name}: waveforms in {run_dir / 'waves.vcd'}")
     else:
         shutil.rmtree(run_dir)
 
@@ -161,8 +160,8 @@ def _failures(results: Path, log: Path) -> list[str]:
     failures = []
     for case in cases:
         for failure in (*case.iter("failure"), *case.iter("error")):
-            text = failure.get("error_msg") or failure.get("message") or failure.text or "failed"
-            failures.append(f"{case.get('name')}: {failure.get('error_type') or ''} {text}".rstrip())
+            text = failure.text or failure.get("message") or "failed"
+            failures.append(f"{case.get('name')}: {text.strip()}")
     if failures or any(case.find("skipped") is None for case in cases):
         return failures
     tail = log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
@@ -178,7 +177,7 @@ def _build(component: Any, name: str, waves: bool) -> Path:
     """Return the directory of the Verilated model, built unless it's there already."""
     files = elaborate(component, name)
     files["ports.vlt"] = _visibility(component, name, files)
-    flags = [*VERILATOR_FLAGS, *(["--trace-fst", "--trace-structs"] if waves else [])]
+    flags = [*VERILATOR_FLAGS, *(["--trace-vcd", "--trace-structs"] if waves else [])]
     versions = [importlib.metadata.version(package) for package in ("verilator", "cocotb")]
     recipe = [flags, MAKE_VARIABLES, versions, str(cocotb_config.libs_dir)]
     digest = _digest([recipe, files])
