@@ -1,0 +1,95 @@
+"""Registers, core and soft reset."""
+
+from amaranth.hdl import (
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Module,
+    ResetSignal,
+    Signal,
+)
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from .config import Config
+from .core import Core
+from .interface.axi import AXI4LiteSignature, AXI4ReadSignature, AXI4WriteSignature
+from .interface.registers import RegisterFile
+
+__all__ = ["Accelerator"]
+
+
+class Accelerator(wiring.Component):
+    """The accelerator.
+
+    A soft reset first lets the memory transfers under way end, as AXI has no way to abandon them;
+    should memory never answer, it stays pending, visible in CONTROL.
+
+    Attributes
+    ----------
+    read, write : Out
+        AXI4 master.
+    control : In
+        AXI4-Lite slave with the registers of `rtl.interface.register_map`.
+    interrupt : Out
+        Level, active high.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "control": In(AXI4LiteSignature()),
+                "interrupt": Out(1),
+                "read": Out(AXI4ReadSignature(config.beat_bits)),
+                "write": Out(AXI4WriteSignature(config.beat_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        # The core's blocks take their reset from the domain around them, so that the soft reset has
+        # to be one of a domain.
+        core_reset = Signal()
+        m.domains.core = core_domain = ClockDomain(local=True)
+        m.d.comb += [
+            core_domain.clk.eq(ClockSignal()),
+            core_domain.rst.eq(ResetSignal() | core_reset),
+        ]
+        core = Core(self._config)
+        m.submodules.core = DomainRenamer("core")(core)
+        m.submodules.registers = registers = RegisterFile(self._config)
+        wiring.connect(m, core.read, wiring.flipped(self.read))
+        wiring.connect(m, core.write, wiring.flipped(self.write))
+        wiring.connect(m, wiring.flipped(self.control), registers.axi)
+
+        m.d.comb += [
+            core.start.eq(registers.start),
+            core.program.eq(registers.program),
+            core.commands.eq(registers.commands),
+            registers.running.eq(core.running),
+            registers.stopped.eq(core.stopped),
+            registers.finished.eq(core.finished),
+            registers.fault.eq(core.fault),
+            registers.fault_command.eq(core.fault_command),
+            registers.counters.eq(core.counters),
+            self.interrupt.eq(registers.interrupt),
+        ]
+
+        with m.FSM():
+            with m.State("Operate"):
+                with m.If(registers.soft_reset):
+                    m.next = "Let-Transfers-End"
+            with m.State("Let-Transfers-End"):
+                m.d.comb += [core.abort.eq(1), registers.resetting.eq(1)]
+                with m.If(core.idle):
+                    m.next = "Reset"
+            with m.State("Reset"):
+                m.d.comb += [core.abort.eq(1), registers.resetting.eq(1)]
+                m.d.sync += core_reset.eq(1)
+                m.next = "Leave-Reset"
+            with m.State("Leave-Reset"):
+                m.d.comb += registers.resetting.eq(1)
+                m.d.sync += core_reset.eq(0)
+                m.next = "Operate"
+        return m

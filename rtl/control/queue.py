@@ -1,0 +1,143 @@
+"""One of the command processor's queues: tokens, issue in order, completion in order."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config
+from .commands import Command, Opcode, Queue, Stage
+from .fetcher import IndexedCommand
+
+__all__ = ["CommandQueue"]
+
+
+class _UnderWay(data.Struct):
+    """What has to be done when an issued command has ended."""
+
+    signal: 3
+    immediate: 1
+    """A NOP: ends as soon as it is the oldest."""
+
+
+class CommandQueue(wiring.Component):
+    """A queue of commands and the tokens it holds from the other queues.
+
+    Up to `under_way` commands are handed to the unit before the oldest has ended, so that a unit can
+    start on a command while the last results of the one before still travel.
+
+    Parameters
+    ----------
+    queue
+        Which of the three it is.
+    under_way
+        Commands issued and not yet ended.
+
+    Attributes
+    ----------
+    commands : In
+        From the dispatcher.
+    issue : Out
+        To the unit.
+    done : In
+        From the unit: the oldest issued command has ended.
+    give : In(3)
+        Bit i: ``Queue(i)`` gives this queue a token in this cycle.
+    signal : Out(3)
+        Tokens that this queue gives to others in this cycle.
+    stop : In
+        Issue nothing more.
+    clear : In
+        Forget all tokens.
+    index, stage, opcode : Out
+        Of the command issued last.
+    busy : Out
+        A command is under way.
+    waiting : Out
+        The next command waits for a token.
+    empty : Out
+        No command is queued or under way.
+    ended : Out
+        A command has ended in this cycle.
+    """
+
+    commands: In(stream.Signature(IndexedCommand))
+    issue: Out(stream.Signature(Command))
+    done: In(1)
+    give: In(3)
+    signal: Out(3)
+    stop: In(1)
+    clear: In(1)
+    index: Out(32)
+    stage: Out(Stage)
+    opcode: Out(Opcode)
+    busy: Out(1)
+    waiting: Out(1)
+    empty: Out(1)
+    ended: Out(1)
+
+    def __init__(self, config: Config, queue: Queue, *, under_way: int) -> None:
+        self._depth = config.queue_depth
+        self._queue = queue
+        self._under_way = under_way
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queued = queued = fifo.SyncFIFOBuffered(
+            width=IndexedCommand.as_shape().size, depth=self._depth
+        )
+        m.submodules.issued = issued = fifo.SyncFIFOBuffered(
+            width=_UnderWay.as_shape().size, depth=self._under_way
+        )
+        m.d.comb += [
+            queued.w_data.eq(self.commands.payload),
+            queued.w_en.eq(self.commands.valid),
+            self.commands.ready.eq(queued.w_rdy),
+        ]
+
+        head = IndexedCommand(queued.r_data)
+        header = head.command.header
+        is_nop = header.opcode == Opcode.NOP
+        tokens = [Signal(16, name=f"tokens_{queue.name.lower()}") for queue in Queue]
+        lacking = Signal(3)
+        m.d.comb += [lacking[i].eq(header.wait[i] & (tokens[i] == 0)) for i in range(len(Queue))]
+        may_issue = queued.r_rdy & (lacking == 0) & issued.w_rdy & ~self.stop
+        m.d.comb += [
+            self.waiting.eq(queued.r_rdy & (lacking != 0)),
+            self.issue.payload.eq(head.command),
+            self.issue.valid.eq(may_issue & ~is_nop),
+        ]
+        is_issued = Signal()
+        m.d.comb += [
+            is_issued.eq(may_issue & (is_nop | self.issue.ready)),
+            queued.r_en.eq(is_issued),
+            issued.w_en.eq(is_issued),
+        ]
+        record = _UnderWay(issued.w_data)
+        m.d.comb += [record.signal.eq(header.signal), record.immediate.eq(is_nop)]
+        with m.If(is_issued):
+            m.d.sync += [
+                self.index.eq(head.index),
+                self.stage.eq(header.stage),
+                self.opcode.eq(header.opcode),
+            ]
+        for i, count in enumerate(tokens):
+            with m.If(self.clear):
+                m.d.sync += count.eq(0)
+            with m.Else():
+                m.d.sync += count.eq(count + self.give[i] - (is_issued & header.wait[i]))
+
+        # A unit's `done` may come before the record of its command is visible, or while a NOP is
+        # the oldest, so it is counted.
+        oldest = _UnderWay(issued.r_data)
+        dones = Signal(range(self._under_way + 2))
+        m.d.comb += [
+            self.ended.eq(issued.r_rdy & (oldest.immediate | (dones != 0) | self.done)),
+            issued.r_en.eq(self.ended),
+            self.busy.eq(issued.level != 0),
+            self.empty.eq((issued.level == 0) & (queued.level == 0)),
+        ]
+        m.d.sync += dones.eq(dones + self.done - (self.ended & ~oldest.immediate))
+        with m.If(self.ended):
+            m.d.comb += self.signal.eq(oldest.signal)
+        return m

@@ -1,0 +1,189 @@
+"""Everything that a soft reset resets: processor, units and counters."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from .config import Config
+from .control.commands import Fault, Opcode, Queue
+from .control.counters import Counters
+from .control.fault import FaultReport
+from .control.processor import CommandProcessor, State
+from .engine.tensor_engine import TensorEngine
+from .interface.axi import AXI4ReadSignature, AXI4WriteSignature
+from .interface.read_arbiter import ReadArbiter
+from .interface.register_map import COUNTERS, STAGE_NAMES
+from .memory.load_unit import LoadUnit
+from .memory.store_unit import StoreUnit
+from .memory.write_dma import WriteDMA
+from .update.pregeneration import UpdateUnit
+
+__all__ = ["Core"]
+
+
+class Core(wiring.Component):
+    """The accelerator between its registers and its memory port.
+
+    Attributes
+    ----------
+    read, write : Out
+        Memory.
+    start, program, commands : In
+        Run the program of `commands` commands at address `program`.
+    running, stopped : Out
+        Status.
+    finished : Out
+        A program ended in this cycle.
+    fault, fault_command : Out
+        The first fault since reset.
+    counters : Out
+        Values of `COUNTERS`.
+    abort : In
+        Start nothing new and let the memory transfers under way end.
+    idle : Out
+        No memory transfer is under way.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "program": In(64),
+                "commands": In(32),
+                "running": Out(1),
+                "stopped": Out(1),
+                "finished": Out(1),
+                "fault": Out(FaultReport),
+                "fault_command": Out(32),
+                "counters": Out(data.ArrayLayout(64, len(COUNTERS))),
+                "abort": In(1),
+                "idle": Out(1),
+                "read": Out(AXI4ReadSignature(config.beat_bits)),
+                "write": Out(AXI4WriteSignature(config.beat_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.processor = processor = CommandProcessor(config)
+        m.submodules.arbiter = arbiter = ReadArbiter(config)
+        m.submodules.load = load = LoadUnit(config)
+        m.submodules.engine = engine = TensorEngine(config)
+        m.submodules.store = store = StoreUnit(config)
+        m.submodules.update = update = UpdateUnit(config)
+        m.submodules.write_dma = write_dma = WriteDMA(config)
+        m.submodules.counters = counters = Counters(config)
+
+        m.d.comb += [
+            processor.start.eq(self.start),
+            processor.address.eq(self.program),
+            processor.count.eq(self.commands),
+            self.running.eq(processor.state == State.RUNNING),
+            self.stopped.eq(processor.state == State.STOPPED),
+            self.finished.eq(processor.finished),
+            self.fault.eq(processor.fault),
+            self.fault_command.eq(processor.fault_command),
+        ]
+        # A stopped program leaves no transfers behind, so that a soft reset finds the bus quiet.
+        abort = Signal()
+        m.d.comb += [
+            abort.eq(self.abort | self.stopped),
+            processor.abort.eq(abort),
+            load.abort.eq(abort),
+            write_dma.abort.eq(abort),
+            self.idle.eq(processor.fetch_idle & load.idle & write_dma.idle),
+        ]
+
+        # Memory reads: load unit and command fetch.
+        wiring.connect(m, load.axi, arbiter.load)
+        wiring.connect(m, processor.axi, arbiter.fetch)
+        wiring.connect(m, arbiter.axi, wiring.flipped(self.read))
+        wiring.connect(m, write_dma.axi, wiring.flipped(self.write))
+
+        # Load.
+        m.d.comb += [
+            load.command.payload.eq(processor.load.payload.body.load),
+            load.command.valid.eq(processor.load.valid),
+            processor.load.ready.eq(load.command.ready),
+            processor.load_done.eq(load.done),
+            processor.load_fault.eq(load.fault),
+        ]
+        wiring.connect(m, load.s_write, engine.s_write)
+        wiring.connect(m, load.d_write, engine.d_write)
+        wiring.connect(m, load.aux_write, store.aux_write)
+        wiring.connect(m, load.update, update.state)
+
+        # Compute.
+        m.d.comb += [
+            engine.command.payload.eq(processor.compute.payload.body.compute),
+            engine.command.valid.eq(processor.compute.valid),
+            processor.compute.ready.eq(engine.command.ready),
+            processor.compute_done.eq(engine.done),
+            processor.compute_fault.eq(engine.fault),
+        ]
+
+        # Store: STORE and UPDATE take turns at the O scratchpad and at the write DMA.
+        is_update = processor.store.payload.header.opcode == Opcode.UPDATE
+        update_turn = processor.store_opcode == Opcode.UPDATE
+        m.d.comb += [
+            store.command.payload.eq(processor.store.payload.body.store),
+            update.command.payload.eq(processor.store.payload.body.update),
+            store.command.valid.eq(processor.store.valid & ~is_update),
+            update.command.valid.eq(processor.store.valid & is_update),
+            processor.store.ready.eq(Mux(is_update, update.command.ready, store.command.ready)),
+        ]
+        with m.If(update_turn):
+            self._connect_store_side(m, update, engine, write_dma)
+        with m.Else():
+            self._connect_store_side(m, store, engine, write_dma)
+        m.d.comb += [
+            store.o_read.data.eq(engine.o_read.data),
+            update.o_read.data.eq(engine.o_read.data),
+        ]
+        # A STORE or UPDATE has ended when memory has acknowledged its last write.
+        handed_over = Signal()
+        with m.If(processor.store_done):
+            m.d.sync += handed_over.eq(0)
+        with m.If(store.done | update.done):
+            m.d.sync += handed_over.eq(1)
+        m.d.comb += processor.store_done.eq(handed_over & write_dma.idle)
+        for report in (write_dma.fault, update.fault, store.fault):
+            with m.If(report.code != Fault.NONE):
+                m.d.comb += processor.store_fault.eq(report)
+
+        # Counters.
+        steps = {
+            "CYCLES": self.running,
+            "DRAIN_SLOTS": engine.drain,
+            "READ_BEATS": load.beat,
+            "WRITE_BEATS": write_dma.beat,
+            "COMMANDS": processor.ended[0] + processor.ended[1] + processor.ended[2],
+            "NONFINITE": store.nonfinite,
+        }
+        for queue in Queue:
+            steps[f"{queue.name}_BUSY"] = processor.busy[queue.value]
+            steps[f"{queue.name}_WAIT"] = processor.waiting[queue.value]
+        for number, stage in enumerate(STAGE_NAMES):
+            steps[f"CYCLES_{stage}"] = self.running & (processor.stage.as_value() == number)
+            steps[f"MAC_SLOTS_{stage}"] = engine.mac & (
+                processor.compute_stage.as_value() == number
+            )
+        m.d.comb += [
+            *(
+                counters.steps[index].eq(steps[counter.name])
+                for index, counter in enumerate(COUNTERS)
+            ),
+            self.counters.eq(counters.values),
+        ]
+        return m
+
+    @staticmethod
+    def _connect_store_side(m, unit, engine, write_dma):
+        m.d.comb += [
+            engine.o_read.bank.eq(unit.o_read.bank),
+            engine.o_read.address.eq(unit.o_read.address),
+        ]
+        wiring.connect(m, unit.descriptor, write_dma.descriptor)
+        wiring.connect(m, unit.data, write_dma.data)
