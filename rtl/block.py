@@ -17,7 +17,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, Instance, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-__all__ = ["Block", "FileCollector", "to_verilog"]
+__all__ = ["Block", "FileCollector", "find_yosys", "to_verilog"]
 
 
 class FileCollector(Protocol):
