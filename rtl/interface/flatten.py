@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amaranth.hdl import Const, Module, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Flow, In, Out
 
 from .axi import AXI4LiteSignature, AXI4ReadSignature, AXI4WriteSignature, Burst
@@ -145,7 +145,8 @@ def _handshake(prefix: str, channel: Any, flow: Flow) -> list[_Wire]:
 
 def _fields(prefix: str, channel: Any, flow: Flow) -> list[_Wire]:
     """Ports of the fields of a channel whose payload is a struct."""
-    values = {name: Value.cast(channel.payload[name]) for name, _ in channel.payload.shape()}
+    layout = data.Layout.cast(channel.payload.shape())
+    values = {name: Value.cast(channel.payload[name]) for name, _ in layout}
     return [_Wire(f"{prefix}{name}", flow, len(value), value) for name, value in values.items()]
 
 

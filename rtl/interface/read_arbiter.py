@@ -32,9 +32,8 @@ class ReadArbiter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bursts = 2 * self._config.outstanding_reads
         room = self._config.outstanding_reads * self._config.burst_beats
-        m.submodules.owners = owners = fifo.SyncFIFOBuffered(width=1, depth=bursts)
+        m.submodules.owners = owners = fifo.SyncFIFOBuffered(width=1, depth=room)
         m.submodules.loaded = loaded = fifo.SyncFIFOBuffered(
             width=ReadData(self._config.beat_bits).size, depth=room
         )

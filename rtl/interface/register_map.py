@@ -8,7 +8,16 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["COUNTERS", "IDENTITY", "REGISTERS", "VERSION", "Access", "Control", "Interrupt", "Register"]
+__all__ = [
+    "COUNTERS",
+    "IDENTITY",
+    "REGISTERS",
+    "VERSION",
+    "Access",
+    "Control",
+    "Interrupt",
+    "Register",
+]
 
 IDENTITY = 0x5341_5431
 """ASCII "SAT1"."""
@@ -71,7 +80,10 @@ STAGE_NAMES = ("FF", "BP", "WU", "UPDATE")
 
 COUNTERS = (
     Counter("CYCLES", "cycles in which a program ran"),
-    *(Counter(f"CYCLES_{stage}", f"of these, cycles attributed to {stage}") for stage in STAGE_NAMES),
+    *(
+        Counter(f"CYCLES_{stage}", f"of these, cycles attributed to {stage}")
+        for stage in STAGE_NAMES
+    ),
     *(
         Counter(f"MAC_SLOTS_{stage}", f"cycles in which the array took operands for {stage}")
         for stage in STAGE_NAMES
@@ -91,7 +103,9 @@ COUNTERS = (
 
 _CONTROL_REGISTERS = (
     Register("CONTROL", 0x000, Access.CONTROL, "start, status and soft reset; see `Control`"),
-    Register("GLOBAL_INTERRUPT_ENABLE", 0x004, Access.READ_WRITE, "bit 0 enables the interrupt line"),
+    Register(
+        "GLOBAL_INTERRUPT_ENABLE", 0x004, Access.READ_WRITE, "bit 0 enables the interrupt line"
+    ),
     Register("INTERRUPT_ENABLE", 0x008, Access.READ_WRITE, "causes that raise it; see `Interrupt`"),
     Register("INTERRUPT_STATUS", 0x00C, Access.WRITE_ONE_TO_CLEAR, "causes met; see `Interrupt`"),
     Register("PROGRAM_LOW", 0x010, Access.READ_WRITE, "memory address of the program, low word"),
