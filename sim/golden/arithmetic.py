@@ -190,6 +190,16 @@ class ExactSum:
         )
         return positive | nan, negative | nan
 
+    def __getitem__(self, part: tuple[slice, slice]) -> ExactSum:
+        """Return some of the sums."""
+        return ExactSum(
+            self.high[part],
+            self.middle[part],
+            self.low[part],
+            None if self.positive is None else self.positive[part],
+            None if self.negative is None else self.negative[part],
+        )
+
     def __add__(self, other: ExactSum) -> ExactSum:
         """Return the sums of both; still exact."""
 

@@ -1,0 +1,555 @@
+"""The functional machine: carries out command programs as the gateware does, without a clock."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import numpy.typing as npt
+
+from rtl.config import COMMAND_BYTES, Config
+from rtl.control.commands import Fault, LoadOrder, LoadTarget, Opcode, Queue
+from rtl.interface.register_map import COUNTERS, STAGE_NAMES
+from rtl.sparsity.pattern import Pattern, supported_patterns
+
+from .arithmetic import ExactSum, Floats, Halves, Operand, is_finite
+from .engine import epilogue
+from .program import Decoded, DecodedDescriptor, decode
+from .sparsity import Bytes, pack_state_tile, unpack_state_tile, unpack_words
+from .update import update
+
+__all__ = ["Machine", "Result"]
+
+_ONE = 0x3C00
+"""1.0 in binary16."""
+
+_STATE_BEATS_PER_ROW = 4
+
+_QUEUE_OF = {
+    Opcode.LOAD.value: Queue.LOAD.value,
+    Opcode.COMPUTE.value: Queue.COMPUTE.value,
+    Opcode.STORE.value: Queue.STORE.value,
+    Opcode.UPDATE.value: Queue.STORE.value,
+}
+
+
+class _FaultError(Exception):
+    """A command cannot be carried out."""
+
+    def __init__(self, code: Fault, address: int) -> None:
+        super().__init__(f"{code.name} at {address:#x}")
+        self.code = code
+        self.address = address & (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a program ended.
+
+    Attributes
+    ----------
+    finished
+        It reached its FINISH.
+    hung
+        Its queues wait for tokens that nobody gives; the gateware would wait for ever.
+    fault, fault_command, fault_address
+        Why and where it stopped, as the gateware's registers name them; NONE, 0, 0 if it didn't.
+    counters
+        What this program added to each of `COUNTERS`. Those of cycles and drain slots are zero, as
+        this machine has no clock.
+    """
+
+    finished: bool
+    hung: bool
+    fault: Fault
+    fault_command: int
+    fault_address: int
+    counters: dict[str, int]
+
+
+@dataclass
+class _Queue:
+    """A command queue with the command that it carries out and the tokens that it holds."""
+
+    waiting: deque[tuple[int, Decoded]] = field(default_factory=deque)
+    tokens: list[int] = field(default_factory=lambda: [0] * len(Queue))
+    index: int = 0
+    command: Decoded | None = None
+    steps: Iterator[None] = field(default_factory=lambda: iter(()))
+
+    @property
+    def empty(self) -> bool:
+        return not self.waiting and self.command is None
+
+
+class Machine:
+    """The accelerator with its memory.
+
+    Scratchpads keep their content from program to program, and over `reset`; they begin as zeros,
+    on which no program may rely. After a fault in the middle of a transfer it is undefined which of
+    its beats were moved.
+
+    Parameters
+    ----------
+    config
+        Configuration of the gateware that is modelled.
+
+    Attributes
+    ----------
+    memory
+        The card's memory, ``config.memory_bytes`` bytes.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.memory: Bytes = np.zeros(config.memory_bytes, np.uint8)
+        self._beats = self.memory.reshape(-1, config.beat_bytes)
+        s_shape = (config.rows, config.s_depth * config.ratio, config.lanes)
+        self._s_values: Halves = np.zeros(s_shape, np.uint16)
+        self._s_indices = np.zeros(s_shape, np.uint8)
+        self._d: Halves = np.zeros((config.cols, config.d_depth, config.elements), np.uint16)
+        self._o: Floats = np.zeros((config.cols, config.o_depth, config.floats), np.uint32)
+        self._aux: Halves = np.zeros((config.aux_depth, config.elements), np.uint16)
+        self._patterns = {pattern.value: pattern for pattern in supported_patterns(config)}
+        # Operands as COMPUTE last read them, until a LOAD writes their scratchpad.
+        self._s_operands: dict[tuple[int, ...], Operand] = {}
+        self._d_operands: dict[tuple[int, ...], Operand] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Do what the soft reset does: memory and scratchpads stay, all else is forgotten."""
+        self._kept: ExactSum | None = None
+        self._additions = 0
+        self._stopped = False
+
+    def run(self, address: int, commands: int) -> Result:
+        """Carry out the program of `commands` commands at memory `address`.
+
+        Raises
+        ------
+        RuntimeError
+            The program before this one hung or stopped at a fault, and `reset` wasn't called since.
+        """
+        if self._stopped:
+            raise RuntimeError("the machine has stopped and must be reset first")
+        self._stopped = True
+        self._queues = [_Queue() for _ in Queue]
+        self._offered = np.zeros((0, self.config.beat_bytes), np.uint8)
+        self._counters = {counter.name: 0 for counter in COUNTERS}
+        self._at_fault = 0
+        fault, fault_address, finished = Fault.NONE, 0, False
+        try:
+            finished = self._run(address, commands)
+        except _FaultError as error:
+            fault, fault_address = error.code, error.address
+        self._stopped = not finished
+        return Result(
+            finished=finished,
+            hung=not finished and fault is Fault.NONE,
+            fault=fault,
+            fault_command=self._at_fault,
+            fault_address=fault_address,
+            counters=self._counters,
+        )
+
+    # Queues and tokens
+
+    def _run(self, address: int, commands: int) -> bool:
+        """Return whether the program reached its FINISH; if not it hangs."""
+        next_command = 0
+        while True:
+            progress = False
+            while True:
+                self._at_fault = next_command
+                command, queue = self._fetch(address, next_command, commands)
+                if command.opcode == Opcode.FINISH.value:
+                    if all(queue.empty for queue in self._queues):
+                        self._at_fault = 0
+                        return True
+                    break
+                if len(self._queues[queue].waiting) == self.config.queue_depth:
+                    break
+                self._queues[queue].waiting.append((next_command, command))
+                next_command += 1
+                progress = True
+            for number, state in enumerate(self._queues):
+                while self._advance(number, state):
+                    progress = True
+            if not progress:
+                self._at_fault = 0
+                return False
+
+    def _fetch(self, address: int, index: int, commands: int) -> tuple[Decoded, int]:
+        """Return command `index` and its queue (that of a FINISH means nothing)."""
+        if index == commands:
+            raise _FaultError(Fault.MALFORMED, 0)
+        start = address + index * COMMAND_BYTES
+        if address % self.config.beat_bytes:
+            raise _FaultError(Fault.MALFORMED, address)
+        if start + COMMAND_BYTES > self.memory.size:
+            raise _FaultError(Fault.ADDRESS_RANGE, start)
+        command = decode(self.memory[start : start + COMMAND_BYTES].tobytes())
+        queue = command.queue if command.opcode == Opcode.NOP.value else (
+            _QUEUE_OF.get(command.opcode, Queue.LOAD.value)
+        )  # fmt: skip
+        if command.opcode == Opcode.FINISH.value:
+            malformed = index != commands - 1
+        else:
+            malformed = (
+                command.opcode not in (Opcode.NOP.value, *_QUEUE_OF)
+                or queue >= len(Queue)
+                or bool((command.wait | command.signal) >> queue & 1)
+            )
+        if malformed:
+            raise _FaultError(Fault.MALFORMED, 0)
+        return command, queue
+
+    def _advance(self, number: int, queue: _Queue) -> bool:
+        """Go on with a queue's command, or begin its next; return whether anything happened."""
+        begun = queue.command is None
+        if begun:
+            if not queue.waiting:
+                return False
+            index, command = queue.waiting[0]
+            wanted = [other for other in range(len(Queue)) if command.wait >> other & 1]
+            if not all(queue.tokens[other] for other in wanted):
+                return False
+            for other in wanted:
+                queue.tokens[other] -= 1
+            queue.waiting.popleft()
+            queue.index, queue.command = index, command
+            queue.steps = self._carry_out(command)
+        self._at_fault = queue.index
+        for _ in queue.steps:
+            return begun
+        assert queue.command is not None
+        for other, receiver in enumerate(self._queues):
+            receiver.tokens[number] += queue.command.signal >> other & 1
+        queue.command = None
+        self._counters["COMMANDS"] += 1
+        return True
+
+    def _carry_out(self, command: Decoded) -> Iterator[None]:
+        """Carry a command out, pausing where it waits for another unit."""
+        body = command.body
+        if command.opcode == Opcode.LOAD.value:
+            yield from self._load(body)
+        elif command.opcode == Opcode.COMPUTE.value:
+            self._compute(body, STAGE_NAMES[command.stage])
+        elif command.opcode == Opcode.STORE.value:
+            self._store(body)
+        elif command.opcode == Opcode.UPDATE.value:
+            yield from self._update(body)
+
+    # Memory
+
+    def _find(self, descriptor: DecodedDescriptor) -> npt.NDArray[np.int64]:
+        """Return the numbers of the beats of memory that `descriptor` names, in their order."""
+        beat_bytes = self.config.beat_bytes
+        if (
+            0 in descriptor.counts
+            or descriptor.address % beat_bytes
+            or any(stride % beat_bytes for stride in descriptor.strides)
+        ):
+            raise _FaultError(Fault.MALFORMED, descriptor.address)
+        beats = descriptor.address // beat_bytes + _offsets(
+            descriptor.counts, tuple(stride // beat_bytes for stride in descriptor.strides)
+        )
+        outside = (beats < 0) | (beats >= len(self._beats))
+        if outside.any():
+            first = int(beats[np.argmax(outside)])
+            raise _FaultError(Fault.ADDRESS_RANGE, first * beat_bytes)
+        return beats
+
+    def _write(self, address: int, values: Bytes) -> None:
+        """Write contiguous beats."""
+        beats = values.reshape(-1, self.config.beat_bytes)
+        row = DecodedDescriptor(address & (1 << 64) - 1, (len(beats), 1, 1, 1), (0, 0, 0))
+        self._beats[self._find(row)] = beats
+        self._counters["WRITE_BEATS"] += len(beats)
+
+    # Checks
+
+    def _pattern(self, value: int) -> Pattern:
+        try:
+            return self._patterns[value]
+        except KeyError:
+            raise _FaultError(Fault.PATTERN, 0) from None
+
+    @staticmethod
+    def _refuse_if(malformed: bool) -> None:
+        if malformed:
+            raise _FaultError(Fault.MALFORMED, 0)
+
+    @staticmethod
+    def _check_range(base: int, words: int, depth: int) -> None:
+        """Refuse `words` words from `base` of a scratchpad with `depth` words in a bank."""
+        if base + words > depth:
+            raise _FaultError(Fault.SCRATCHPAD_RANGE, base)
+
+    # LOAD
+
+    def _load(self, body: SimpleNamespace) -> Iterator[None]:
+        config = self.config
+        g, target = config.elements, body.target
+        is_s = target == LoadTarget.S.value
+        is_d = target == LoadTarget.D.value
+        in_tiles = is_s or (is_d and body.order == LoadOrder.TILES.value)
+        self._refuse_if(0 in (body.rows, body.d_words))
+        self._refuse_if(in_tiles and body.rows % g != 0)
+        pattern = self._pattern(body.pattern) if is_s else Pattern.DENSE
+        self._refuse_if(bool(body.transpose) and pattern is not Pattern.DENSE)
+        beats_wanted = body.rows * body.d_words
+        if is_s:
+            beats_wanted = beats_wanted // g * pattern.tile_beats(config)
+        self._refuse_if(bool(body.transpose) and beats_wanted % g != 0)
+        self._refuse_if(body.descriptor.beats != beats_wanted)
+        if is_s:
+            words = body.rows // config.rows * pattern.words_per_row(config, body.d_words)
+            self._check_range(body.base, words, config.s_depth)
+        elif is_d:
+            words = -(-body.rows // config.cols) * body.d_words
+            self._check_range(body.base, words, config.d_depth)
+        elif target == LoadTarget.AUX.value:
+            self._check_range(body.base, beats_wanted, config.aux_depth)
+
+        beats = self._beats[self._find(body.descriptor)]
+        self._counters["READ_BEATS"] += len(beats)
+        if body.transpose:
+            beats = _halves(beats).reshape(-1, g, g).swapaxes(1, 2).astype("<u2")
+            beats = beats.reshape(-1, g).view(np.uint8)
+        if is_s:
+            self._write_s(body, pattern, beats)
+        elif is_d:
+            self._write_d(body, _halves(beats))
+        elif target == LoadTarget.AUX.value:
+            self._aux[body.base : body.base + len(beats)] = _halves(beats)
+        else:
+            self._offered = beats
+            while len(self._offered):
+                yield
+
+    def _write_s(self, body: SimpleNamespace, pattern: Pattern, beats: Bytes) -> None:
+        config = self.config
+        g, steps = config.elements, pattern.steps(config)
+        words = pattern.words_per_row(config, body.d_words)
+        tiles = beats.reshape(-1, pattern.tile_beats(config), config.beat_bytes)
+        area = (slice(None), slice(body.base * config.ratio, None))
+        for bank, loaded in zip(
+            (self._s_values, self._s_indices), unpack_words(tiles, pattern, config), strict=True
+        ):
+            rows = loaded.reshape(-1, body.d_words, g, steps * config.lanes).swapaxes(1, 2)
+            rows = rows.reshape(-1, config.rows, body.d_words * steps, config.lanes)
+            room = bank[area][:, : len(rows) * words * config.ratio]
+            room = room.reshape(config.rows, len(rows), words * config.ratio, config.lanes)
+            room[:, :, : body.d_words * steps] = rows.swapaxes(0, 1)
+        self._s_operands.clear()
+
+    def _write_d(self, body: SimpleNamespace, values: Halves) -> None:
+        config = self.config
+        if body.order == LoadOrder.TILES.value:
+            values = values.reshape(-1, body.d_words, config.elements, config.elements)
+            values = values.swapaxes(1, 2)
+        values = values.reshape(body.rows, body.d_words, config.elements)
+        for bank in range(min(config.cols, body.rows)):
+            rows = values[bank :: config.cols].reshape(-1, config.elements)
+            self._d[bank, body.base : body.base + len(rows)] = rows
+        self._d_operands.clear()
+
+    # COMPUTE
+
+    def _compute(self, body: SimpleNamespace, stage: str) -> None:
+        config = self.config
+        self._refuse_if(0 in (body.d_words, body.a_tiles, body.b_tiles))
+        self._refuse_if(bool(body.keep) and (body.a_tiles, body.b_tiles) != (1, 1))
+        pattern = self._pattern(body.pattern)
+        contexts = body.b_tiles * config.interleave
+        a_rows = body.a_tiles * config.rows
+        s_words = pattern.words_per_row(config, body.d_words)
+        self._check_range(body.s_base, body.a_tiles * s_words, config.s_depth)
+        self._check_range(body.d_base, contexts * body.d_words, config.d_depth)
+        o_words = (contexts - 1) * body.o_stride + -(-a_rows // config.floats)
+        self._check_range(body.o_base, o_words, config.o_depth)
+        steps = body.d_words * pattern.steps(config)
+        if self._additions + steps > config.max_additions:
+            raise _FaultError(Fault.OVERRUN, body.s_base)
+
+        s = self._read_s(body, s_words, steps)
+        d = self._read_d(body, contexts)
+        sums = ExactSum.of(s, d)
+        self._counters[f"MAC_SLOTS_{stage}"] += (
+            body.a_tiles * body.b_tiles * steps * config.interleave
+        )
+        tile = (slice(config.interleave * config.cols), slice(config.rows))
+        if body.keep:
+            self._kept = sums if self._kept is None else self._kept + sums
+            self._additions += steps
+            return
+        result = sums.round()
+        if self._kept is not None:
+            result[tile] = (self._kept + sums[tile]).round()
+            self._kept, self._additions = None, 0
+        self._write_o(body, result.reshape(contexts, config.cols, a_rows))
+
+    def _read_s(self, body: SimpleNamespace, words: int, steps: int) -> Operand:
+        """Return the S operand; `words` bank words and `steps` S words to a row."""
+        config = self.config
+        key = (body.s_base, body.a_tiles, body.d_words, body.pattern)
+        if key not in self._s_operands:
+            area = slice(
+                body.s_base * config.ratio, (body.s_base + body.a_tiles * words) * config.ratio
+            )
+            values, indices = (
+                bank[:, area]
+                .reshape(config.rows, body.a_tiles, -1, config.lanes)[:, :, :steps]
+                .swapaxes(0, 1)
+                .reshape(-1, body.d_words, steps // body.d_words, config.lanes)
+                for bank in (self._s_values, self._s_indices)
+            )
+            chunk = np.arange(config.lanes) // config.lanes_per_chunk
+            word = np.arange(body.d_words)[:, None, None]
+            # The select of a lane has just the bits that a group needs.
+            columns = word * config.elements + chunk * config.group + (indices & config.group - 1)
+            rows = len(values)
+            self._s_operands[key] = Operand.compressed(
+                values.reshape(rows, -1), columns.reshape(rows, -1), body.d_words * config.elements
+            )
+        return self._s_operands[key]
+
+    def _read_d(self, body: SimpleNamespace, contexts: int) -> Operand:
+        """Return the D operand, `contexts` rows from each bank."""
+        config = self.config
+        length = body.d_words * config.elements
+        key = (body.d_base, contexts, body.d_words, body.ones)
+        if key not in self._d_operands:
+            area = slice(body.d_base, body.d_base + contexts * body.d_words)
+            values = self._d[:, area].reshape(config.cols, contexts, length).swapaxes(0, 1)
+            values = values.reshape(-1, length)
+            if body.ones:
+                values = np.full_like(values, _ONE)
+            self._d_operands[key] = Operand.dense(values)
+        return self._d_operands[key]
+
+    def _write_o(self, body: SimpleNamespace, result: Floats) -> None:
+        """Write ``[context, column, a]``."""
+        config = self.config
+        contexts, _, a_rows = result.shape
+        banks = self._o.reshape(config.cols, -1)
+        starts = (body.o_base + np.arange(contexts) * body.o_stride) * config.floats
+        if body.o_stride * config.floats >= a_rows:
+            places = starts[:, None] + np.arange(a_rows)
+            banks[:, places] = result.swapaxes(0, 1)
+            return
+        # Rows overlap: the last to be drained stays.
+        for b_tile in range(0, contexts, config.interleave):
+            for a in range(0, a_rows, config.rows):
+                for context in range(b_tile, b_tile + config.interleave):
+                    start = starts[context] + a
+                    banks[:, start : start + config.rows] = result[context, :, a : a + config.rows]
+
+    # STORE
+
+    def _read_o(self, base: int, stride: int, first: int, rows: int, words: int) -> Floats:
+        """Return `rows` rows of `words` O words, from row `first`, as ``[rows, words * G/2]``."""
+        b = np.arange(first, first + rows)[:, None]
+        address = base + b // self.config.cols * stride + np.arange(words)
+        return self._o[b % self.config.cols, address].reshape(rows, -1)
+
+    def _o_words(self, stride: int, rows: int, words: int) -> int:
+        """Return the words of an O bank from the base to the last one read."""
+        return (rows - 1) // self.config.cols * stride + words
+
+    def _store(self, body: SimpleNamespace) -> None:
+        config = self.config
+        self._refuse_if(0 in (body.rows, body.words))
+        self._refuse_if(bool(body.convert) and body.words % 2 != 0)
+        self._refuse_if(bool(body.mask) and not body.convert)
+        beats = body.rows * body.words // (2 if body.convert else 1)
+        self._refuse_if(body.descriptor.beats != beats)
+        o_words = self._o_words(body.o_stride, body.rows, body.words)
+        self._check_range(body.o_base, o_words, config.o_depth)
+        bias_words = -(-body.words // 2)
+        if body.bias:
+            self._check_range(body.bias_base, bias_words, config.aux_depth)
+        if body.mask:
+            self._check_range(body.mask_base, beats, config.aux_depth)
+
+        o = self._read_o(body.o_base, body.o_stride, 0, body.rows, body.words)
+        bias = self._aux[body.bias_base : body.bias_base + bias_words].ravel()[: o.shape[1]]
+        mask = self._aux[body.mask_base : body.mask_base + beats].reshape(-1)
+        result = epilogue(
+            o,
+            bias=bias if body.bias else None,
+            relu=bool(body.relu),
+            mask=mask.reshape(o.shape) if body.mask else None,
+            convert=bool(body.convert),
+        )
+        places = self._find(body.descriptor)
+        little = result.astype(result.dtype.newbyteorder("<"))
+        self._beats[places] = little.view(np.uint8).reshape(beats, -1)
+        self._counters["WRITE_BEATS"] += beats
+        self._counters["NONFINITE"] += int(np.count_nonzero(~is_finite(result)))
+
+    # UPDATE
+
+    def _update(self, body: SimpleNamespace) -> Iterator[None]:
+        config = self.config
+        g, tiles, rows = config.elements, body.tiles, body.rows
+        self._refuse_if(0 in (tiles, rows) or rows > g)
+        row_pattern = self._pattern(body.row_pattern) if body.row_copy else None
+        column_pattern = self._pattern(body.column_pattern) if body.column_copy else None
+        self._refuse_if(
+            rows < g and (row_pattern not in (None, Pattern.DENSE) or column_pattern is not None)
+        )
+        o_words = self._o_words(body.o_stride, (tiles - 1) * g + rows, 2)
+        self._check_range(body.o_base, o_words, config.o_depth)
+
+        tile_beats = _STATE_BEATS_PER_ROW * rows
+        state: list[Bytes] = []
+        missing = tiles * tile_beats
+        while missing:
+            while not len(self._offered):
+                yield
+            state.append(self._offered[:missing])
+            self._offered = self._offered[missing:]
+            missing -= len(state[-1])
+        w, v = unpack_state_tile(np.concatenate(state), rows, config)
+        gradients = np.stack(
+            [self._read_o(body.o_base, body.o_stride, k * g, rows, 2) for k in range(tiles)]
+        )
+        updated = update(
+            w,
+            v,
+            gradients,
+            config,
+            rate=body.rate,
+            momentum=body.momentum,
+            decay=body.decay,
+            scale=body.scale,
+            row_pattern=row_pattern,
+            column_pattern=column_pattern,
+        )
+        for k in range(tiles):
+            state_address = body.state_address + k * tile_beats * config.beat_bytes
+            self._write(state_address, pack_state_tile(updated.w[k], updated.v[k]))
+            if updated.row_copy is not None:
+                self._write(body.row_address + k * body.row_stride, updated.row_copy[k])
+            if updated.column_copy is not None:
+                self._write(body.column_address + k * body.column_stride, updated.column_copy[k])
+
+
+@functools.lru_cache(maxsize=4096)
+def _offsets(counts: tuple[int, ...], strides: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return the beats of a nest of loops, in units of beats from its address."""
+    offsets = np.zeros(1, np.int64)
+    for count, stride in zip(counts, (1, *strides), strict=True):
+        offsets = (np.arange(count, dtype=np.int64)[:, None] * stride + offsets).ravel()
+    return offsets
+
+
+def _halves(beats: Bytes) -> Halves:
+    return np.ascontiguousarray(beats).view("<u2").astype(np.uint16, copy=False)
