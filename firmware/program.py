@@ -1,0 +1,315 @@
+"""Programs: commands in order, with the tokens that keep their effects in order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from rtl.config import COMMAND_BYTES, Config
+from rtl.control.commands import LoadTarget, Opcode, Queue, Stage, encode
+from rtl.memory.descriptor import DIMENSIONS
+from rtl.sparsity.pattern import Pattern
+
+__all__ = ["Program", "descriptor"]
+
+_QUEUES = {
+    Opcode.LOAD: Queue.LOAD,
+    Opcode.COMPUTE: Queue.COMPUTE,
+    Opcode.STORE: Queue.STORE,
+    Opcode.UPDATE: Queue.STORE,
+}
+
+_LARGEST_COUNT = (1 << 16) - 1
+
+_MEMORY = "memory"
+
+
+def descriptor(
+    config: Config, address: int, beats: int, *loops: tuple[int, int]
+) -> dict[str, Any]:
+    """Return the fields of a DMA descriptor.
+
+    Parameters
+    ----------
+    config
+        Gives the size of a beat.
+    address
+        Byte address of the first beat.
+    beats
+        Beats that follow each other in memory.
+    *loops
+        ``(count, stride in bytes)`` from the innermost to the outermost. Loops of one round are
+        dropped and loops whose rounds follow each other are merged, so that bursts are long.
+    """
+    counts, strides = [beats], []
+    for count, stride in loops:
+        if count == 1:
+            continue
+        contiguous = not strides and stride == counts[0] * config.beat_bytes
+        if contiguous and counts[0] * count <= _LARGEST_COUNT:
+            counts[0] *= count
+        else:
+            counts.append(count)
+            strides.append(stride)
+    missing = DIMENSIONS - len(counts)
+    if missing < 0:
+        raise ValueError(f"a descriptor has {DIMENSIONS} loops, {len(counts)} are needed")
+    return {
+        "address": address,
+        "counts": counts + [1] * missing,
+        "strides": strides + [0] * missing,
+    }
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Words of a scratchpad or bytes of memory, `stop` excluded."""
+
+    space: str
+    start: int
+    stop: int
+
+    def overlaps(self, other: _Region) -> bool:
+        return self.start < other.stop and other.start < self.stop
+
+    def covers(self, other: _Region) -> bool:
+        return self.start <= other.start and other.stop <= self.stop
+
+
+@dataclass
+class _Command:
+    """One command and the commands of other queues that must have ended before it starts."""
+
+    opcode: Opcode
+    queue: Queue
+    stage: Stage
+    body: dict[str, Any]
+    after: set[int] = field(default_factory=set)
+    wait: int = 0
+    signal: int = 0
+
+    def encode(self) -> bytes:
+        return encode(
+            self.opcode,
+            queue=self.queue,
+            wait=self.wait,
+            signal=self.signal,
+            stage=self.stage,
+            **self.body,
+        )
+
+
+class Program:
+    """Builder of a program.
+
+    Commands are added in an order in which they could be carried out one by one. From what each
+    reads and writes (scratchpad words, memory) the builder works out which must wait for which, and
+    expresses that in as few tokens as possible: queues run apart wherever that is safe.
+
+    Parameters
+    ----------
+    config
+        The configuration that is to run it.
+    name
+        What it does, for messages.
+
+    Attributes
+    ----------
+    address
+        Where the driver placed it in card memory, if it did.
+    """
+
+    def __init__(self, config: Config, name: str = "program") -> None:
+        self.config = config
+        self.name = name
+        self.address: int | None = None
+        self._commands: list[_Command] = []
+        self._accesses: dict[str, list[tuple[_Region, int, bool]]] = defaultdict(list)
+        self._encoded: list[bytes] | None = None
+
+    def __len__(self) -> int:
+        """Commands, with the FINISH that ends every program."""
+        return len(self._commands) + 1
+
+    def load(self, target: LoadTarget, stage: Stage, **body: Any) -> None:
+        """Add a LOAD; `body` holds the other fields of `rtl.control.commands.LoadBody`."""
+        config = self.config
+        rows, d_words, base = body["rows"], body["d_words"], body.get("base", 0)
+        reads, writes = [self._extent(body["descriptor"])], []
+        match target:
+            case LoadTarget.S:
+                row_words = body["pattern"].words_per_row(config, d_words)
+                writes = [_Region("S", base, base + rows // config.rows * row_words)]
+            case LoadTarget.D:
+                writes = [_Region("D", base, base + -(-rows // config.cols) * d_words)]
+            case LoadTarget.AUX:
+                writes = [_Region("AUX", base, base + rows * d_words)]
+            case LoadTarget.UPDATE:
+                pass  # A stream, not a memory.
+        # A LOAD to UPDATE ends only as its UPDATE consumes it, and must not be waited for.
+        remember = target is not LoadTarget.UPDATE
+        self._add(
+            Opcode.LOAD, stage, {"target": target} | body, reads, writes, remember=remember
+        )
+
+    def compute(self, stage: Stage, **body: Any) -> None:
+        """Add a COMPUTE; `body` holds the fields of `rtl.control.commands.ComputeBody`."""
+        config = self.config
+        row_words = body["pattern"].words_per_row(config, body["d_words"])
+        bank_rows = body["b_tiles"] * config.interleave
+        s_base, d_base, o_base = (body.get(f"{space}_base", 0) for space in "sdo")
+        o_words = (bank_rows - 1) * body["o_stride"] + -(
+            -body["a_tiles"] * config.rows // config.floats
+        )
+        reads = [_Region("S", s_base, s_base + body["a_tiles"] * row_words)]
+        if not body.get("ones"):
+            reads.append(_Region("D", d_base, d_base + bank_rows * body["d_words"]))
+        writes = [_Region("O", o_base, o_base + o_words)]
+        self._add(Opcode.COMPUTE, stage, body, reads, writes)
+
+    def store(self, stage: Stage, **body: Any) -> None:
+        """Add a STORE; `body` holds the fields of `rtl.control.commands.StoreBody`."""
+        config = self.config
+        o_base, words, rows = body.get("o_base", 0), body["words"], body["rows"]
+        last = (-(-rows // config.cols) - 1) * body["o_stride"]
+        reads = [_Region("O", o_base, o_base + last + words)]
+        if body.get("bias"):
+            start = body.get("bias_base", 0)
+            reads.append(_Region("AUX", start, start + -(-words // 2)))
+        if body.get("mask"):
+            start = body.get("mask_base", 0)
+            reads.append(_Region("AUX", start, start + rows * words // 2))
+        self._add(Opcode.STORE, stage, body, reads, [self._extent(body["descriptor"])])
+
+    def update(self, stage: Stage, **body: Any) -> None:
+        """Add an UPDATE; `body` holds the fields of `rtl.control.commands.UpdateBody`.
+
+        The LOAD to UPDATE that feeds it goes before it.
+        """
+        config = self.config
+        tiles, rows, o_base = body["tiles"], body["rows"], body.get("o_base", 0)
+        bank_rows = -(-((tiles - 1) * config.elements + rows) // config.cols)
+        reads = [_Region("O", o_base, o_base + (bank_rows - 1) * body["o_stride"] + 2)]
+        address = body["state_address"]
+        writes = [_Region(_MEMORY, address, address + tiles * rows * 4 * config.beat_bytes)]
+        for copy in ("row", "column"):
+            if body.get(f"{copy}_copy"):
+                address = body[f"{copy}_address"]
+                whole = rows == config.elements
+                beats = body[f"{copy}_pattern"].tile_beats(config) if whole else rows
+                last = (tiles - 1) * body.get(f"{copy}_stride", 0)
+                stop = address + last + beats * config.beat_bytes
+                writes.append(_Region(_MEMORY, address, stop))
+        self._add(Opcode.UPDATE, stage, body, reads, writes)
+
+    def set_updates(self, **fields: int) -> None:
+        """Change fields of every UPDATE (the rate, say); other commands stay as they are."""
+        for index, command in enumerate(self._commands):
+            if command.opcode is Opcode.UPDATE:
+                command.body.update(fields)
+                if self._encoded is not None:
+                    self._encoded[index] = command.encode()
+
+    def encode(self) -> bytes:
+        """Return the program as it lies in memory, FINISH at its end."""
+        if self._encoded is None:
+            self._assign_tokens()
+            finish = encode(Opcode.FINISH)
+            self._encoded = [*(command.encode() for command in self._commands), finish]
+        return b"".join(self._encoded)
+
+    @property
+    def nbytes(self) -> int:
+        return len(self) * COMMAND_BYTES
+
+    def describe(self, index: int) -> str:
+        """Return command `index` in words."""
+        self.encode()
+        if index == len(self._commands):
+            return f"{index:4}  FINISH"
+        if not 0 <= index < len(self._commands):
+            return f"{index:4}  (not a command of {self.name}, which has {len(self)})"
+        command = self._commands[index]
+        parts = [f"{index:4}  {command.opcode.name:<7} {command.stage.name:<6}"]
+        for name, value in command.body.items():
+            if name == "descriptor":
+                counts = "x".join(str(count) for count in value["counts"] if count > 1) or "1"
+                parts.append(f"memory={value['address']:#x}[{counts}]")
+            elif name.endswith("_address"):
+                parts.append(f"{name}={value:#x}")
+            elif isinstance(value, Pattern):
+                parts.append(f"{name}={value}")
+            elif isinstance(value, (LoadTarget, Opcode)):
+                parts.append(value.name)
+            elif value:
+                parts.append(f"{name}={getattr(value, 'name', value)}")
+        for name, mask in (("wait", command.wait), ("signal", command.signal)):
+            queues = [queue.name for queue in Queue if mask >> queue.value & 1]
+            if queues:
+                parts.append(f"{name}:{'+'.join(queues)}")
+        return " ".join(parts)
+
+    def listing(self) -> str:
+        """Return the whole program in words, a command to a line."""
+        return "\n".join(self.describe(index) for index in range(len(self)))
+
+    def _extent(self, fields: dict[str, Any]) -> _Region:
+        """Return the range of memory that a descriptor reaches over."""
+        loops = zip(fields["counts"][1:], fields["strides"], strict=True)
+        spans = [(count - 1) * stride for count, stride in loops]
+        start = fields["address"] + sum(min(span, 0) for span in spans)
+        length = fields["counts"][0] * self.config.beat_bytes
+        return _Region(
+            _MEMORY, start, fields["address"] + length + sum(max(span, 0) for span in spans)
+        )
+
+    def _add(
+        self,
+        opcode: Opcode,
+        stage: Stage,
+        body: dict[str, Any],
+        reads: list[_Region],
+        writes: list[_Region],
+        *,
+        remember: bool = True,
+    ) -> None:
+        """Append a command that depends on earlier ones by what it reads and writes."""
+        self._encoded = None
+        command = _Command(opcode, _QUEUES[opcode], stage, body)
+        index = len(self._commands)
+        self._commands.append(command)
+        for region, is_write in [(r, False) for r in reads] + [(w, True) for w in writes]:
+            accesses = self._accesses[region.space]
+            command.after.update(
+                other
+                for earlier, other, was_write in accesses
+                if (is_write or was_write)
+                and other != index
+                and earlier.overlaps(region)
+                and self._commands[other].queue is not command.queue
+            )
+            if is_write:
+                # Whoever depends on what this write covers depends on this write as well.
+                accesses[:] = [access for access in accesses if not region.covers(access[0])]
+            if remember:
+                accesses.append((region, index, is_write))
+
+    def _assign_tokens(self) -> None:
+        """Turn dependencies into tokens.
+
+        Queues run in order, so that a command which waits for one command of another queue has also
+        waited for all before it there: only a later one needs a further token, and the n-th token
+        awaited is the n-th given.
+        """
+        for command in self._commands:
+            command.wait = command.signal = 0
+        reached: dict[tuple[Queue, Queue], int] = {}
+        for command in self._commands:
+            for queue in Queue:
+                others = [i for i in command.after if self._commands[i].queue is queue]
+                latest = max(others, default=-1)
+                if latest > reached.get((queue, command.queue), -1):
+                    reached[queue, command.queue] = latest
+                    command.wait |= 1 << queue.value
+                    self._commands[latest].signal |= 1 << command.queue.value
