@@ -7,7 +7,14 @@ from amaranth.lib.wiring import In, Out
 from ..arithmetic.formats import HALF
 from ..config import HALF_BITS, Config
 
-__all__ = ["O_READ_LATENCY", "DWriteSignature", "OReadSignature", "SWord", "SWriteSignature"]
+__all__ = [
+    "O_READ_LATENCY",
+    "AuxWriteSignature",
+    "DWriteSignature",
+    "OReadSignature",
+    "SWord",
+    "SWriteSignature",
+]
 
 O_READ_LATENCY = 2
 """Cycles from `bank` and `address` of an O read to its `data`."""
@@ -59,6 +66,15 @@ class DWriteSignature(wiring.Signature):
                 "address": Out(16),
                 "data": Out(data.ArrayLayout(unsigned(HALF_BITS), config.elements)),
             }
+        )
+
+
+class AuxWriteSignature(wiring.Signature):
+    """Write port of the auxiliary scratchpad, from the loader; a word is a beat."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {"enable": Out(1), "address": Out(16), "data": Out(unsigned(config.beat_bits))}
         )
 
 
