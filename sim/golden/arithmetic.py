@@ -228,7 +228,7 @@ class ExactSum:
         low = np.where(borrow, (1 << 2 * _LIMB_BITS) - low, low)
         # Up to 53 bits, what is cut off made sticky: a binary64 holds it, and its one rounding to
         # binary32 is that of the exact sum.
-        cut = np.select([high < 1 << 13, high < 1 << 42], [0, 29], 40)
+        cut = np.select([high < 1 << 13, high < 1 << 30], [0, 17], 40)
         kept = (high << 40 - cut) + (low >> cut)
         sticky = low & (np.int64(1) << cut) - 1 != 0
         too_long = kept >= 1 << 53

@@ -321,7 +321,7 @@ class Machine:
         self._counters["READ_BEATS"] += len(beats)
         if body.transpose:
             beats = _halves(beats).reshape(-1, g, g).swapaxes(1, 2).astype("<u2")
-            beats = beats.reshape(-1, g).view(np.uint8)
+            beats = np.ascontiguousarray(beats.reshape(-1, g)).view(np.uint8)
         if is_s:
             self._write_s(body, pattern, beats)
         elif is_d:
