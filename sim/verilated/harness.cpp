@@ -76,8 +76,13 @@ class Card {
 
   ~Card() {
     top_->final();
+    stop_trace();
+  }
+
+  void stop_trace() {
 #ifdef SAT_TRACE
     if (trace_) trace_->close();
+    trace_.reset();
 #endif
   }
 
@@ -301,6 +306,7 @@ Card* sat_create(uint64_t memory_bytes, const char* trace_file) {
 }
 
 void sat_destroy(Card* card) { delete card; }
+void sat_stop_trace(Card* card) { card->stop_trace(); }
 uint8_t* sat_memory(Card* card) { return card->memory(); }
 uint64_t sat_cycles(Card* card) { return card->cycles(); }
 void sat_set_timing(Card* card, const sat_timing* timing) { card->set_timing(*timing); }

@@ -121,6 +121,7 @@ class VerilatedModel:
         for name, result, arguments in (
             ("create", card, [u64, ctypes.c_char_p]),
             ("destroy", None, [card]),
+            ("stop_trace", None, [card]),
             ("memory", ctypes.POINTER(ctypes.c_uint8), [card]),
             ("cycles", u64, [card]),
             ("set_timing", None, [card, ctypes.POINTER(_Timing)]),
@@ -171,6 +172,10 @@ class VerilatedModel:
     def wait_interrupt(self, cycles: int) -> bool:
         """Run until the interrupt is high, `cycles` at most; return whether it is."""
         return bool(self._library.sat_wait_interrupt(self._card, cycles))
+
+    def stop_trace(self) -> None:
+        """End the waveform, if one is recorded."""
+        self._library.sat_stop_trace(self._card)
 
     def close(self) -> None:
         """End the simulation (and its waveform); `memory` must not be used any more."""
