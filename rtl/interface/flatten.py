@@ -4,11 +4,12 @@
 
     top = Flattened(core, axi_read="m_axi", axi_write="m_axi", control="s_axi_control")
 
-turns the port ``axi_read`` (`AXI4ReadSignature`, out) and ``axi_write`` (`AXI4WriteSignature`, out)
-into one AXI4 master ``m_axi_araddr``, ..., ``m_axi_bready`` and ``control`` (`AXI4LiteSignature`, in)
-into the AXI4-Lite slave ``s_axi_control_awaddr`` and so on. What the gateware doesn't vary is
-constant: ID 0, INCR bursts of full-width beats, no lock, normal non-cacheable bufferable memory,
-unprivileged secure data access. Several ports may share a prefix as long as no name occurs twice.
+turns the ports ``axi_read`` (`AXI4ReadSignature`, out) and ``axi_write`` (`AXI4WriteSignature`,
+out) into one AXI4 master ``m_axi_araddr``, ..., ``m_axi_bready`` and ``control``
+(`AXI4LiteSignature`, in) into the AXI4-Lite slave ``s_axi_control_awaddr`` and so on. What the
+gateware doesn't vary is constant: ID 0, INCR bursts of full-width beats, no lock, normal
+non-cacheable bufferable memory, unprivileged secure data access. Several ports may share a prefix as
+long as no name occurs twice.
 """
 
 from dataclasses import dataclass

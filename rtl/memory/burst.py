@@ -23,8 +23,8 @@ class BurstGenerator(wiring.Component):
     ``burst_beats`` beats, so that none crosses 4 KiB. Rows that happen to follow each other in
     memory aren't merged.
 
-    The first burst is offered the cycle after the descriptor was taken; the next descriptor is taken
-    the cycle after the last burst was.
+    The first burst is offered the cycle after the descriptor was taken; the next descriptor can be
+    taken the cycle after the last burst was.
 
     Parameters
     ----------

@@ -43,8 +43,8 @@ class LoadUnit(wiring.Component):
     fault : Out(FaultReport)
         ``MALFORMED`` (a count of zero; rows that aren't a multiple of G for S, for tiles; beats to
         transpose that aren't; a sparse operand to transpose; a descriptor of another number of
-        beats than the operand has), ``PATTERN``, all with the descriptor's address;
-        ``SCRATCHPAD_RANGE`` with `base`; or a fault of the `ReadDMA`. Stays until reset.
+        beats than the operand has) or ``PATTERN``, with address 0; ``SCRATCHPAD_RANGE`` with
+        `base`; or a fault of the `ReadDMA`. Stays until reset.
     axi : Out(AXI4ReadSignature)
         Memory.
     s_write, d_write, aux_write : Out
@@ -162,7 +162,6 @@ class LoadUnit(wiring.Component):
             | (tiles & body.rows[:g_shift].any())
             | (to_s & body.transpose & sparse)
         )
-        m.d.comb += verdict.address.eq(body.descriptor.address)
         with m.If(malformed):
             m.d.comb += verdict.code.eq(Fault.MALFORMED)
         with m.Elif(to_s & ~supported):

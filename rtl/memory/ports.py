@@ -1,4 +1,4 @@
-"""Ports of the operand and output scratchpads, as loader, array, store and update units see them."""
+"""Ports of the scratchpads, as loader, array, store and update units see them."""
 
 from amaranth.hdl import unsigned
 from amaranth.lib import data, wiring
@@ -48,9 +48,7 @@ class SWriteSignature(wiring.Signature):
                 "quarters": Out(config.ratio),
                 "address": Out(16),
                 "words": Out(
-                    data.ArrayLayout(
-                        data.ArrayLayout(SWord(config), config.ratio), config.ratio
-                    )
+                    data.ArrayLayout(data.ArrayLayout(SWord(config), config.ratio), config.ratio)
                 ),
             }
         )

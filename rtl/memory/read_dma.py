@@ -21,8 +21,8 @@ class ReadDMA(wiring.Component):
     """Reads what descriptors name, in their order.
 
     Up to ``outstanding_reads * burst_beats`` beats are under way, however short their bursts; an
-    address is issued every cycle while there is room. The next descriptor is taken while the data of
-    the one before are still under way. `data` is the R channel itself: a consumer that stalls,
+    address is issued every cycle while there is room. The next descriptor is taken while the data
+    of the one before are still under way. `data` is the R channel itself: a consumer that stalls,
     stalls the bus.
 
     Every fault is precise: it's reported when all beats before it have been handed over.

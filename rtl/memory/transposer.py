@@ -16,9 +16,9 @@ __all__ = ["Transposer"]
 class Transposer(wiring.Component):
     """Beat ``i`` of the G that leave holds element ``i`` of each of the G that came in.
 
-    Element ``e`` of beat ``p`` is kept in bank ``(e + p) % G`` at address ``p``, so that a row and a
-    column of the matrix both take one element of each bank. Two matrices fit: one beat a cycle
-    comes in and one leaves. The first beat leaves 3 cycles after the last one of its matrix came in.
+    Element ``e`` of beat ``p`` is kept in bank ``(e + p) % G`` at address ``p``, so that a row and
+    a column of the matrix both take one element of each bank. Two matrices fit: one beat a cycle
+    comes in and one leaves. The first beat leaves 3 cycles after its matrix's last one came in.
 
     Parameters
     ----------

@@ -1,0 +1,177 @@
+"""What happens to a product between the O scratchpad and memory: bias, ReLU, conversion, mask."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..arithmetic.float32 import FloatAdder, FloatToHalf, HalfToFloat
+from ..arithmetic.formats import FLOAT, HALF
+from ..block import Block
+from ..config import Config
+
+__all__ = ["Epilogue"]
+
+_MINUS_ZERO = 1 << 31
+"""Added instead of a bias: leaves every sum as it is."""
+
+
+class EpilogueLane(wiring.Component):
+    """One element: bias, ReLU and conversion.
+
+    Attributes
+    ----------
+    i : In(FLOAT)
+        A sum from the O scratchpad: normal, zero, infinite or the canonical NaN.
+    bias : In(HALF)
+        What to add to it if `add_bias`.
+    add_bias, relu : In(1)
+        Steps to do; must not change with elements under way.
+    o : Out(FLOAT)
+        Result, `LATENCY` cycles later.
+    half : Out(HALF)
+        The same in binary16.
+    """
+
+    i: In(FLOAT)
+    bias: In(HALF)
+    add_bias: In(1)
+    relu: In(1)
+    o: Out(FLOAT)
+    half: Out(HALF)
+
+    LATENCY = 1 + FloatAdder.LATENCY + 1
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+
+        m.submodules.widen = widen = HalfToFloat()
+        m.submodules.adder = adder = FloatAdder()
+        m.d.comb += widen.i.eq(self.bias)
+        m.d.sync += [
+            adder.a.eq(self.i),
+            adder.b.eq(Mux(self.add_bias, widen.o.as_value(), _MINUS_ZERO)),
+        ]
+
+        # The adder's only NaN is positive, so the sign alone decides.
+        rectified = Signal(FLOAT)
+        m.d.comb += rectified.eq(Mux(self.relu & adder.o.sign, 0, adder.o.as_value()))
+        m.submodules.narrow = narrow = FloatToHalf()
+        m.d.comb += narrow.i.eq(rectified)
+        m.d.sync += [self.o.eq(rectified), self.half.eq(narrow.o)]
+
+        return m
+
+
+class Epilogue(wiring.Component):
+    """Turns O words into beats for memory, one word a cycle; never stalls.
+
+    Without conversion a word becomes a beat `LATENCY` cycles later; with it two successive words
+    become one, `LATENCY` cycles after the second.
+
+    Parameters
+    ----------
+    config
+        Sets the number of lanes, G/2.
+
+    Attributes
+    ----------
+    valid : In(1)
+        There is a word.
+    word : In(array of FLOAT)
+        G/2 sums.
+    bias : In(array of HALF)
+        What to add to them.
+    mask : In(array of HALF)
+        For the beat that is made next: zero where this isn't greater than zero.
+    add_bias, relu, convert, apply_mask : In(1)
+        Steps to do; `apply_mask` needs `convert`. Must not change with words under way.
+    mask_taken : Out(1)
+        `mask` is used in this cycle; the next one is needed two cycles later.
+    beat_valid : Out(1)
+        There is a beat.
+    beat : Out(beat)
+        G/2 binary32 or G binary16 values.
+    nonfinite : Out(range)
+        Infinities and NaNs in the beat of the cycle before; else 0.
+    """
+
+    LATENCY = EpilogueLane.LATENCY + 1
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "valid": In(1),
+                "word": In(data.ArrayLayout(FLOAT, config.floats)),
+                "bias": In(data.ArrayLayout(HALF, config.floats)),
+                "mask": In(data.ArrayLayout(HALF, config.elements)),
+                "add_bias": In(1),
+                "relu": In(1),
+                "convert": In(1),
+                "apply_mask": In(1),
+                "mask_taken": Out(1),
+                "beat_valid": Out(1),
+                "beat": Out(unsigned(config.beat_bits)),
+                "nonfinite": Out(range(config.elements + 1)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+
+        config = self._config
+        lane_block = Block("epilogue_lane", EpilogueLane())
+        lanes = []
+        for i in range(config.floats):
+            m.submodules[f"lane_{i}"] = lane = lane_block.place(platform)
+            m.d.comb += [
+                lane.i.eq(self.word[i]),
+                lane.bias.eq(self.bias[i]),
+                lane.add_bias.eq(self.add_bias),
+                lane.relu.eq(self.relu),
+            ]
+            lanes.append(lane)
+        travelling = Signal(EpilogueLane.LATENCY)
+        m.d.sync += travelling.eq(Cat(self.valid, travelling))
+        arrived = travelling[-1]
+
+        # Converted, the first word of a beat waits for the second.
+        second = Signal()
+        first_halves = Signal(data.ArrayLayout(HALF, config.floats))
+        with m.If(arrived & self.convert):
+            m.d.sync += second.eq(~second)
+        with m.If(arrived & ~second):
+            m.d.sync += [first_halves[i].eq(lane.half) for i, lane in enumerate(lanes)]
+
+        halves = [*first_halves, *(lane.half for lane in lanes)]
+        masked = Signal(data.ArrayLayout(HALF, config.elements))
+        for i, half in enumerate(halves):
+            keep = ~self.apply_mask | _is_positive(self.mask[i])
+            m.d.comb += masked[i].eq(Mux(keep, half.as_value(), 0))
+
+        infinite_or_nan = Signal(config.elements)
+        with m.If(self.convert):
+            m.d.sync += [
+                self.beat.eq(masked),
+                infinite_or_nan.eq(Cat(half.exponent.all() for half in masked)),
+            ]
+        with m.Else():
+            m.d.sync += [
+                self.beat.eq(Cat(lane.o for lane in lanes)),
+                infinite_or_nan.eq(Cat(lane.o.exponent.all() for lane in lanes)),
+            ]
+        m.d.comb += self.mask_taken.eq(arrived & second)
+        m.d.sync += [
+            self.beat_valid.eq(arrived & (second | ~self.convert)),
+            self.nonfinite.eq(Mux(self.beat_valid, sum(infinite_or_nan, Const(0, 1)), 0)),
+        ]
+
+        return m
+
+
+def _is_positive(half: Any) -> Any:
+    infinity = ((1 << HALF.exponent_bits) - 1) << HALF.fraction_bits
+    magnitude = Cat(half.fraction, half.exponent)
+    return ~half.sign & magnitude.any() & (magnitude <= infinity)
