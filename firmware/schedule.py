@@ -122,9 +122,12 @@ class Scheduler:
             descriptor=descriptor(config, tensors.bias.address, weights.blocks),
         )
         for rows in self._row_blocks(context, x.rows, weights.d_words, weights.pattern):
+            # Weights first: unlike the rows, they needn't wait for the layer before.
+            s_base = self._load_weights(Stage.FF, weights, 0)
             d_base = self._load_rows(Stage.FF, x, rows)
             for block in range(weights.blocks):
-                s_base = self._load_weights(Stage.FF, tensors.forward, block)
+                if block:
+                    s_base = self._load_weights(Stage.FF, weights, block)
                 o_base = self._compute(
                     Stage.FF, weights.pattern, weights.d_words, rows.count, s_base, d_base
                 )
@@ -161,9 +164,12 @@ class Scheduler:
         for rows in self._row_blocks(
             context, dy.rows, weights.d_words, weights.pattern, masked=mask is not None
         ):
+            # Weights first: unlike the rows, they needn't wait for the layer before.
+            s_base = self._load_weights(Stage.BP, weights, 0)
             d_base = self._load_rows(Stage.BP, dy, rows)
             for block in range(weights.blocks):
-                s_base = self._load_weights(Stage.BP, weights, block)
+                if block:
+                    s_base = self._load_weights(Stage.BP, weights, block)
                 masking = {}
                 if mask is not None:
                     masking = {"mask": 1, "mask_base": self._aux.take(rows.count)}
