@@ -7,6 +7,7 @@ the rules that these functions implement.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,7 @@ class Operand:
     high: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
     values: Halves
-    columns: npt.NDArray[np.intp] | None
+    columns: npt.NDArray[np.integer] | None
     special: bool
 
     @classmethod
@@ -96,14 +97,14 @@ class Operand:
         operand meets them. An entry of value zero does meet it.
         """
         rows = values.shape[0]
-        columns = columns.astype(np.intp)
         flat = (columns + length * np.arange(rows)[:, None]).ravel()
-        high, low = (
-            np.bincount(flat, table[values.ravel()], rows * length).reshape(rows, length)
-            for table in (_HIGH_LIMBS, _LOW_LIMBS)
-        )
+
+        def scatter(table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            sums: npt.NDArray[Any] = np.bincount(flat, table[values.ravel()], rows * length)
+            return sums.reshape(rows, length)
+
         special = bool((values & 0x7C00 == 0x7C00).any())
-        return cls(high, low, values, columns, special)
+        return cls(scatter(_HIGH_LIMBS), scatter(_LOW_LIMBS), values, columns, special)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -247,8 +248,10 @@ class Machine:
 
     # Memory
 
-    def _find(self, descriptor: DecodedDescriptor) -> npt.NDArray[np.int64]:
-        """Return the numbers of the beats of memory that `descriptor` names, in their order."""
+    def _find(
+        self, descriptor: DecodedDescriptor
+    ) -> tuple[npt.NDArray[np.int64], _FaultError | None]:
+        """Return the beats of memory that `descriptor` names, in their order, up to a fault."""
         beat_bytes = self.config.beat_bytes
         if (
             0 in descriptor.counts
@@ -260,30 +263,45 @@ class Machine:
             descriptor.counts, tuple(stride // beat_bytes for stride in descriptor.strides)
         )
         outside = (beats < 0) | (beats >= len(self._beats))
-        if outside.any():
-            first = int(beats[np.argmax(outside)])
-            raise _FaultError(Fault.ADDRESS_RANGE, first * beat_bytes)
-        return beats
+        if not outside.any():
+            return beats, None
+        first = int(np.argmax(outside))
+        return beats[:first], _FaultError(Fault.ADDRESS_RANGE, int(beats[first]) * beat_bytes)
 
-    def _write(self, address: int, values: Bytes) -> None:
-        """Write contiguous beats."""
-        beats = values.reshape(-1, self.config.beat_bytes)
-        row = DecodedDescriptor(address & (1 << 64) - 1, (len(beats), 1, 1, 1), (0, 0, 0))
-        self._beats[self._find(row)] = beats
-        self._counters["WRITE_BEATS"] += len(beats)
+    def _read(self, descriptor: DecodedDescriptor) -> Bytes:
+        """Return the beats that `descriptor` names."""
+        places, fault = self._find(descriptor)
+        self._counters["READ_BEATS"] += len(places)
+        if fault is not None:
+            raise fault
+        return self._beats[places]
+
+    def _write(self, descriptor: DecodedDescriptor, values: Bytes) -> None:
+        """Write beats where `descriptor` says."""
+        places, fault = self._find(descriptor)
+        self._beats[places] = values.reshape(-1, self.config.beat_bytes)[: len(places)]
+        self._counters["WRITE_BEATS"] += len(places)
+        if fault is not None:
+            raise fault
+
+    def _write_row(self, address: int, values: Bytes) -> None:
+        """Write contiguous beats at `address`."""
+        beats = values.size // self.config.beat_bytes
+        address &= (1 << 64) - 1
+        self._write(DecodedDescriptor(address, (beats, 1, 1, 1), (0, 0, 0)), values)
 
     # Checks
 
-    def _pattern(self, value: int) -> Pattern:
+    def _pattern(self, value: int, address: int = 0) -> Pattern:
         try:
             return self._patterns[value]
         except KeyError:
-            raise _FaultError(Fault.PATTERN, 0) from None
+            raise _FaultError(Fault.PATTERN, address) from None
 
     @staticmethod
-    def _refuse_if(malformed: bool) -> None:
+    def _refuse_if(malformed: bool, address: int = 0) -> None:
         if malformed:
-            raise _FaultError(Fault.MALFORMED, 0)
+            raise _FaultError(Fault.MALFORMED, address)
 
     @staticmethod
     def _check_range(base: int, words: int, depth: int) -> None:
@@ -299,15 +317,16 @@ class Machine:
         is_s = target == LoadTarget.S.value
         is_d = target == LoadTarget.D.value
         in_tiles = is_s or (is_d and body.order == LoadOrder.TILES.value)
-        self._refuse_if(0 in (body.rows, body.d_words))
-        self._refuse_if(in_tiles and body.rows % g != 0)
-        pattern = self._pattern(body.pattern) if is_s else Pattern.DENSE
-        self._refuse_if(bool(body.transpose) and pattern is not Pattern.DENSE)
+        address = body.descriptor.address
+        self._refuse_if(0 in (body.rows, body.d_words), address)
+        self._refuse_if(in_tiles and body.rows % g != 0, address)
+        pattern = self._pattern(body.pattern, address) if is_s else Pattern.DENSE
+        self._refuse_if(bool(body.transpose) and pattern is not Pattern.DENSE, address)
         beats_wanted = body.rows * body.d_words
         if is_s:
             beats_wanted = beats_wanted // g * pattern.tile_beats(config)
-        self._refuse_if(bool(body.transpose) and beats_wanted % g != 0)
-        self._refuse_if(body.descriptor.beats != beats_wanted)
+        self._refuse_if(bool(body.transpose) and beats_wanted % g != 0, address)
+        self._refuse_if(body.descriptor.beats != beats_wanted, address)
         if is_s:
             words = body.rows // config.rows * pattern.words_per_row(config, body.d_words)
             self._check_range(body.base, words, config.s_depth)
@@ -317,11 +336,10 @@ class Machine:
         elif target == LoadTarget.AUX.value:
             self._check_range(body.base, beats_wanted, config.aux_depth)
 
-        beats = self._beats[self._find(body.descriptor)]
-        self._counters["READ_BEATS"] += len(beats)
+        beats = self._read(body.descriptor)
         if body.transpose:
             beats = _halves(beats).reshape(-1, g, g).swapaxes(1, 2).astype("<u2")
-            beats = np.ascontiguousarray(beats.reshape(-1, g)).view(np.uint8)
+            beats = beats.reshape(-1, g).view(np.uint8)
         if is_s:
             self._write_s(body, pattern, beats)
         elif is_d:
@@ -339,9 +357,12 @@ class Machine:
         words = pattern.words_per_row(config, body.d_words)
         tiles = beats.reshape(-1, pattern.tile_beats(config), config.beat_bytes)
         area = (slice(None), slice(body.base * config.ratio, None))
-        for bank, loaded in zip(
-            (self._s_values, self._s_indices), unpack_words(tiles, pattern, config), strict=True
-        ):
+        values, indices = unpack_words(tiles, pattern, config)
+        pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [
+            (self._s_values, values),
+            (self._s_indices, indices),
+        ]
+        for bank, loaded in pairs:
             rows = loaded.reshape(-1, body.d_words, g, steps * config.lanes).swapaxes(1, 2)
             rows = rows.reshape(-1, config.rows, body.d_words * steps, config.lanes)
             room = bank[area][:, : len(rows) * words * config.ratio]
@@ -403,13 +424,13 @@ class Machine:
             area = slice(
                 body.s_base * config.ratio, (body.s_base + body.a_tiles * words) * config.ratio
             )
-            values, indices = (
-                bank[:, area]
-                .reshape(config.rows, body.a_tiles, -1, config.lanes)[:, :, :steps]
-                .swapaxes(0, 1)
-                .reshape(-1, body.d_words, steps // body.d_words, config.lanes)
-                for bank in (self._s_values, self._s_indices)
-            )
+
+            def in_rows(bank: npt.NDArray[Any]) -> npt.NDArray[Any]:
+                rows = bank[:, area].reshape(config.rows, body.a_tiles, -1, config.lanes)
+                rows = rows[:, :, :steps].swapaxes(0, 1)
+                return rows.reshape(-1, body.d_words, steps // body.d_words, config.lanes)
+
+            values, indices = in_rows(self._s_values), in_rows(self._s_indices)
             chunk = np.arange(config.lanes) // config.lanes_per_chunk
             word = np.arange(body.d_words)[:, None, None]
             # The select of a lane has just the bits that a group needs.
@@ -427,8 +448,8 @@ class Machine:
         key = (body.d_base, contexts, body.d_words, body.ones)
         if key not in self._d_operands:
             area = slice(body.d_base, body.d_base + contexts * body.d_words)
-            values = self._d[:, area].reshape(config.cols, contexts, length).swapaxes(0, 1)
-            values = values.reshape(-1, length)
+            rows = self._d[:, area].reshape(config.cols, contexts, length).swapaxes(0, 1)
+            values = rows.reshape(-1, length)
             if body.ones:
                 values = np.full_like(values, _ONE)
             self._d_operands[key] = Operand.dense(values)
@@ -488,10 +509,8 @@ class Machine:
             mask=mask.reshape(o.shape) if body.mask else None,
             convert=bool(body.convert),
         )
-        places = self._find(body.descriptor)
         little = result.astype(result.dtype.newbyteorder("<"))
-        self._beats[places] = little.view(np.uint8).reshape(beats, -1)
-        self._counters["WRITE_BEATS"] += beats
+        self._write(body.descriptor, little.view(np.uint8))
         self._counters["NONFINITE"] += int(np.count_nonzero(~is_finite(result)))
 
     # UPDATE
@@ -500,13 +519,13 @@ class Machine:
         config = self.config
         g, tiles, rows = config.elements, body.tiles, body.rows
         self._refuse_if(0 in (tiles, rows) or rows > g)
+        dense_row_copy = not body.row_copy or body.row_pattern == Pattern.DENSE.value
+        self._refuse_if(rows < g and (not dense_row_copy or bool(body.column_copy)))
         row_pattern = self._pattern(body.row_pattern) if body.row_copy else None
         column_pattern = self._pattern(body.column_pattern) if body.column_copy else None
-        self._refuse_if(
-            rows < g and (row_pattern not in (None, Pattern.DENSE) or column_pattern is not None)
-        )
-        o_words = self._o_words(body.o_stride, (tiles - 1) * g + rows, 2)
-        self._check_range(body.o_base, o_words, config.o_depth)
+        last = body.o_base + self._o_words(body.o_stride, (tiles - 1) * g + rows, 2) - 1
+        if last >= config.o_depth:
+            raise _FaultError(Fault.SCRATCHPAD_RANGE, last)
 
         tile_beats = _STATE_BEATS_PER_ROW * rows
         state: list[Bytes] = []
@@ -535,11 +554,13 @@ class Machine:
         )
         for k in range(tiles):
             state_address = body.state_address + k * tile_beats * config.beat_bytes
-            self._write(state_address, pack_state_tile(updated.w[k], updated.v[k]))
+            self._write_row(state_address, pack_state_tile(updated.w[k], updated.v[k]))
             if updated.row_copy is not None:
-                self._write(body.row_address + k * body.row_stride, updated.row_copy[k])
+                self._write_row(body.row_address + k * body.row_stride, updated.row_copy[k])
             if updated.column_copy is not None:
-                self._write(body.column_address + k * body.column_stride, updated.column_copy[k])
+                self._write_row(
+                    body.column_address + k * body.column_stride, updated.column_copy[k]
+                )
 
 
 @functools.lru_cache(maxsize=4096)

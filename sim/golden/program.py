@@ -61,19 +61,19 @@ def _fields(layout: data.Layout, prefix: str = "", base: int = 0) -> Fields:
     fields: Fields = []
     for name, field in layout:
         shape, path, offset = field.shape, f"{prefix}{name}", base + field.offset
-        if hasattr(shape, "as_shape") and isinstance(shape.as_shape(), data.Layout):
-            shape = shape.as_shape()
-        if isinstance(shape, data.Layout):
-            fields += _fields(shape, f"{path}.", offset)
+        if isinstance(shape, data.Layout) or (
+            isinstance(shape, type) and issubclass(shape, data.Struct)
+        ):
+            fields += _fields(data.Layout.cast(shape), f"{path}.", offset)
         else:
             cast = Shape.cast(shape)
             fields.append((path, offset, cast.width, cast.signed))
     return fields
 
 
-_HEADER = _fields(Header.as_shape())
-_BODY_OFFSET = Command.as_shape()["body"].offset
-_BODIES = {opcode.value: _fields(body.as_shape()) for opcode, body in BODIES.items()}
+_HEADER = _fields(data.Layout.cast(Header))
+_BODY_OFFSET = data.Layout.cast(Command)["body"].offset
+_BODIES = {opcode.value: _fields(data.Layout.cast(body)) for opcode, body in BODIES.items()}
 
 
 def _extract(bits: int, fields: Fields) -> dict[str, int]:

@@ -6,6 +6,8 @@ have any number of leading dimensions where ``...`` is written.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -107,7 +109,7 @@ def s_words(values: Halves, pattern: Pattern, config: Config) -> tuple[Halves, I
     """
     lanes, steps = config.lanes_per_chunk, pattern.steps(config)
 
-    def arrange(entries: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def arrange(entries: npt.NDArray[Any]) -> npt.NDArray[Any]:
         missing = steps * lanes - entries.shape[-1]
         entries = np.pad(entries, [(0, 0)] * (entries.ndim - 1) + [(0, missing)])
         # [..., d_words, chunk p, step q, lane b of the chunk] to [..., d_words, q, p, b]
@@ -115,7 +117,7 @@ def s_words(values: Halves, pattern: Pattern, config: Config) -> tuple[Halves, I
         return entries.swapaxes(-3, -2).reshape(*values.shape[:-1], -1, steps, config.lanes)
 
     entries, indices = compress(values, pattern, config)
-    return arrange(entries), arrange(indices)  # type: ignore[return-value]
+    return arrange(entries), arrange(indices)
 
 
 def dense_indices(config: Config) -> Indices:
@@ -129,7 +131,7 @@ def _index_nibbles(indices: Indices, config: Config) -> Bytes:
     missing = -indices.shape[-2] % _NIBBLES_PER_INDEX_BEAT
     indices = np.pad(indices, [(0, 0)] * (indices.ndim - 2) + [(0, missing), (0, 0)])
     indices = indices.reshape(*indices.shape[:-2], -1, config.beat_bytes, 2)
-    return indices[..., 0] | indices[..., 1] << 4
+    return (indices[..., 0] | indices[..., 1] << 4).astype(np.uint8)
 
 
 def pack_tiles(matrix: Halves, pattern: Pattern, config: Config) -> Bytes:
@@ -153,13 +155,13 @@ def pack_tiles(matrix: Halves, pattern: Pattern, config: Config) -> Bytes:
     if pattern is Pattern.DENSE:
         return _bytes(matrix.reshape(tiles[0], g, tiles[1], g).swapaxes(1, 2))
 
-    def in_beats(words: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def in_beats(words: npt.NDArray[Any]) -> npt.NDArray[Any]:
         words = words.reshape(tiles[0], g, tiles[1], -1, config.lanes).swapaxes(1, 2)
         return words.reshape(*tiles, pattern.value_beats(config), g)
 
     values, indices = s_words(matrix, pattern, config)
     value_beats = np.ascontiguousarray(in_beats(values).astype("<u2")).view(np.uint8)
-    index_beats = _index_nibbles(in_beats(indices).astype(np.uint8), config)
+    index_beats = _index_nibbles(in_beats(indices), config)
     value_index, beat_index = _tile_order(pattern, config)
     memory = np.empty((*tiles, pattern.tile_beats(config), config.beat_bytes), np.uint8)
     memory[:, :, value_index] = value_beats
@@ -212,13 +214,13 @@ def unpack_tiles(
     g, lanes, steps = config.elements, config.lanes_per_chunk, pattern.steps(config)
     beats = memory.reshape(-1, pattern.tile_beats(config), config.beat_bytes)
 
-    def by_chunk(words: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def by_chunk(words: npt.NDArray[Any]) -> npt.NDArray[Any]:
         words = words.reshape(-1, g, steps, config.chunks, lanes).swapaxes(2, 3)
         entries = words.reshape(-1, g, config.chunks, steps * lanes)
         return entries[..., : pattern.entries_per_chunk(config)]
 
     values, indices = (by_chunk(words) for words in unpack_words(beats, pattern, config))
-    dense = expand(values, indices, config)  # type: ignore[arg-type]
+    dense = expand(values, indices, config)
     return dense.reshape(rows // g, d_words, g, g).swapaxes(1, 2).reshape(rows, d_words * g)
 
 

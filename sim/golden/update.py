@@ -36,10 +36,10 @@ def sgd(
     ``w' = w - rate * v'`` and ``v' = momentum * v + (g * 2**-scale + decay * w)``, each operation
     rounded.
     """
-    rate, momentum, decay = np.uint32(rate), np.uint32(momentum), np.uint32(decay)
-    gradient = add(scale_down(g, scale), multiply(decay, w))
-    v = add(multiply(momentum, v), gradient)
-    return add(w, multiply(rate, v) ^ _SIGN), v
+    factors = np.array([rate, momentum, decay], np.uint32)
+    gradient = add(scale_down(g, scale), multiply(factors[2], w))
+    v = add(multiply(factors[1], v), gradient)
+    return add(w, multiply(factors[0], v) ^ _SIGN), v
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from sim.golden.arithmetic import (
 
 PAIRS = 100_000
 
+SIGN = np.uint32(1 << 31)
+
 NAN = 0x7E00
 INFINITY = 0x7C00
 NEGATIVE_INFINITY = 0xFC00
@@ -167,9 +169,9 @@ def test_dot_with_cancellation(length: int) -> None:
 
 @pytest.mark.parametrize("negative", [False, True])
 def test_dot_near_ties_of_every_magnitude(negative: bool) -> None:
-    # 1025 * 2**n + 2**(n - 14) needs 25 bits; products far below decide how it rounds.
+    # 1025 * 2**n + 2**(n - 14) lies half-way; a product far below decides how it rounds.
     s, d = [], []
-    for top in range(-10, 15):
+    for top in range(-10, 21):
         for tie in range(top - 18, top - 9):
             for nudge in (0, SMALLEST, 0x8000 | SMALLEST):
                 powers = [(e // 2, e - e // 2) for e in (top + 10, top, tie)]
@@ -267,7 +269,7 @@ def float_pairs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     near = slice(0, PAIRS // 2)
     shift = rng.integers(-30, 31, PAIRS // 2) << 23
     b[near] = (a[near].astype(np.int64) + shift + rng.integers(-4, 5, PAIRS // 2)) & 0x7FFFFFFF
-    b[near] |= ~a[near] & 1 << 31
+    b[near] |= ~a[near] & SIGN
     return (
         np.concatenate([np.repeat(corners, len(corners)), a]),
         np.concatenate([np.tile(corners, len(corners)), b]),
@@ -277,8 +279,9 @@ def float_pairs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def test_add_and_multiply_match_softfloat() -> None:
     a, b = float_pairs(np.random.default_rng(1))
     # Products near the smallest normal number, where flushing is decided.
-    c = (a & 0x807FFFFF) | (np.uint32(1) + (a >> 23) % 126 << 23)
-    d = (b & 0x807FFFFF) | (np.uint32(127) - (c >> 23 & 255) << 23)
+    exponent = 1 + (a >> 23) % 126
+    c = ((a & 0x807FFFFF) | exponent << 23).astype(np.uint32)
+    d = ((b & 0x807FFFFF) | 127 - exponent << 23).astype(np.uint32)
     for operation, oracle, left, right in (
         (add, soft_add, a, b),
         (multiply, soft_multiply, a, b),
@@ -294,15 +297,15 @@ def test_flushing_is_decided_before_rounding() -> None:
     # (1 - 2**-24) * 2**-126 would round up to the smallest normal number.
     below, smallest = np.array([0x3F7FFFFF], np.uint32), np.array([0x00800000], np.uint32)
     assert multiply(below, smallest).tolist() == [0]
-    assert multiply(below | 1 << 31, smallest).tolist() == [1 << 31]
-    assert add(np.array([0x00800001], np.uint32), smallest | 1 << 31).tolist() == [0]
+    assert multiply(below | SIGN, smallest).tolist() == [1 << 31]
+    assert add(np.array([0x00800001], np.uint32), smallest | SIGN).tolist() == [0]
     assert add(np.array([0x80800001], np.uint32), smallest).tolist() == [1 << 31]
 
 
 def test_zeros_of_a_sum() -> None:
     zero, minus = np.zeros(1, np.uint32), np.full(1, 1 << 31, np.uint32)
     one = np.array([0x3F800000], np.uint32)
-    assert add(one, one | 1 << 31).tolist() == [0]
+    assert add(one, one | SIGN).tolist() == [0]
     assert add(zero, minus).tolist() == [0]
     assert add(minus, minus).tolist() == [1 << 31]
 
@@ -310,7 +313,9 @@ def test_zeros_of_a_sum() -> None:
 @pytest.mark.parametrize("k", [-128, -17, -1, 0, 1, 10, 127])
 def test_scale_down_is_an_exact_power_of_two(k: int) -> None:
     rng = np.random.default_rng(k + 200)
-    x = np.concatenate([np.array(FLOAT_CORNERS, np.uint32), rng.integers(0, 1 << 32, 2000, np.uint32)])
+    x = np.concatenate(
+        [np.array(FLOAT_CORNERS, np.uint32), rng.integers(0, 1 << 32, 2000, np.uint32)]
+    )
     for bits, result in zip(x.tolist(), scale_down(x, k).tolist(), strict=True):
         exponent = bits >> 23 & 255
         if exponent == 255:
@@ -329,8 +334,9 @@ def test_to_half_matches_softfloat() -> None:
     halves = rng.integers(0, 1 << 16, PAIRS // 2).astype(np.uint16)
     near = to_float(halves) + rng.integers(-2, 3, PAIRS // 2).astype(np.uint32)
     ties = to_float(halves) + (rng.integers(0, 4, PAIRS // 2) << 11).astype(np.uint32)
-    small = rng.integers(0x32000000, 0x39000000, PAIRS, np.uint32) | rng.integers(0, 2, PAIRS, np.uint32) << 31  # fmt: skip
-    x = np.concatenate([np.array(FLOAT_CORNERS, np.uint32), near, ties, small.astype(np.uint32)])
+    small = rng.integers(0x32000000, 0x39000000, PAIRS, np.uint32)
+    small |= rng.integers(0, 2, PAIRS, np.uint32) << 31
+    x = np.concatenate([np.array(FLOAT_CORNERS, np.uint32), near, ties, small])
     for bits, result in zip(x.tolist(), to_half(x).tolist(), strict=True):
         operand = softfloatpy.Float32.from_bytes(bits.to_bytes(4, "big"))
         expected = int.from_bytes(softfloatpy.f32_to_f16(operand).to_bytes(), "big")
@@ -355,7 +361,19 @@ def test_to_float_is_exact_for_every_half() -> None:
 
 
 def test_predicates() -> None:
-    halves = np.array([0, 0x8000, 1, 0x8001, ONE, INFINITY, NEGATIVE_INFINITY, NAN, 0xFE00], np.uint16)
-    assert is_positive(halves).tolist() == [False, False, True, False, True, True, False, False, False]
+    halves = np.array(
+        [0, 0x8000, 1, 0x8001, ONE, INFINITY, NEGATIVE_INFINITY, NAN, 0xFE00], np.uint16
+    )
+    assert is_positive(halves).tolist() == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert is_finite(halves).tolist() == [True] * 5 + [False] * 4
     assert is_finite(to_float(halves)).tolist() == [True] * 5 + [False] * 4
