@@ -8,8 +8,8 @@ turns the ports ``axi_read`` (`AXI4ReadSignature`, out) and ``axi_write`` (`AXI4
 out) into one AXI4 master ``m_axi_araddr``, ..., ``m_axi_bready`` and ``control``
 (`AXI4LiteSignature`, in) into the AXI4-Lite slave ``s_axi_control_awaddr`` and so on. What the
 gateware doesn't vary is constant: ID 0, INCR bursts of full-width beats, no lock, normal
-non-cacheable bufferable memory, unprivileged secure data access. Several ports may share a prefix as
-long as no name occurs twice.
+non-cacheable bufferable memory, unprivileged secure data access. Several ports may share a prefix
+as long as no name occurs twice.
 """
 
 from dataclasses import dataclass

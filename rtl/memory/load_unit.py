@@ -197,11 +197,10 @@ class LoadUnit(wiring.Component):
             with m.State("Start-Check"):
                 m.d.comb += products.start.eq(1)
                 m.next = "Check"
-            with m.State("Check"):
-                with m.If(products.done):
-                    m.next = "Issue-Descriptor"
-                    with m.If(verdict.code != Fault.NONE):
-                        m.next = "Refuse"
+            with m.State("Check"), m.If(products.done):
+                m.next = "Issue-Descriptor"
+                with m.If(verdict.code != Fault.NONE):
+                    m.next = "Refuse"
             with m.State("Issue-Descriptor"):
                 m.d.comb += dma.descriptor.valid.eq(1)
                 with m.If(dma.descriptor.ready):
@@ -211,10 +210,9 @@ class LoadUnit(wiring.Component):
                 with m.If(placer.placement.ready):
                     m.d.sync += [transposing.eq(body.transpose), untransposed.eq(beats)]
                     m.next = "Wait-For-Command"
-            with m.State("Refuse"):
-                # The command before ends first, so that the fault is this one's.
-                with m.If(placer.placement.ready):
-                    m.d.sync += self.fault.eq(verdict)
+            # The command before ends first, so that the fault is this one's.
+            with m.State("Refuse"), m.If(placer.placement.ready):
+                m.d.sync += self.fault.eq(verdict)
 
         # A fault of a read waits for the beats before it to come out of the transposer.
         with m.If((dma.fault.code != Fault.NONE) & transposer.empty):

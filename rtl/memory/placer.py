@@ -225,18 +225,17 @@ class Placer(wiring.Component):
             ]
         with m.If(place & to_d):
             m.d.sync += self.d_write.enable.eq(1 << row[: exact_log2(config.cols)])
-        with m.If(place & to_s):
-            with m.Switch(job.steps_shift):
-                for shift in range(ratio_shift + 1):
-                    with m.Case(shift):
-                        banks = config.ratio >> shift
-                        steps = 1 << shift
-                        first = row[: exact_log2(config.rows)] & (config.rows - banks)
-                        quarter = kw[: ratio_shift - shift] << shift
-                        m.d.sync += [
-                            self.s_write.enable.eq(((1 << banks) - 1) << first),
-                            self.s_write.quarters.eq(((1 << steps) - 1) << quarter),
-                        ]
+        with m.If(place & to_s), m.Switch(job.steps_shift):
+            for shift in range(ratio_shift + 1):
+                with m.Case(shift):
+                    banks = config.ratio >> shift
+                    steps = 1 << shift
+                    first = row[: exact_log2(config.rows)] & (config.rows - banks)
+                    quarter = kw[: ratio_shift - shift] << shift
+                    m.d.sync += [
+                        self.s_write.enable.eq(((1 << banks) - 1) << first),
+                        self.s_write.quarters.eq(((1 << steps) - 1) << quarter),
+                    ]
         m.d.comb += [
             self.d_write.address.eq(write_address),
             self.d_write.data.eq(beat),

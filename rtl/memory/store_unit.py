@@ -41,8 +41,8 @@ class StoreUnit(wiring.Component):
     done : Out(1)
         One pulse per command, in order, after its last beat was handed over.
     fault : Out(FaultReport)
-        ``MALFORMED`` (a count of zero, an odd number of words to convert, a mask without conversion,
-        a descriptor of another number of beats than the result has; address 0) or
+        ``MALFORMED`` (a count of zero, an odd number of words to convert, a mask without
+        conversion, a descriptor of another number of beats than the result has; address 0) or
         ``SCRATCHPAD_RANGE`` with the base concerned. Stays until reset.
     o_read : Out(OReadSignature)
         O scratchpad.
@@ -136,12 +136,11 @@ class StoreUnit(wiring.Component):
             with m.State("Start-Check"):
                 m.d.comb += products.start.eq(1)
                 m.next = "Check"
-            with m.State("Check"):
-                with m.If(products.done):
-                    m.next = "Issue-Descriptor"
-                    with m.If(verdict.code != Fault.NONE):
-                        m.d.sync += self.fault.eq(verdict)
-                        m.next = "Stopped"
+            with m.State("Check"), m.If(products.done):
+                m.next = "Issue-Descriptor"
+                with m.If(verdict.code != Fault.NONE):
+                    m.d.sync += self.fault.eq(verdict)
+                    m.next = "Stopped"
             with m.State("Issue-Descriptor"):
                 m.d.comb += self.descriptor.valid.eq(1)
                 with m.If(self.descriptor.ready):
@@ -157,12 +156,11 @@ class StoreUnit(wiring.Component):
                         beats_left.eq(beats),
                     ]
                     m.next = "Stream"
-            with m.State("Stream"):
-                with m.If(self.data.valid & self.data.ready):
-                    m.d.sync += beats_left.eq(beats_left - 1)
-                    with m.If(beats_left == 1):
-                        m.d.sync += self.done.eq(1)
-                        m.next = "Wait-For-Command"
+            with m.State("Stream"), m.If(self.data.valid & self.data.ready):
+                m.d.sync += beats_left.eq(beats_left - 1)
+                with m.If(beats_left == 1):
+                    m.d.sync += self.done.eq(1)
+                    m.next = "Wait-For-Command"
             with m.State("Stopped"):
                 pass
 
