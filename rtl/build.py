@@ -22,8 +22,8 @@ def elaborate(component: Any, name: str) -> dict[str, str]:
     """Return the Verilog of `component` by file name, its top module `name` first.
 
     Every `Block` that the component places is a file of its own. Ports are called as their path in
-    the signature, joined by two underscores (``command__payload``); a port with a layout is one packed
-    vector. ``clk`` and ``rst`` belong to the domain ``sync``.
+    the signature, joined by two underscores (``command__payload``); a port with a layout is one
+    packed vector. ``clk`` and ``rst`` belong to the domain ``sync``.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """What a block costs on an UltraScale+ FPGA, as Yosys counts it.
 
-``python -m sim.area`` synthesises the processing element and prints LUT, flip-flops and DSP, in all and
-for each MAC. Yosys doesn't combine two small functions in one LUT6, as Vivado does, so that its counts are
-an upper bound.
+``python -m sim.area`` synthesises the processing element and prints LUT, flip-flops and DSP, in all
+and for each MAC. Yosys doesn't combine two small functions in one LUT6, as Vivado does, so that its
+counts are an upper bound.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def count(cells: dict[str, int]) -> dict[str, Any]:
 
 
 def synthesise(component: Any, name: str, directory: Path) -> dict[str, int]:
-    """Synthesise `component` for UltraScale+ in `directory`, and return how many of each cell it takes."""
+    """Synthesise `component` for UltraScale+ in `directory`; return its number of each cell."""
     directory.mkdir(parents=True, exist_ok=True)
     files = elaborate(component, name)
     for file, text in files.items():
@@ -125,7 +125,7 @@ def measure(block: str, config: Config, macs: int | None, directory: Path) -> Ar
 
 
 def table(areas: Sequence[Area]) -> str:
-    """Return `areas` as text, a line for each block and, where it has MACs, one for each of them."""
+    """Return `areas` as text: a line for each block and, where it has MACs, one for each MAC."""
     columns = ("lut", "lutram", "flip_flops", "dsp", "carry", "bram", "uram")
     heads = ("LUT", "of it RAM", "FF", "DSP", "carry", "BRAM36", "URAM")
     lines = ["".join([f"{'block':<34}", *(f"{head:>11}" for head in heads)])]

@@ -1,8 +1,8 @@
 """The one way to simulate: a component, Verilated, under a cocotb testbench.
 
 A test file holds both sides. The pytest function calls `simulate`; the coroutines marked
-``@cocotb.test()`` (names that don't begin with ``test_``, which pytest would collect) run inside the
-simulator, in the same module::
+``@cocotb.test()`` (names that don't begin with ``test_``, which pytest would collect) run inside
+the simulator, in the same module::
 
     def test_adder():
         simulate(Adder(), name="adder", testbench=__name__)
@@ -18,13 +18,12 @@ Ports are called as their path in the component's signature, joined by two under
 (``operands__payload``); a port with a layout is one packed vector, for which there are `pack` and
 `unpack`. Only the top level's ports are visible to the testbench.
 
-Environment: ``SAT_SEED`` seeds the random tests (0 unless set); ``SAT_WAVES=1`` writes waveforms (VCD: FST
-needs a system library) and prints their path.
+Environment: ``SAT_SEED`` seeds the random tests (0 unless set); ``SAT_WAVES=1`` writes waveforms
+(VCD, as FST needs a system library) and prints their path.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -40,12 +39,13 @@ from typing import Any
 
 import cocotb
 import numpy as np
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 from amaranth.lib.wiring import In
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from cocotb_tools import config as cocotb_config
 from cocotb_tools.runner import get_runner
+from filelock import FileLock
 
 from rtl.build import elaborate
 from rtl.config import Config
@@ -72,7 +72,13 @@ MAKE_VARIABLES = ["OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1"]
 # The wheel's makefile leaves this variable empty, and precompiled headers then fail.
 MAKE_VARIABLES += ["CFG_CXXFLAGS_PCH_I=-include"]
 
-RUNTIME_OBJECTS = ("verilated", "verilated_vpi", "verilated_threads", "verilated_dpi", "verilated_vcd_c")
+RUNTIME_OBJECTS = (
+    "verilated",
+    "verilated_vpi",
+    "verilated_threads",
+    "verilated_dpi",
+    "verilated_vcd_c",
+)
 
 
 def simulate(
@@ -116,7 +122,7 @@ def simulate(
     waves = os.environ.get("SAT_WAVES", "0") != "0" if waves is None else waves
     model = _build(component, name, waves)
 
-    (BUILD / "runs").mkdir(parents=True, exist_ok=True)
+    (BUILD / "runs").mkdir(exist_ok=True)
     run_dir = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=BUILD / "runs"))
     log, results = run_dir / "log.txt", run_dir / "results.xml"
     setup = {
@@ -182,7 +188,8 @@ def _build(component: Any, name: str, waves: bool) -> Path:
     recipe = [flags, MAKE_VARIABLES, versions, str(cocotb_config.libs_dir)]
     digest = _digest([recipe, files])
     model = BUILD / f"{name}-{digest}"
-    with _locked(model):
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{model}.lock"):
         if not (model / "done").exists():
             shutil.rmtree(model, ignore_errors=True)
             model.mkdir(parents=True)
@@ -219,12 +226,12 @@ def _verilate(model: Path, name: str, sources: list[str], flags: list[str], runt
         ],
         model, environment,
     )  # fmt: skip
-    with _locked(runtime):
+    with FileLock(f"{runtime}.lock"):
         if runtime.exists():
             for kept in runtime.iterdir():
                 shutil.copy(kept, model)
     _run(["make", "-j2", "-f", "Vtop.mk", *MAKE_VARIABLES], model, environment)
-    with _locked(runtime):
+    with FileLock(f"{runtime}.lock"):
         runtime.mkdir(exist_ok=True)
         for built in (model / f"{stem}.o" for stem in RUNTIME_OBJECTS):
             if built.exists() and not (runtime / built.name).exists():
@@ -233,7 +240,12 @@ def _verilate(model: Path, name: str, sources: list[str], flags: list[str], runt
 
 def _run(command: list[str], cwd: Path, environment: dict[str, str]) -> None:
     result = subprocess.run(
-        command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if result.returncode:
         raise RuntimeError(f"'{' '.join(command)}' failed in {cwd}:\n{result.stdout[-4000:]}")
@@ -241,15 +253,6 @@ def _run(command: list[str], cwd: Path, environment: dict[str, str]) -> None:
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes of the test run out of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 # Inside the simulator

@@ -1,7 +1,7 @@
 """Blocks: elaborated once, placed many times, refused where they would clash."""
 
 import pytest
-from amaranth.hdl import DomainRenamer, Module, Signal, unsigned
+from amaranth.hdl import DomainRenamer, Module, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -69,3 +69,64 @@ def test_block_is_elaborated_once_and_placed_often():
 def test_unclocked_block_has_no_clock():
     files = elaborate(Row(Block("adder", Adder(clocked=False)), 1), "row")
     assert "clk" not in files["adder.v"] + files["row.v"]
+
+
+class Nest(wiring.Component):
+    """One placement of `block`, with its ports."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__(block.component.signature)
+        self._block = block
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.inner = inner = self._block.place(platform)
+        wiring.connect(m, wiring.flipped(self), inner)
+        return m
+
+
+def test_block_may_place_blocks():
+    nest = Block("nest", Nest(Block("adder", Adder())))
+    files = elaborate(Row(nest, 2), "row")
+    assert list(files) == ["row.v", "adder.v", "nest.v"]
+    assert files["nest.v"].count("  adder inner") == 1
+
+
+def test_same_block_twice_is_fine_but_another_of_its_name_is_refused():
+    same = Pairing(Block("adder", Adder()), Block("adder", Adder()))
+    assert list(elaborate(same, "top")) == ["top.v", "adder.v"]
+    different = Pairing(Block("adder", Adder()), Block("adder", Adder(clocked=False)))
+    with pytest.raises(ValueError, match=r"two different modules are called 'adder\.v'"):
+        elaborate(different, "top")
+
+
+class Pairing(wiring.Component):
+    """Placements of two blocks, unconnected."""
+
+    probe: In(1)
+
+    def __init__(self, *blocks: Block) -> None:
+        super().__init__()
+        self._blocks = blocks
+
+    def elaborate(self, platform):
+        m = Module()
+        for block in self._blocks:
+            m.submodules += block.place(platform)
+        return m
+
+
+def test_top_of_a_blocks_name_is_refused():
+    with pytest.raises(ValueError, match="two different modules"):
+        elaborate(Row(Block("row", Adder()), 1), "row")
+
+
+def test_platform_without_files_is_refused():
+    with pytest.raises(TypeError, match="block 'adder' needs a platform"):
+        Block("adder", Adder()).place(None)
+
+
+def test_other_clock_domain_is_refused():
+    fast = DomainRenamer("fast")(Adder())
+    with pytest.raises(ValueError, match="'top' has clock domains fast"):
+        elaborate(fast, "top")

@@ -1,0 +1,23 @@
+"""Amaranth's enumerations are Python's, with a shape; the rest of Amaranth is untyped."""
+
+import enum
+from enum import auto as auto
+from enum import nonmember as nonmember
+from typing import Any
+
+class EnumType(enum.EnumMeta):
+    def as_shape(cls) -> Any: ...
+    def const(cls, init: Any) -> Any: ...
+    def from_bits(cls, bits: int) -> Any: ...
+
+class Enum(enum.Enum, metaclass=EnumType):
+    def __init_subclass__(cls, *, shape: Any = ..., view_class: Any = ...) -> None: ...
+
+class IntEnum(enum.IntEnum, metaclass=EnumType):
+    def __init_subclass__(cls, *, shape: Any = ..., view_class: Any = ...) -> None: ...
+
+class Flag(enum.Flag, metaclass=EnumType):
+    def __init_subclass__(cls, *, shape: Any = ..., view_class: Any = ...) -> None: ...
+
+class IntFlag(enum.IntFlag, metaclass=EnumType):
+    def __init_subclass__(cls, *, shape: Any = ..., view_class: Any = ...) -> None: ...
