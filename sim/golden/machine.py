@@ -338,7 +338,7 @@ class Machine:
 
         beats = self._read(body.descriptor)
         if body.transpose:
-            beats = _halves(beats).reshape(-1, g, g).swapaxes(1, 2).astype("<u2")
+            beats = np.ascontiguousarray(_halves(beats).reshape(-1, g, g).swapaxes(1, 2), "<u2")
             beats = beats.reshape(-1, g).view(np.uint8)
         if is_s:
             self._write_s(body, pattern, beats)
