@@ -53,9 +53,7 @@ def _round(m: Module, outcome: Any, significand: Value, *, guard: Value, sticky:
     """
     round_up = guard & (sticky | significand[0])
     rounded = Signal(FLOAT.size + 1)
-    m.d.comb += rounded.eq(
-        Cat(significand[: FLOAT.fraction_bits], outcome.exponent[:9]) + round_up
-    )
+    m.d.comb += rounded.eq(Cat(significand[: FLOAT.fraction_bits], outcome.exponent[:9]) + round_up)
     result = Signal(FLOAT)
     m.d.comb += result.sign.eq(outcome.sign)
     with m.If(outcome.nan):
@@ -282,9 +280,7 @@ class FloatToHalf(wiring.Component):
                 Mux(self.i.exponent <= rebias + 1 - most, most, rebias + 1 - self.i.exponent)
             )
         significand = Signal(_SIGNIFICAND_BITS + most)
-        m.d.comb += significand.eq(
-            Cat(Const(0, most), self.i.fraction, Const(1, 1)) >> shift
-        )
+        m.d.comb += significand.eq(Cat(Const(0, most), self.i.fraction, Const(1, 1)) >> shift)
 
         kept = significand[most + dropped :]
         guard = significand[most + dropped - 1]
