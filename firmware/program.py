@@ -25,9 +25,7 @@ _LARGEST_COUNT = (1 << 16) - 1
 _MEMORY = "memory"
 
 
-def descriptor(
-    config: Config, address: int, beats: int, *loops: tuple[int, int]
-) -> dict[str, Any]:
+def descriptor(config: Config, address: int, beats: int, *loops: tuple[int, int]) -> dict[str, Any]:
     """Return the fields of a DMA descriptor.
 
     Parameters
@@ -149,9 +147,7 @@ class Program:
                 pass  # A stream, not a memory.
         # A LOAD to UPDATE ends only as its UPDATE consumes it, and must not be waited for.
         remember = target is not LoadTarget.UPDATE
-        self._add(
-            Opcode.LOAD, stage, {"target": target} | body, reads, writes, remember=remember
-        )
+        self._add(Opcode.LOAD, stage, {"target": target} | body, reads, writes, remember=remember)
 
     def compute(self, stage: Stage, **body: Any) -> None:
         """Add a COMPUTE; `body` holds the fields of `rtl.control.commands.ComputeBody`."""

@@ -117,9 +117,7 @@ class Compressed(_Block):
         self.blocks = padded(config, rows) // config.elements
         self.d_words = padded(config, reduction) // config.elements
         self.tile_bytes = pattern.tile_beats(config) * config.beat_bytes
-        super().__init__(
-            config, memory, self.blocks * self.d_words * pattern.tile_beats(config)
-        )
+        super().__init__(config, memory, self.blocks * self.d_words * pattern.tile_beats(config))
 
     def tile(self, block: int, word: int) -> int:
         """Return the address of a tile."""

@@ -1,0 +1,317 @@
+"""Trains a network on a card, and checks the result against the golden model."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtl.interface.register_map import STAGE_NAMES
+from rtl.sparsity.pattern import Pattern
+
+from .cards import Card, open_card
+from .dataset import Dataset, load_digits
+from .driver import Driver, RunResult
+from .layers import Linear
+from .loss import LossScale, one_cycle, softmax_loss
+from .network import Network
+from .schedule import Step
+
+__all__ = ["Diverged", "Outcome", "Progress", "Settings", "build_layers", "train"]
+
+_HOPELESS = 40
+"""Steps skipped one after the other: no loss scale helps any more."""
+
+
+_RECENT = 20
+"""Batches over which the displayed accuracy is taken."""
+
+
+class Diverged(RuntimeError):
+    """Training met infinities or NaNs at every loss scale."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that determines a training run.
+
+    Parameters
+    ----------
+    card
+        Name of the card, see `open_card`.
+    hidden
+        Widths of the hidden layers.
+    epochs, batch, seed
+        Epochs, images in a batch, and the seed of split, weights and order.
+    rate, momentum, decay
+        Peak of the one-cycle learning rate, momentum, weight decay.
+    loss_scale
+        Binary logarithm of the first loss scale.
+    growth_interval
+        Clean steps after which the loss scale doubles.
+    steps
+        End after so many steps; None for whole epochs.
+    """
+
+    card: str = "verilated:sim"
+    hidden: tuple[int, ...] = (128, 128, 128)
+    epochs: int = 4
+    batch: int = 32
+    seed: int = 0
+    rate: float = 0.1
+    momentum: float = 0.9
+    decay: float = 5e-4
+    loss_scale: int = 12
+    growth_interval: int = 200
+    steps: int | None = None
+
+
+@dataclass
+class Progress:
+    """State of a run, for display; `accuracy` is that of the last batches in training."""
+
+    phase: str
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    cycles: int
+
+
+@dataclass
+class Outcome:
+    """Result of one training run.
+
+    Attributes
+    ----------
+    pattern
+        N:M pattern of the hidden layers, as text.
+    accuracy
+        Share of the test images that the trained network gets right on the card.
+    losses
+        Training loss of every step.
+    cycles
+        By stage, and ``total``; training only.
+    test_cycles
+        Cycles of the forward passes over the test images.
+    useful, dense_useful
+        Multiply-adds of the training, after pruning and without pruning.
+    slots
+        Multiply-adds that the array could have made in all its cycles.
+    skipped
+        Steps whose gradient overflowed and was not applied.
+    loss_scale
+        ``(step, binary logarithm)`` wherever the loss scale changed.
+    counters
+        Every counter of the card, over the training.
+    mismatches
+        Tensors that differ from the golden model; None if they weren't compared.
+    compared_bytes
+        Bytes that were compared.
+    """
+
+    pattern: str
+    accuracy: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    cycles: dict[str, int] = field(default_factory=dict)
+    test_cycles: int = 0
+    useful: int = 0
+    dense_useful: int = 0
+    slots: int = 0
+    skipped: int = 0
+    loss_scale: list[tuple[int, int]] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    mismatches: list[str] | None = None
+    compared_bytes: int = 0
+
+    @property
+    def utilisation(self) -> float | None:
+        """Useful multiply-adds for each that the array could have made; None without a clock."""
+        return self.useful / self.slots if self.slots else None
+
+
+def build_layers(
+    channels: int, hidden: tuple[int, ...], classes: int, pattern: Pattern
+) -> list[Linear]:
+    """Return the perceptron's layers; the first and the last are dense whatever `pattern`."""
+    widths = [channels, *hidden, classes]
+    last = len(hidden)
+    return [
+        Linear(
+            f"layer {index + 1}",
+            inputs,
+            outputs,
+            relu=index < last,
+            pattern=pattern if 0 < index < last else Pattern.DENSE,
+        )
+        for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False))
+    ]
+
+
+def train(
+    settings: Settings,
+    pattern: Pattern,
+    *,
+    verify: bool = True,
+    trace: Path | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Train one network on the card, test it there, and compare it with the golden model.
+
+    Parameters
+    ----------
+    settings
+        What to train.
+    pattern
+        N:M pattern of all layers but the first and the last.
+    verify
+        Train once more on the golden model, and compare every weight, momentum and compressed copy.
+    trace
+        File for a waveform of the initialisation and the first step.
+    report
+        Called after every step.
+
+    Raises
+    ------
+    CardError
+        The card is missing, stopped at a fault, or didn't answer.
+    Diverged
+        No loss scale kept the gradients finite.
+    """
+    with open_card(settings.card, trace=trace) as card:
+        run = _Run(settings, pattern, card, "train", report)
+        outcome = run.train()
+        outcome.accuracy, outcome.test_cycles = run.test()
+        trained = run.network.snapshot()
+    if verify:
+        _, _, preset = settings.card.partition(":")
+        with open_card(f"golden:{preset}") as card:
+            reference = _Run(settings, pattern, card, "verify", report)
+            expected = reference.train()
+            bits = reference.network.snapshot()
+        outcome.mismatches = [
+            name for name, block in trained.items() if not np.array_equal(block, bits[name])
+        ]
+        if outcome.losses != expected.losses:
+            outcome.mismatches.append("training loss")
+        outcome.compared_bytes = sum(block.size for block in trained.values())
+    return outcome
+
+
+class _Run:
+    """One network in training on one card."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pattern: Pattern,
+        card: Card,
+        phase: str,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self._settings = settings
+        self._pattern = pattern
+        self._card = card
+        self._phase = phase
+        self._report = report
+        self._rng = np.random.default_rng(settings.seed)
+        self._data: Dataset = load_digits(self._rng)
+        layers = build_layers(self._data.channels, settings.hidden, self._data.classes, pattern)
+        self.network = Network(Driver(card), layers, settings.batch)
+
+    def train(self) -> Outcome:
+        """Train from the beginning."""
+        settings, data = self._settings, self._data
+        outcome = Outcome(str(self._pattern))
+        scale = LossScale(settings.loss_scale, settings.growth_interval)
+        steps_per_epoch = len(data.train_images) // settings.batch
+        all_steps = settings.epochs * steps_per_epoch
+        steps = min(all_steps, settings.steps or all_steps)
+        self.network.initialise([layer.initial_weights(self._rng) for layer in self.network.layers])
+        total: RunResult | None = None
+        skipped_in_a_row = 0
+        recent: deque[float] = deque(maxlen=_RECENT)
+        order = np.zeros(0, np.int64)
+        for step in range(steps):
+            if step % steps_per_epoch == 0:
+                # The images that don't fill a batch sit this epoch out.
+                order = self._rng.permutation(len(data.train_images))
+            first = step % steps_per_epoch * settings.batch
+            images = order[first : first + settings.batch]
+            rate = one_cycle(step, all_steps, settings.rate)
+            loss, right, clean, results = self._step(images, rate, scale)
+            recent.append(right / settings.batch)
+            if step == 0:
+                self._card.stop_trace()
+            for result in results:
+                total = result if total is None else total + result
+            outcome.losses.append(loss)
+            self._count_products(outcome, clean)
+            skipped_in_a_row = 0 if clean else skipped_in_a_row + 1
+            if skipped_in_a_row == _HOPELESS:
+                raise Diverged(
+                    f"{_HOPELESS} steps in a row met infinities or NaNs, the last at step "
+                    f"{step}: lower the learning rate"
+                )
+            assert total is not None
+            accuracy = sum(recent) / len(recent)
+            self._report(Progress(self._phase, step + 1, steps, loss, accuracy, total.cycles))
+        assert total is not None
+        outcome.counters = dict(total.counters)
+        outcome.cycles = {
+            stage.lower(): total.counters[f"CYCLES_{stage}"] for stage in STAGE_NAMES
+        } | {"total": total.cycles}
+        outcome.slots = total.cycles * self._card.config.macs
+        outcome.skipped, outcome.loss_scale = scale.skipped, scale.log
+        return outcome
+
+    def test(self) -> tuple[float, int]:
+        """Return the share of test images that are classified right, and the cycles this took."""
+        images, labels = self._data.test_images, self._data.test_labels
+        right = cycles = 0
+        for first in range(0, len(images), self._settings.batch):
+            batch = slice(first, first + self._settings.batch)
+            logits, result = self.network.forward(images[batch])
+            right += int((logits.argmax(axis=1) == labels[batch]).sum())
+            cycles += result.cycles
+        return right / len(images), cycles
+
+    def _step(
+        self, images: NDArray[np.int64], rate: float, scale: LossScale
+    ) -> tuple[float, int, bool, list[RunResult]]:
+        """Carry out one step.
+
+        Returns its loss, how many images were right, whether it was applied, and what the card did.
+        """
+        settings, data = self._settings, self._data
+        logits, forward = self.network.forward(data.train_images[images])
+        results = [forward]
+        labels = data.train_labels[images]
+        right = int((logits.argmax(axis=1) == labels).sum())
+        loss, gradient = softmax_loss(logits, labels)
+        exponent = scale.exponent
+        with np.errstate(over="ignore"):
+            scaled = (gradient * scale.factor).astype(np.float16)
+        clean = not forward.counters["NONFINITE"] and bool(np.isfinite(scaled).all())
+        if clean:
+            backward = self.network.backward(scaled)
+            results.append(backward)
+            clean = not backward.counters["NONFINITE"]
+        if clean:
+            step = Step(rate, settings.momentum, settings.decay, exponent)
+            results.append(self.network.update(step))
+        scale.observe(clean=clean)
+        return loss, right, clean, results
+
+    def _count_products(self, outcome: Outcome, clean: bool) -> None:
+        """Count a step's multiply-adds; the first layer passes no gradient on."""
+        batch = self._settings.batch
+        for index, layer in enumerate(self.network.layers):
+            pruned_products = 1 + (index > 0)
+            weight_gradient = layer.products if clean else 0
+            outcome.useful += batch * (pruned_products * layer.kept_products + weight_gradient)
+            outcome.dense_useful += batch * (pruned_products * layer.products + weight_gradient)
