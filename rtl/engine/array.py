@@ -1,0 +1,161 @@
+"""The array of processing elements between its scratchpads."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..arithmetic.rounding import Rounder
+from ..block import Block
+from ..config import Config
+from ..delay import delayed
+from ..memory.ports import DWriteSignature, OReadSignature, SWriteSignature
+from ..memory.scratchpad import READ_LATENCY, DBank, DRead, OBank, OPlace, SBank, SRead
+from . import pe
+from .pe import ProcessingElement, Slot
+
+__all__ = ["Issue", "ProcessingArray", "result_latency"]
+
+
+class Issue(wiring.Signature):
+    """One slot for the whole array, with the reads of its operands.
+
+    `take` goes with the slot that drains the last bin of a context whose sum is wanted.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "slot": Out(Slot(config)),
+                "s_read": Out(SRead(config)),
+                "d_read": Out(DRead),
+                "take": Out(1),
+            }
+        )
+
+
+def result_latency(config: Config) -> int:
+    """Cycles from the issue of a slot with `take` until all its results can be read from the O banks."""
+    first = READ_LATENCY + pe.latency(config) + config.rows + Rounder.LATENCY
+    return first + (config.rows - 1) + (config.cols - 1) + 1
+
+
+class ProcessingArray(wiring.Component):
+    """Rows by columns of processing elements, S banks to the left, D banks above, O banks below.
+
+    Slots and operands spread by one row and one column a cycle. The results of a slot with `take` leave
+    a column one a cycle, row 0 first, so two such slots are at least `config.rows` cycles apart.
+
+    Parameters
+    ----------
+    config
+        Configuration of the accelerator.
+
+    Attributes
+    ----------
+    issue : In(Issue)
+        The slot of this cycle, for row 0 and column 0.
+    valid : Out(1)
+        A result of column 0 is to be written.
+    place : In(OPlace)
+        Where, in the same cycle; the results of the other columns follow one by one to the same places
+        of their banks.
+    s_write, d_write, o_read : In
+        Ports of the scratchpads for the load and store units.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "issue": In(Issue(config)),
+                "valid": Out(1),
+                "place": In(OPlace(config)),
+                "s_write": In(SWriteSignature(config)),
+                "d_write": In(DWriteSignature(config)),
+                "o_read": In(OReadSignature(config)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        config = self._config
+        m = Module()
+
+        s_banks = [SBank(config) for _ in range(config.rows)]
+        s_read: Any = self.issue.s_read
+        for row, bank in enumerate(s_banks):
+            m.submodules[f"s_bank_{row}"] = bank
+            m.d.comb += [
+                bank.write_enable.eq(self.s_write.quarters & self.s_write.enable[row].replicate(config.ratio)),
+                bank.write_address.eq(self.s_write.address),
+                bank.write_words.eq(self.s_write.words[row % config.ratio]),
+                bank.read.eq(s_read),
+            ]
+            s_read = bank.read_next
+
+        d_banks = [DBank(config) for _ in range(config.cols)]
+        d_read: Any = self.issue.d_read
+        for column, bank in enumerate(d_banks):
+            m.submodules[f"d_bank_{column}"] = bank
+            m.d.comb += [
+                bank.write_enable.eq(self.d_write.enable[column]),
+                bank.write_address.eq(self.d_write.address),
+                bank.write_data.eq(self.d_write.data),
+                bank.read.eq(d_read),
+            ]
+            d_read = bank.read_next
+
+        # Slots go down the columns with the D words, sums with the tokens that take them.
+        block = Block(f"{config.name.replace('-', '_')}_pe", ProcessingElement(config))
+        slot = delayed(m, self.issue.slot, READ_LATENCY)
+        take = delayed(m, self.issue.take, READ_LATENCY + pe.latency(config), reset=True)
+        left: list[Any] = [bank.s for bank in s_banks]
+        bottom = []
+        for column, bank in enumerate(d_banks):
+            upper: tuple[Any, ...] = (bank.d, slot, take)
+            result: Any = None
+            for row in range(config.rows):
+                element: Any = block.place(platform)
+                m.submodules[f"pe_{row}_{column}"] = element
+                d, upper_slot, upper_take = upper
+                m.d.comb += [
+                    element.s.eq(left[row]),
+                    element.d.eq(d),
+                    element.slot.eq(upper_slot),
+                    element.take.eq(upper_take),
+                ]
+                if row:
+                    m.d.comb += element.above.eq(result)
+                left[row] = element.s_next
+                upper = (element.d_next, element.slot_next, element.take_next)
+                result = element.below
+            bottom.append(result)
+            slot, take = delayed(m, slot), delayed(m, take, reset=True)
+
+        o_banks = [OBank(config) for _ in range(config.cols)]
+        place: Any = self.place
+        rounding = Block(
+            f"{config.name.replace('-', '_')}_rounder", Rounder(pe.sum_bits(config))
+        )
+        bank_number = delayed(m, self.o_read.bank)
+        read_data = Signal.like(self.o_read.data, reset_less=True)
+        m.d.comb += self.o_read.data.eq(read_data)
+        for column, bank in enumerate(o_banks):
+            rounder: Any = rounding.place(platform)
+            m.submodules[f"rounder_{column}"] = rounder
+            m.submodules[f"o_bank_{column}"] = bank
+            m.d.comb += [
+                rounder.valid.eq(bottom[column].valid),
+                rounder.sum.eq(bottom[column].value),
+                bank.place.eq(place),
+                bank.value.eq(rounder.result),
+                bank.read_enable.eq(self.o_read.bank == column),
+                bank.read_address.eq(self.o_read.address),
+            ]
+            place = bank.place_next
+            if column == 0:
+                m.d.comb += self.valid.eq(rounder.valid_next)
+            with m.If(bank_number == column):
+                m.d.sync += read_data.eq(bank.read_data)
+        return m

@@ -1,0 +1,224 @@
+"""Scratchpad banks at the edges of the array.
+
+Operand banks hand every read on to their neighbour a cycle later, as the processing elements hand on
+what is read: the operands meet without a wire that is longer than from one bank to the next.
+"""
+
+from typing import Any
+
+from amaranth.hdl import Module, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..arithmetic.formats import FLOAT
+from ..config import FLOAT_BITS, HALF_BITS, Config
+from ..delay import delayed
+from .ports import SWord
+
+__all__ = ["READ_LATENCY", "DBank", "DRead", "DWord", "OBank", "OPlace", "SBank", "SRead"]
+
+READ_LATENCY = 3
+"""Cycles from the read of an operand bank to its word."""
+
+_HALF_ONE = 0x3C00
+
+
+class DWord(data.ArrayLayout):
+    """One D word: G binary16 values."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(unsigned(HALF_BITS), config.elements)
+
+
+class SRead(data.StructLayout):
+    """A read of S word `quarter` of the bank's word at `address`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "enable": unsigned(1),
+                "address": unsigned(16),
+                "quarter": unsigned((config.ratio - 1).bit_length()),
+            }
+        )
+
+
+class DRead(data.Struct):
+    """A read of the D word at `address`."""
+
+    enable: unsigned(1)
+    address: unsigned(16)
+    ones: unsigned(1)
+    """Every element is 1.0, whatever the bank holds."""
+
+
+class OPlace(data.StructLayout):
+    """Where in an O bank an element goes."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "enable": unsigned(1),
+                "address": unsigned(16),
+                "position": unsigned((config.floats - 1).bit_length()),
+            }
+        )
+
+
+class SBank(wiring.Component):
+    """The S words of one PE row.
+
+    Attributes
+    ----------
+    write_enable, write_address, write_words : In
+        Bit y of the enable writes ``write_words[y]`` as S word y of the word at the address.
+    read : In(SRead)
+        A read. Words that are read stay on `s` until the next one.
+    read_next : Out(SRead)
+        The same a cycle later, for the next row.
+    s : Out(SWord)
+        The S word, `READ_LATENCY` cycles after its read.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "write_enable": In(config.ratio),
+                "write_address": In(16),
+                "write_words": In(data.ArrayLayout(SWord(config), config.ratio)),
+                "read": In(SRead(config)),
+                "read_next": Out(SRead(config)),
+                "s": Out(SWord(config)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        config = self._config
+        m = Module()
+        m.d.comb += self.read_next.eq(delayed(m, self.read))
+
+        read = delayed(m, self.read)
+        selected = delayed(m, read)
+        word = Signal(SWord(config), reset_less=True)
+        m.d.comb += self.s.eq(word)
+        # One memory for each S word: memories with wide write enables don't map well.
+        for quarter in range(config.ratio):
+            memory = Memory(shape=unsigned(SWord(config).size), depth=config.s_depth, init=[])
+            m.submodules[f"words_{quarter}"] = memory
+            write, port = memory.write_port(), memory.read_port()
+            m.d.comb += [
+                write.en.eq(self.write_enable[quarter]),
+                write.addr.eq(self.write_address),
+                write.data.eq(self.write_words[quarter]),
+                port.en.eq(self.read.enable & (self.read.quarter == quarter)),
+                port.addr.eq(self.read.address),
+            ]
+            output = Signal.like(port.data, reset_less=True)
+            with m.If(read.enable):
+                m.d.sync += output.eq(port.data)
+            with m.If(selected.enable & (selected.quarter == quarter)):
+                m.d.sync += word.eq(output)
+        return m
+
+
+class DBank(wiring.Component):
+    """The D words of one PE column.
+
+    Attributes
+    ----------
+    write_enable, write_address, write_data : In
+        Writes a D word.
+    read : In(DRead)
+        A read.
+    read_next : Out(DRead)
+        The same a cycle later, for the next column.
+    d : Out(DWord)
+        The D word, `READ_LATENCY` cycles after its read.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "write_enable": In(1),
+                "write_address": In(16),
+                "write_data": In(DWord(config)),
+                "read": In(DRead),
+                "read_next": Out(DRead),
+                "d": Out(DWord(config)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        config = self._config
+        m = Module()
+        m.d.comb += self.read_next.eq(delayed(m, self.read))
+
+        m.submodules.words = memory = Memory(
+            shape=unsigned(DWord(config).size), depth=config.d_depth, init=[]
+        )
+        write, port = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            write.en.eq(self.write_enable),
+            write.addr.eq(self.write_address),
+            write.data.eq(self.write_data),
+            port.en.eq(self.read.enable),
+            port.addr.eq(self.read.address),
+        ]
+        ones = delayed(m, self.read.ones, 2)
+        word = Signal(DWord(config), reset_less=True)
+        m.d.sync += word.eq(delayed(m, port.data))
+        with m.If(ones):
+            m.d.sync += word.eq(DWord(config).const([_HALF_ONE] * config.elements))
+        m.d.comb += self.d.eq(word)
+        return m
+
+
+class OBank(wiring.Component):
+    """The results of one PE column.
+
+    Attributes
+    ----------
+    place, value : In
+        Writes one element; it can be read from the next cycle on.
+    place_next : Out(OPlace)
+        `place` a cycle later, for the next column, whose results are a cycle behind.
+    read_enable, read_address : In
+        A read.
+    read_data : Out
+        A cycle later, G/2 binary32 values; they stay until the next read.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "place": In(OPlace(config)),
+                "place_next": Out(OPlace(config)),
+                "value": In(FLOAT),
+                "read_enable": In(1),
+                "read_address": In(16),
+                "read_data": Out(data.ArrayLayout(unsigned(FLOAT_BITS), config.floats)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        config = self._config
+        m = Module()
+        m.d.comb += self.place_next.eq(delayed(m, self.place, reset=True))
+
+        for position in range(config.floats):
+            memory = Memory(shape=unsigned(FLOAT_BITS), depth=config.o_depth, init=[])
+            m.submodules[f"elements_{position}"] = memory
+            write, port = memory.write_port(), memory.read_port()
+            m.d.comb += [
+                write.en.eq(self.place.enable & (self.place.position == position)),
+                write.addr.eq(self.place.address),
+                write.data.eq(self.value),
+                port.en.eq(self.read_enable),
+                port.addr.eq(self.read_address),
+                self.read_data[position].eq(port.data),
+            ]
+        return m
