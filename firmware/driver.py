@@ -104,14 +104,14 @@ class Driver:
         CardTimeout
             It didn't end in time.
         """
-        self._place(program)
+        address = self._place(program)
         control = Control(self._read("CONTROL"))
         if not control & Control.IDLE or control & Control.FAULT:
             raise CardError(f"the card isn't ready (CONTROL is {control!r}): reset it")
         before = self.counters()
         self._write("INTERRUPT_STATUS", Interrupt.DONE | Interrupt.FAULT)
-        self._write("PROGRAM_LOW", program.address & 0xFFFFFFFF)
-        self._write("PROGRAM_HIGH", program.address >> 32)
+        self._write("PROGRAM_LOW", address & 0xFFFFFFFF)
+        self._write("PROGRAM_HIGH", address >> 32)
         self._write("PROGRAM_COMMANDS", len(program))
         self._write("CONTROL", Control.START)
         limit = self.card.default_timeout if timeout is None else timeout
@@ -171,8 +171,8 @@ class Driver:
         """Return every counter; exact while no program runs."""
         return {counter.name: self._read_wide(counter.name) for counter in COUNTERS}
 
-    def _place(self, program: Program) -> None:
-        """Bring a program into card memory, or up to date there."""
+    def _place(self, program: Program) -> int:
+        """Bring a program into card memory, or up to date there; return its address."""
         code = program.encode()
         if program.address is not None and len(self._resident[program.address]) != len(code):
             self.unload(program)
@@ -182,6 +182,7 @@ class Driver:
         if self._resident[program.address] != code:
             self.card.write_memory(program.address, np.frombuffer(code, np.uint8))
             self._resident[program.address] = code
+        return program.address
 
     def _enable_interrupts(self) -> None:
         self._write("INTERRUPT_ENABLE", Interrupt.DONE | Interrupt.FAULT)

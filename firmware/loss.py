@@ -38,7 +38,8 @@ def softmax_loss(
 def one_cycle(step: int, steps: int, peak: float) -> float:
     """Return the learning rate of `step`: linear up to `peak`, then down along a cosine.
 
-    It begins at a tenth of `peak`, reaches it after three tenths of `steps`, and ends at a hundredth.
+    It begins at a tenth of `peak`, reaches it after three tenths of `steps`, and ends at a
+    hundredth of it.
     """
     warm_up, first, last = 0.3, 0.1, 0.01
     progress = step / steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class Network:
     """
 
     def __init__(self, driver: Driver, layers: Sequence[Linear], batch: int) -> None:
-        for below, above in zip(layers, layers[1:], strict=False):
+        for below, above in itertools.pairwise(layers):
             if below.outputs != above.inputs:
                 raise ValueError(
                     f"{below.name} has {below.outputs} outputs, {above.name} {above.inputs} inputs"
@@ -110,7 +111,7 @@ class Network:
 
     def _forward_program(self) -> Program:
         scheduler = self._scheduler("forward pass")
-        operands = zip(self._activations, self._activations[1:], strict=False)
+        operands = itertools.pairwise(self._activations)
         for layer, tensors, (x, y) in zip(self.layers, self.tensors, operands, strict=True):
             scheduler.forward(layer, tensors, x, y)
         return scheduler.program

@@ -40,7 +40,8 @@ def descriptor(config: Config, address: int, beats: int, *loops: tuple[int, int]
         ``(count, stride in bytes)`` from the innermost to the outermost. Loops of one round are
         dropped and loops whose rounds follow each other are merged, so that bursts are long.
     """
-    counts, strides = [beats], []
+    counts: list[int] = [beats]
+    strides: list[int] = []
     for count, stride in loops:
         if count == 1:
             continue

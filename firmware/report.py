@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def _draw(figures: Mapping[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    style = {
+    style: dict[Any, Any] = {
         "font.size": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -162,6 +162,7 @@ def _draw(figures: Mapping[str, Any], path: Path) -> None:
         _draw_losses(axes[0, 0], figures)
         if has_clock:
             _draw_cycles(axes[0, 1], figures)
+        figure.get_layout_engine().set(wspace=0.06)
         figure.savefig(path, dpi=160)
         plt.close(figure)
 
@@ -180,11 +181,12 @@ def _draw_losses(axes: Any, figures: Mapping[str, Any]) -> None:
             _smooth(losses),
             color=colour,
             linewidth=2,
-            label=f"{label}: {accuracy:.1%} of test images right",
+            label=f"{label}: {accuracy:.1%} test accuracy",
         )
     axes.set(yscale="log", xlabel="step", ylabel="training loss (cross-entropy)")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(1, max(2, len(figures["loss_dense"])))
-    axes.set_title("Trained on the card")
+    axes.set_title(f"Training on {figures['card']}")
     axes.grid(axis="y", color="#dee2e6", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, loc="upper right")
@@ -224,7 +226,7 @@ def _draw_cycles(axes: Any, figures: Mapping[str, Any]) -> None:
         bottoms += heights
     for index, (_, name) in enumerate(runs):
         axes.annotate(
-            f"{figures[f'utilisation_{name}']:.0%} of MAC slots",
+            f"{figures[f'utilisation_{name}']:.0%} of MAC slots used",
             (index, bottoms[index]),
             xytext=(0, 4),
             textcoords="offset points",
@@ -335,7 +337,7 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def _html_table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+def _html_table(head: tuple[str, ...], body: Sequence[tuple[str, ...]]) -> str:
     def row(cells: tuple[str, ...], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 

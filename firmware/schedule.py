@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtl.config import Config
 from rtl.control.commands import LoadOrder, LoadTarget, Stage
 from rtl.sparsity.pattern import Pattern
 
@@ -157,7 +156,7 @@ class Scheduler:
         ScheduleError
             The operands of the smallest block don't fit the scratchpads.
         """
-        config, weights = self._config, tensors.backward
+        weights = tensors.backward
         context = f"{layer.name}, BP"
         if weights is None:
             raise ScheduleError(f"{context}: the layer was placed without backward weights")

@@ -1,7 +1,7 @@
 """Tensors in card memory: what lies where, and how the host reads and writes it.
 
-All are padded with zeros to multiples of G, the elements of a beat, in every dimension; docs/architecture.md
-defines the formats.
+All are padded with zeros to multiples of G, the elements of a beat, in every dimension;
+docs/architecture.md defines the formats.
 """
 
 from __future__ import annotations

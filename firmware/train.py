@@ -7,6 +7,7 @@ out of the card as it does from the golden model.
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import os
 import queue
@@ -32,6 +33,10 @@ from .training import Diverged, Outcome, Settings, train
 from .training import Progress as TrainingProgress
 
 __all__ = ["main"]
+
+_messages: Any = None
+_stop: Any = None
+"""In a process that trains: where it sends its progress, and what tells it to end."""
 
 _LONGEST_WAIT = 0.2
 """Seconds between two looks at the processes that train."""
@@ -197,7 +202,7 @@ def _train_both(
                     pattern,
                     verify=verify,
                     trace=trace,
-                    report=lambda progress, index=index: show(index, progress),
+                    report=functools.partial(show, index),
                 )
                 for index, (_, pattern, trace) in enumerate(jobs)
             )
@@ -241,7 +246,6 @@ class _Stopped(Exception):
 
 
 def _start_worker(messages: Any, stop: Any) -> None:
-    """Remember where a process sends its progress, and what tells it to stop."""
     global _messages, _stop
     _messages, _stop = messages, stop
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -148,7 +149,7 @@ def build_layers(
             relu=index < last,
             pattern=pattern if 0 < index < last else Pattern.DENSE,
         )
-        for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False))
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths))
     ]
 
 

@@ -71,7 +71,7 @@ class Card(ABC):
         A simulated card also lets its clock run here. Returns whether the line is high.
         """
 
-    def stop_trace(self) -> None:
+    def stop_trace(self) -> None:  # noqa: B027 (most cards have none)
         """End the waveform that the card records since it was opened, if it records one."""
 
     @abstractmethod
