@@ -1,0 +1,166 @@
+"""``python -m rtl.build``: what it writes, that C accepts it, and how it refuses."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from rtl.build import TOP, configure, main
+from rtl.config import PRESETS, Config, ConfigError, preset
+from rtl.control.commands import Fault, LoadTarget, Opcode, Queue, Stage, encode
+from rtl.headers import c_header, describe
+from rtl.interface.register_map import IDENTITY, REGISTERS, Control
+from rtl.sparsity.pattern import Pattern
+
+LOAD: dict[str, Any] = {
+    "target": LoadTarget.UPDATE, "pattern": Pattern.N2M8, "base": 0x1234, "rows": 0xFEDC,
+    "descriptor": {
+        "address": 0x0123_4567_89AB_CDEF,
+        "counts": [1, 2, 3, 0xFFFF],
+        "strides": [-64, 1 << 30, -(1 << 31)],
+    },
+}  # fmt: skip
+
+
+def load_command() -> bytes:
+    return encode(Opcode.LOAD, wait=0b110, signal=0b010, stage=Stage.WU, **LOAD)
+
+
+def test_describe_places_every_field_of_a_command():
+    fields = describe(preset("tiny"))["command"]["fields"]
+    bits = int.from_bytes(load_command(), "little")
+
+    def read(part, name):
+        place = fields[part][name]
+        value = bits >> place["bit"] & (1 << place["width"]) - 1
+        negative = place["signed"] and value >> place["width"] - 1
+        return value - (1 << place["width"]) if negative else value
+
+    assert read("header", "opcode") == Opcode.LOAD.value
+    assert read("header", "wait") == 0b110
+    assert read("load", "target") == LoadTarget.UPDATE.value
+    assert read("load", "base") == 0x1234
+    assert read("load", "descriptor_address") == 0x0123_4567_89AB_CDEF
+    assert [read("load", f"descriptor_counts_{i}") for i in range(4)] == [1, 2, 3, 0xFFFF]
+    assert [read("load", f"descriptor_strides_{i}") for i in range(3)] == [
+        -64, 1 << 30, -(1 << 31),
+    ]  # fmt: skip
+    assert set(fields) == {"header", "load", "compute", "store", "update"}
+
+
+def test_fields_of_a_body_do_not_overlap():
+    for part, fields in describe(preset("sim"))["command"]["fields"].items():
+        used = 0
+        for name, place in fields.items():
+            mask = ((1 << place["width"]) - 1) << place["bit"]
+            assert not used & mask, f"{part}.{name} overlaps"
+            used |= mask
+        assert used < 1 << 512
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_header_agrees_with_python_when_compiled(name, tmp_path):
+    config = preset(name)
+    (tmp_path / "sat.h").write_text(c_header(config))
+    (tmp_path / "main.c").write_text(r"""
+        #include "sat.h"
+        #include <stdio.h>
+
+        static uint8_t command[SAT_COMMAND_BYTES];
+
+        static void put(uint32_t bit, uint32_t width, uint64_t value) {
+            for (uint32_t i = 0; i < width; i++)
+                command[(bit + i) / 8] |= (uint8_t)(((value >> i) & 1) << ((bit + i) % 8));
+        }
+        #define PUT(field, value) put(field##_BIT, field##_WIDTH, (uint64_t)(value))
+
+        int main(void) {
+            printf("%s %lx %lx %lx %lu %lu\n", SAT_CONFIG_NAME, (unsigned long)SAT_IDENTITY,
+                (unsigned long)SAT_CONFIG_HASH, (unsigned long)SAT_REG_FAULT_ADDRESS_HIGH,
+                (unsigned long)SAT_MACS, (unsigned long)SAT_CONTROL_SOFT_RESET);
+            PUT(SAT_HEADER_OPCODE, SAT_OPCODE_LOAD);
+            PUT(SAT_HEADER_WAIT, 6);
+            PUT(SAT_HEADER_SIGNAL, 2);
+            PUT(SAT_HEADER_STAGE, SAT_STAGE_WU);
+            PUT(SAT_LOAD_TARGET, SAT_LOAD_TARGET_UPDATE);
+            PUT(SAT_LOAD_PATTERN, SAT_PATTERN_N2M8);
+            PUT(SAT_LOAD_BASE, 0x1234);
+            PUT(SAT_LOAD_ROWS, 0xFEDC);
+            PUT(SAT_LOAD_DESCRIPTOR_ADDRESS, 0x0123456789ABCDEF);
+            PUT(SAT_LOAD_DESCRIPTOR_COUNTS_0, 1);
+            PUT(SAT_LOAD_DESCRIPTOR_COUNTS_1, 2);
+            PUT(SAT_LOAD_DESCRIPTOR_COUNTS_2, 3);
+            PUT(SAT_LOAD_DESCRIPTOR_COUNTS_3, 0xFFFF);
+            PUT(SAT_LOAD_DESCRIPTOR_STRIDES_0, -64);
+            PUT(SAT_LOAD_DESCRIPTOR_STRIDES_1, 1 << 30);
+            PUT(SAT_LOAD_DESCRIPTOR_STRIDES_2, INT32_MIN);
+            for (unsigned i = 0; i < sizeof command; i++)
+                printf("%02x", command[i]);
+            return 0;
+        }
+    """)
+    subprocess.run(
+        ["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "main.c", "-o", "main"],
+        cwd=tmp_path, check=True,
+    )  # fmt: skip
+    output = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout
+    constants, command = output.splitlines()
+    assert constants == (
+        f"{config.name} {IDENTITY:x} {config.hash:x} {REGISTERS['FAULT_ADDRESS_HIGH'].offset:x} "
+        f"{config.macs} {Control.SOFT_RESET.value}"
+    )
+    assert bytes.fromhex(command) == load_command()
+
+
+def test_no_macro_is_defined_twice():
+    names = [line.split()[1] for line in c_header(preset("sim")).splitlines() if "define" in line]
+    assert len(names) == len(set(names))
+
+
+def test_writes_verilog_register_map_and_header(tmp_path, capsys):
+    out = tmp_path / "new" / "directory"
+    assert main(["--preset", "tiny", "--set", "s_depth=128", "--out", str(out)]) == 0
+    config = configure("tiny", ["s_depth=128"])
+    card = json.loads((out / "sat_tiny.json").read_text())
+    assert card == json.loads(json.dumps(describe(config)))
+    assert card["config"]["s_depth"] == 128
+    assert card["config_hash"] == config.hash != preset("tiny").hash
+    assert card["enumerations"]["Fault"] == {fault.name: fault.value for fault in Fault}
+    assert card["enumerations"]["Queue"] == {queue.name: queue.value for queue in Queue}
+    assert card["patterns"] == ["dense", "1:4", "2:4", "1:8", "2:8", "4:8"]
+    assert f"module {TOP}(" in (out / "sat.v").read_text()
+    assert (out / "sat_tiny.h").exists()
+    assert str(out / "sat.v") in capsys.readouterr().out
+
+
+def test_list_names_every_preset(capsys):
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "huge"], "no preset 'huge'; choose from: tiny, sim"),
+        (["--set", "rows=3"], "rows is 3, must be a power of two"),
+        (["--set", "rows=many"], "rows is 'many', must be an integer"),
+        (["--set", "lanes=1"], "lanes is 1, must be 4 to 16"),
+        (["--set", "rows"], "--set takes field=value, got 'rows'; fields are: name, rows"),
+        (["--set", "wheels=4"], "--set takes field=value, got 'wheels=4'; fields are: name"),
+        (["--set", "name=../x"], "name is '../x', must be lower-case"),
+    ],
+)
+def test_impossible_request_is_refused_with_the_valid_choices(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_configure_changes_what_was_asked_for():
+    config = configure("tiny", ["name=small", "d_depth=0x80"])
+    assert config == Config(**vars(preset("tiny")) | {"name": "small", "d_depth": 128})
+    with pytest.raises(ConfigError):
+        configure("tiny", ["macs=1"])
