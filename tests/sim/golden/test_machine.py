@@ -1,0 +1,630 @@
+"""The functional machine: programs against direct products, faults, tokens and deadlocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtl.config import PRESETS, Config, preset
+from rtl.control.commands import Fault, LoadOrder, LoadTarget, Opcode, Queue, Stage, encode
+from rtl.sparsity.pattern import Pattern, supported_patterns
+from sim.golden.arithmetic import dot, to_half
+from sim.golden.engine import epilogue
+from sim.golden.machine import Machine, Result
+from sim.golden.sparsity import pack_state_tile, pack_tiles, prune, unpack_state_tile
+from sim.golden.update import update
+
+TINY = preset("tiny")
+PROGRAM = 0x0
+FROM_LOAD, FROM_COMPUTE, FROM_STORE = (1 << queue.value for queue in Queue)
+TO_LOAD, TO_COMPUTE, TO_STORE = FROM_LOAD, FROM_COMPUTE, FROM_STORE
+
+S_AT, D_AT, AUX_AT, STATE_AT, OUT_AT, ROW_AT, COLUMN_AT = range(0x10000, 0x80000, 0x10000)
+
+CASES = [
+    pytest.param(config, pattern, id=f"{config.name}-{pattern}")
+    for config in PRESETS.values()
+    for pattern in supported_patterns(config)
+]
+
+
+def nest(address: int, *counts: int, strides: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Return a descriptor; dimensions not given have a count of 1."""
+    return {
+        "address": address,
+        "counts": [*counts, *[1] * (4 - len(counts))],
+        "strides": [*strides, *[0] * (3 - len(strides))],
+    }
+
+
+def run(machine: Machine, *commands: bytes, finish: bool = True) -> Result:
+    """Run `commands` and a FINISH."""
+    program = b"".join([*commands, *([encode(Opcode.FINISH)] if finish else [])])
+    put(machine, PROGRAM, np.frombuffer(program, np.uint8))
+    return machine.run(PROGRAM, len(program) // 64)
+
+
+def put(machine: Machine, address: int, values: np.ndarray) -> None:
+    data = np.ascontiguousarray(values).view(np.uint8).ravel()
+    machine.memory[address : address + data.size] = data
+
+
+def get(
+    machine: Machine, address: int, shape: tuple[int, ...], dtype: Any = np.uint16
+) -> np.ndarray:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return machine.memory[address : address + size].view(dtype).reshape(shape)
+
+
+def random_halves(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.normal(size=shape).astype(np.float16).view(np.uint16)
+
+
+def load_s(config: Config, pattern: Pattern, rows: int, d_words: int, **fields: Any) -> bytes:
+    beats = rows // config.elements * d_words * pattern.tile_beats(config)
+    fields = {"descriptor": nest(S_AT, beats), **fields}
+    return encode(
+        Opcode.LOAD, target=LoadTarget.S, pattern=pattern, rows=rows, d_words=d_words, **fields
+    )
+
+
+def load_d(rows: int, d_words: int, **fields: Any) -> bytes:
+    fields = {"descriptor": nest(D_AT, rows * d_words), **fields}
+    return encode(Opcode.LOAD, target=LoadTarget.D, rows=rows, d_words=d_words, **fields)
+
+
+def load_stream(kind: LoadTarget, address: int, beats: int, **fields: Any) -> bytes:
+    return encode(
+        Opcode.LOAD, target=kind, rows=beats, d_words=1, descriptor=nest(address, beats), **fields
+    )
+
+
+def compute(config: Config, d_words: int, **fields: Any) -> bytes:
+    fields = {"a_tiles": config.elements // config.rows, "b_tiles": 1, "o_stride": 2, **fields}
+    return encode(Opcode.COMPUTE, d_words=d_words, **fields)
+
+
+def store(rows: int, words: int, *, convert: bool = True, **fields: Any) -> bytes:
+    beats = rows * words // (2 if convert else 1)
+    fields = {"o_stride": words, "descriptor": nest(OUT_AT, beats), **fields}
+    return encode(Opcode.STORE, rows=rows, words=words, convert=convert, **fields)
+
+
+def operands(machine: Machine, pattern: Pattern, d_words: int, b_tiles: int = 1) -> tuple[Any, Any]:
+    """Put one block of S rows and the D rows for `b_tiles` tiles into memory; return both."""
+    config, rng = machine.config, np.random.default_rng(d_words)
+    s = random_halves(rng, config.elements, d_words * config.elements)
+    d = random_halves(rng, b_tiles * config.interleave * config.cols, d_words * config.elements)
+    put(machine, S_AT, pack_tiles(s, pattern, config))
+    put(machine, D_AT, d)
+    return prune(s, pattern), d
+
+
+# Products
+
+
+@pytest.mark.parametrize(("config", "pattern"), CASES)
+def test_product(config: Config, pattern: Pattern) -> None:
+    machine = Machine(config)
+    s, d = operands(machine, pattern, d_words=3, b_tiles=2)
+    result = run(
+        machine,
+        load_s(config, pattern, config.elements, 3, base=1),
+        load_d(len(d), 3, base=2, signal=TO_COMPUTE),
+        compute(
+            config, 3, pattern=pattern, s_base=1, d_base=2, o_base=5, o_stride=3, b_tiles=2,
+            wait=FROM_LOAD, signal=TO_STORE, stage=Stage.BP,
+        ),
+        store(len(d), 2, o_base=5, o_stride=3, wait=FROM_COMPUTE),
+    )  # fmt: skip
+    assert result.finished
+    assert np.array_equal(get(machine, OUT_AT, (len(d), config.elements)), to_half(dot(s, d)))
+    slots = config.elements // config.rows * 2 * 3 * pattern.steps(config) * config.interleave
+    assert {name: count for name, count in result.counters.items() if count} == {
+        "COMMANDS": 4,
+        "READ_BEATS": 3 * pattern.tile_beats(config) + 3 * len(d),
+        "WRITE_BEATS": len(d),
+        "MAC_SLOTS_BP": slots,
+    }
+
+
+def test_blocks_of_s_rows_follow_each_other() -> None:
+    machine, rng = Machine(TINY), np.random.default_rng(1)
+    s, d = random_halves(rng, 48, 32), random_halves(rng, 8, 32)
+    put(machine, S_AT, pack_tiles(s, Pattern.N4M8, TINY))
+    put(machine, D_AT, d)
+    assert run(
+        machine,
+        load_s(TINY, Pattern.N4M8, 48, 2),
+        load_d(8, 2, signal=TO_COMPUTE),
+        compute(
+            TINY, 2, pattern=Pattern.N4M8, a_tiles=12, o_stride=6, wait=FROM_LOAD, signal=TO_STORE
+        ),
+        store(8, 6, wait=FROM_COMPUTE, convert=False),
+    ).finished
+    expected = dot(prune(s, Pattern.N4M8), d)
+    assert np.array_equal(get(machine, OUT_AT, (8, 48), np.uint32), expected)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_tiles_of_d(transpose: bool) -> None:
+    """A D operand that arrives tile by tile, as it is or as columns of a matrix in memory."""
+    machine, rng = Machine(TINY), np.random.default_rng(2)
+    s, d = random_halves(rng, 16, 48), random_halves(rng, 32, 48)
+    put(machine, S_AT, pack_tiles(s, Pattern.DENSE, TINY))
+    put(machine, D_AT, d.T if transpose else d)
+    if transpose:
+        # [k][b]: for each block of 16 b, for each block of 16 k, 16 rows.
+        descriptor = nest(D_AT, 1, 16, 3, 2, strides=(64, 16 * 64, 32))
+    else:
+        descriptor = nest(D_AT, 1, 16, 3, 2, strides=(96, 32, 16 * 96))
+    assert run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 3),
+        load_d(32, 3, order=LoadOrder.TILES, transpose=transpose, descriptor=descriptor,
+               base=4, signal=TO_COMPUTE),
+        compute(TINY, 3, d_base=4, b_tiles=4, wait=FROM_LOAD, signal=TO_STORE),
+        store(32, 2, wait=FROM_COMPUTE, convert=False),
+    ).finished  # fmt: skip
+    assert np.array_equal(get(machine, OUT_AT, (32, 16), np.uint32), dot(s, d))
+
+
+def test_weight_gradient_from_transposed_loads() -> None:
+    machine, rng = Machine(TINY), np.random.default_rng(3)
+    x, dy = random_halves(rng, 32, 16), random_halves(rng, 32, 16)
+    put(machine, D_AT, x)
+    put(machine, S_AT, dy)
+    transposed = {"transpose": 1, "signal": TO_COMPUTE}
+    assert run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 2, **transposed),
+        load_d(16, 2, order=LoadOrder.TILES, **transposed),
+        compute(TINY, 2, b_tiles=2, wait=FROM_LOAD),
+        compute(TINY, 2, ones=1, o_base=32, wait=FROM_LOAD, signal=TO_STORE),
+        store(16, 2, wait=FROM_COMPUTE, convert=False),
+        store(1, 2, o_base=32, convert=False, descriptor=nest(ROW_AT, 2)),
+    ).finished
+    weights = dot(np.ascontiguousarray(dy.T), np.ascontiguousarray(x.T))
+    assert np.array_equal(get(machine, OUT_AT, (16, 16), np.uint32), weights)
+    ones = np.full((1, 32), 0x3C00, np.uint16)
+    expected = dot(np.ascontiguousarray(dy.T), ones)
+    assert np.array_equal(get(machine, ROW_AT, (1, 16), np.uint32), expected)
+
+
+def test_kept_sums_are_rounded_once() -> None:
+    machine = Machine(TINY)
+    s, d = operands(machine, Pattern.N2M8, d_words=3)
+    part = {"pattern": Pattern.N2M8, "a_tiles": 1}
+    assert run(
+        machine,
+        load_s(TINY, Pattern.N2M8, 16, 3),
+        load_d(8, 3, signal=TO_COMPUTE),
+        compute(TINY, 3, keep=1, wait=FROM_LOAD, **part),
+        compute(TINY, 3, keep=1, **part),
+        compute(TINY, 3, signal=TO_STORE, pattern=Pattern.N2M8, a_tiles=4),
+        store(8, 2, convert=False, wait=FROM_COMPUTE),
+    ).finished
+    result = get(machine, OUT_AT, (8, 16), np.uint32)
+    three = dot(np.tile(s, 3), np.tile(d, 3))
+    assert np.array_equal(result[:, :4], three[:, :4])
+    assert np.array_equal(result[:, 4:], dot(s, d)[:, 4:])
+
+
+def test_kept_infinities_stay_until_drained() -> None:
+    machine = Machine(TINY)
+    put(machine, S_AT, np.full((16, 16), 0x3C00, np.uint16))
+    d = np.full((8, 16), 0x3C00, np.uint16)
+    d[0, 3], d[1, 4] = 0x7C00, 0xFC00
+    put(machine, D_AT, np.concatenate([d, np.full((8, 16), 0xFC00, np.uint16)]))
+    load = [load_s(TINY, Pattern.DENSE, 16, 1), load_d(16, 1, signal=TO_COMPUTE)]
+    assert run(
+        machine,
+        *load,
+        compute(TINY, 1, a_tiles=1, keep=1, wait=FROM_LOAD),
+        compute(TINY, 1, a_tiles=1, d_base=4),
+        compute(TINY, 1, a_tiles=1, d_base=0, o_base=8, o_stride=1, signal=TO_STORE),
+        store(8, 2, convert=False, wait=FROM_COMPUTE),
+        store(8, 1, convert=False, o_base=8, descriptor=nest(ROW_AT, 8)),
+    ).finished
+    # Bank 0 holds the even rows: d_base 4 is row 8.
+    first = get(machine, OUT_AT, (8, 16), np.uint32)[:, 0].tolist()
+    assert first == [0x7FC00000] + [0xFF800000] * 7
+    again = get(machine, ROW_AT, (8, 8), np.uint32)[:, 0].tolist()
+    assert again == [0x7F800000, 0xFF800000] + [0x41800000] * 6
+
+
+def test_holes_of_sparse_operands_meet_no_infinity() -> None:
+    machine = Machine(TINY)
+    s = np.zeros((16, 16), np.uint16)
+    s[:, [0, 1, 8, 9]] = 0x3C00
+    put(machine, S_AT, pack_tiles(s, Pattern.N2M8, TINY))
+    d = np.zeros((8, 16), np.uint16)
+    d[0, 5] = d[1, 1] = 0x7C00
+    put(machine, D_AT, d)
+    assert run(
+        machine,
+        load_s(TINY, Pattern.N2M8, 16, 1),
+        load_d(8, 1, signal=TO_COMPUTE),
+        compute(TINY, 1, pattern=Pattern.N2M8, wait=FROM_LOAD, signal=TO_STORE),
+        store(8, 2, wait=FROM_COMPUTE),
+    ).counters["NONFINITE"] == 16  # fmt: skip
+    assert get(machine, OUT_AT, (8, 16))[:, 0].tolist() == [0, 0x7C00, 0, 0, 0, 0, 0, 0]
+
+
+def test_wrong_addresses_give_what_lies_there() -> None:
+    """Bases and strides are honoured, not guessed: a shifted S base computes another product."""
+    machine = Machine(TINY)
+    s, d = operands(machine, Pattern.DENSE, d_words=2)
+    assert run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 2),
+        load_d(8, 2, signal=TO_COMPUTE),
+        compute(TINY, 1, s_base=1, d_base=1, a_tiles=2, wait=FROM_LOAD, signal=TO_STORE),
+        store(4, 1, wait=FROM_COMPUTE, convert=False, o_stride=2),
+    ).finished
+    # Word n of a bank is part n % 2 of row n // 2, but is taken for a row of its own.
+    s_words = s.reshape(4, 4, 2, 16).swapaxes(0, 1).reshape(4, 8, 16)
+    d_words = d.reshape(4, 2, 2, 16).swapaxes(0, 1).reshape(2, 8, 16)
+    rows = s_words[:, 1:3].swapaxes(0, 1).reshape(8, 16)
+    columns = d_words[:, 1:5].swapaxes(0, 1).reshape(8, 16)
+    assert np.array_equal(get(machine, OUT_AT, (4, 8), np.uint32), dot(rows, columns)[:4])
+
+
+def test_overlapping_rows_of_o_keep_what_is_drained_last() -> None:
+    machine = Machine(TINY)
+    s, d = operands(machine, Pattern.DENSE, d_words=1)
+    assert run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 1),
+        load_d(8, 1, signal=TO_COMPUTE),
+        compute(TINY, 1, o_stride=1, wait=FROM_LOAD, signal=TO_STORE),
+        store(10, 1, convert=False, wait=FROM_COMPUTE),
+    ).finished
+    # Context t fills words t and t + 1 of its bank; the upper half of a is drained after the lower.
+    products = dot(s, d).reshape(4, 2, 2, 8)
+    expected = [products[0, :, 0], *(products[t, :, 1] for t in range(4))]
+    assert np.array_equal(get(machine, OUT_AT, (5, 2, 8), np.uint32), np.stack(expected))
+
+
+# Results
+
+
+@pytest.mark.parametrize("relu", [0, 1])
+@pytest.mark.parametrize("mask", [0, 1])
+@pytest.mark.parametrize("bias", [0, 1])
+def test_store_applies_the_epilogue(bias: int, relu: int, mask: int) -> None:
+    machine, rng = Machine(TINY), np.random.default_rng(4)
+    s, d = operands(machine, Pattern.DENSE, d_words=1)
+    vector, masks = random_halves(rng, 16), random_halves(rng, 5, 16)
+    put(machine, AUX_AT, np.concatenate([vector[None], masks]))
+    assert run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 1),
+        load_d(8, 1),
+        load_stream(LoadTarget.AUX, AUX_AT, 6, base=3, signal=TO_COMPUTE),
+        compute(TINY, 1, wait=FROM_LOAD, signal=TO_STORE),
+        store(5, 2, bias=bias, relu=relu, mask=mask, bias_base=3, mask_base=4, wait=FROM_COMPUTE,
+              descriptor=nest(OUT_AT, 1, 5, strides=(64,))),
+    ).finished  # fmt: skip
+    expected = epilogue(
+        dot(s, d)[:5], bias=vector if bias else None, relu=bool(relu), mask=masks if mask else None
+    )
+    assert np.array_equal(get(machine, OUT_AT, (5, 32))[:, :16], expected)
+    assert not get(machine, OUT_AT, (5, 32))[:, 16:].any()
+
+
+# Updates
+
+FACTORS: dict[str, Any] = {
+    name: int(np.float32(value).view(np.uint32))
+    for name, value in (("rate", 0.1), ("momentum", 0.9), ("decay", 1e-3))
+}
+
+
+@pytest.mark.parametrize("loads", [(128,), (1, 70, 57)])
+def test_update(loads: tuple[int, ...]) -> None:
+    """Two tiles, whose state comes by one or several loads."""
+    machine, rng = Machine(TINY), np.random.default_rng(5)
+    x, dy = random_halves(rng, 32, 16), random_halves(rng, 16, 16)
+    w, v = rng.normal(size=(2, 2, 16, 16)).astype(np.float32).view(np.uint32)
+    put(machine, S_AT, pack_tiles(dy, Pattern.DENSE, TINY))
+    put(machine, D_AT, x)
+    put(machine, STATE_AT, pack_state_tile(w, v))
+    starts = np.cumsum([0, *loads]).tolist()
+    result = run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 1),
+        load_d(32, 1, signal=TO_COMPUTE),
+        compute(TINY, 1, b_tiles=4, wait=FROM_LOAD, signal=TO_STORE),
+        *(
+            load_stream(LoadTarget.UPDATE, STATE_AT + 32 * start, beats)
+            for start, beats in zip(starts, loads, strict=False)
+        ),
+        encode(
+            Opcode.UPDATE, wait=FROM_COMPUTE, o_stride=2, tiles=2, rows=16, scale=3,
+            row_copy=1, row_pattern=Pattern.N2M8, row_address=ROW_AT, row_stride=0x400,
+            column_copy=1, column_pattern=Pattern.N1M4, column_address=COLUMN_AT,
+            column_stride=0x200, state_address=STATE_AT, **FACTORS,
+        ),
+    )  # fmt: skip
+    assert result.finished
+    expected = update(
+        w, v, dot(dy, x).reshape(2, 16, 16), TINY, **FACTORS, scale=3,
+        row_pattern=Pattern.N2M8, column_pattern=Pattern.N1M4,
+    )  # fmt: skip
+    new_w, new_v = unpack_state_tile(get(machine, STATE_AT, (4096,), np.uint8), 16, TINY)
+    assert np.array_equal(new_w, expected.w)
+    assert np.array_equal(new_v, expected.v)
+    for copy, address, stride in (
+        (expected.row_copy, ROW_AT, 0x400),
+        (expected.column_copy, COLUMN_AT, 0x200),
+    ):
+        assert copy is not None
+        for k in range(2):
+            assert np.array_equal(
+                get(machine, address + k * stride, copy[k].shape, np.uint8), copy[k]
+            )
+
+
+def test_update_of_a_vector() -> None:
+    machine, rng = Machine(TINY), np.random.default_rng(6)
+    w, v = rng.normal(size=(2, 2, 1, 16)).astype(np.float32).view(np.uint32)
+    put(machine, STATE_AT, pack_state_tile(w, v))
+    s, d = operands(machine, Pattern.DENSE, d_words=1, b_tiles=4)
+    result = run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 1),
+        load_d(32, 1, signal=TO_COMPUTE),
+        compute(TINY, 1, b_tiles=4, wait=FROM_LOAD, signal=TO_STORE),
+        load_stream(LoadTarget.UPDATE, STATE_AT, 8),
+        encode(
+            Opcode.UPDATE, wait=FROM_COMPUTE, o_stride=2, tiles=2, rows=1, row_copy=1,
+            row_address=ROW_AT, row_stride=64, state_address=STATE_AT, **FACTORS,
+        ),
+    )  # fmt: skip
+    assert result.finished
+    assert result.counters["WRITE_BEATS"] == 2 * 5
+    gradients = dot(s, d)[[0, 16]].reshape(2, 1, 16)
+    expected = update(
+        w, v, gradients, TINY, **FACTORS, scale=0, row_pattern=Pattern.DENSE, column_pattern=None
+    )
+    new_w, new_v = unpack_state_tile(get(machine, STATE_AT, (256,), np.uint8), 1, TINY)
+    assert np.array_equal(new_w, expected.w)
+    assert np.array_equal(new_v, expected.v)
+    assert np.array_equal(get(machine, ROW_AT, (2, 32))[:, :16], to_half(expected.w)[:, 0])
+
+
+# Tokens
+
+
+def nop(queue: Queue, **fields: Any) -> bytes:
+    return encode(Opcode.NOP, queue=queue, **fields)
+
+
+def test_commands_wait_for_their_tokens() -> None:
+    """A STORE that stands first in the program writes what a later COMPUTE gives."""
+    machine = Machine(TINY)
+    s, d = operands(machine, Pattern.DENSE, d_words=1)
+    assert run(
+        machine,
+        store(8, 2, wait=FROM_COMPUTE, signal=TO_LOAD),
+        compute(TINY, 1, wait=FROM_LOAD, signal=TO_STORE),
+        load_s(TINY, Pattern.DENSE, 16, 1),
+        load_d(8, 1, signal=TO_COMPUTE),
+        load_d(8, 1, wait=FROM_STORE, descriptor=nest(OUT_AT, 8), signal=TO_COMPUTE),
+        compute(TINY, 1, wait=FROM_LOAD, signal=TO_STORE),
+        store(8, 2, wait=FROM_COMPUTE, descriptor=nest(ROW_AT, 8)),
+    ).finished
+    first = to_half(dot(s, d))
+    assert np.array_equal(get(machine, OUT_AT, (8, 16)), first)
+    assert np.array_equal(get(machine, ROW_AT, (8, 16)), to_half(dot(s, first)))
+
+
+def test_tokens_are_counted_by_their_giver_and_end_with_the_program() -> None:
+    machine = Machine(TINY)
+    give = nop(Queue.LOAD, signal=TO_COMPUTE | TO_STORE)
+    assert run(machine, give, give, nop(Queue.COMPUTE, wait=FROM_LOAD)).counters["COMMANDS"] == 3
+    assert run(machine, nop(Queue.COMPUTE, wait=FROM_LOAD)).hung
+    machine.reset()
+    assert run(
+        machine, nop(Queue.STORE, signal=TO_COMPUTE), nop(Queue.COMPUTE, wait=FROM_LOAD)
+    ).hung
+
+
+def test_deadlock_is_reported() -> None:
+    machine = Machine(TINY)
+    result = run(
+        machine,
+        nop(Queue.LOAD),
+        nop(Queue.LOAD, wait=FROM_STORE, signal=TO_COMPUTE),
+        nop(Queue.COMPUTE, wait=FROM_LOAD, signal=TO_STORE),
+        nop(Queue.STORE, wait=FROM_COMPUTE, signal=TO_LOAD),
+    )
+    assert (result.finished, result.hung, result.fault) == (False, True, Fault.NONE)
+    assert result.counters["COMMANDS"] == 1
+    with pytest.raises(RuntimeError, match="reset"):
+        machine.run(PROGRAM, 1)
+
+
+@pytest.mark.parametrize(("queued", "finished"), [(4, True), (5, False)])
+def test_a_full_queue_holds_up_those_behind(queued: int, finished: bool) -> None:
+    """Preset tiny has queues of four: the fifth waiting command hides what would free the first."""
+    waiting = [nop(Queue.COMPUTE, wait=FROM_LOAD)] * queued
+    result = run(Machine(TINY), *waiting, *[nop(Queue.LOAD, signal=TO_COMPUTE)] * queued)
+    assert (result.finished, result.hung) == (finished, not finished)
+
+
+def test_state_is_handed_over_only_to_an_update() -> None:
+    """A LOAD to the update engine ends when an UPDATE has taken its beats, not before."""
+    machine = Machine(TINY)
+    update_command = encode(Opcode.UPDATE, tiles=1, rows=1, o_stride=2, state_address=STATE_AT)
+    state = load_stream(LoadTarget.UPDATE, STATE_AT, 4)
+    assert run(machine, state, nop(Queue.LOAD, signal=TO_STORE), update_command).finished
+    assert run(machine, state).hung
+    machine.reset()
+    assert run(machine, update_command).hung
+    machine.reset()
+    # The UPDATE waits for what the queue behind its own state would give.
+    waiting = encode(
+        Opcode.UPDATE, tiles=1, rows=1, o_stride=2, state_address=STATE_AT, wait=FROM_LOAD
+    )
+    assert run(machine, state, nop(Queue.LOAD, signal=TO_STORE), waiting).hung
+
+
+# Faults
+
+UPDATE: dict[str, Any] = {"tiles": 1, "rows": 16, "o_stride": 2, "state_address": STATE_AT}
+TOP = TINY.memory_bytes
+
+FAULTS = {
+    "opcode": (b"\x09" + bytes(63), Fault.MALFORMED, 0),
+    "queue": (b"\x30" + bytes(63), Fault.MALFORMED, 0),
+    "own wait": (nop(Queue.STORE, wait=FROM_STORE), Fault.MALFORMED, 0),
+    "own signal": (load_d(8, 1, signal=TO_LOAD), Fault.MALFORMED, 0),
+    "early finish": (encode(Opcode.FINISH), Fault.MALFORMED, 0),
+    "load no rows": (load_d(0, 1), Fault.MALFORMED, D_AT),
+    "load no words": (load_d(1, 0), Fault.MALFORMED, D_AT),
+    "load ragged S": (load_s(TINY, Pattern.DENSE, 17, 1), Fault.MALFORMED, S_AT),
+    "load ragged tiles": (load_d(8, 2, order=LoadOrder.TILES), Fault.MALFORMED, D_AT),
+    "load ragged transpose": (load_d(8, 1, transpose=1), Fault.MALFORMED, D_AT),
+    "load sparse transpose": (
+        load_s(TINY, Pattern.N2M4, 16, 1, transpose=1), Fault.MALFORMED, S_AT),
+    "load other size": (load_d(8, 1, descriptor=nest(D_AT, 9)), Fault.MALFORMED, D_AT),
+    "load count": (load_d(8, 1, descriptor=nest(D_AT, 8, 0)), Fault.MALFORMED, D_AT),
+    "load address": (load_d(8, 1, descriptor=nest(D_AT + 8, 8)), Fault.MALFORMED, D_AT + 8),
+    "load stride": (
+        load_d(8, 1, descriptor=nest(D_AT, 4, 2, strides=(48,))), Fault.MALFORMED, D_AT),
+    "load pattern": (load_s(TINY, Pattern.N2M16, 16, 1), Fault.PATTERN, S_AT),
+    "load S range": (
+        load_s(TINY, Pattern.DENSE, 16, 16, base=1), Fault.SCRATCHPAD_RANGE, 1),
+    "load D range": (load_d(126, 1, base=2), Fault.SCRATCHPAD_RANGE, 2),
+    "load AUX range": (
+        load_stream(LoadTarget.AUX, AUX_AT, 4, base=61), Fault.SCRATCHPAD_RANGE, 61),
+    "load beyond": (
+        load_d(8, 1, descriptor=nest(TOP - 64, 8)), Fault.ADDRESS_RANGE, TOP),
+    "load below": (
+        load_d(8, 1, descriptor=nest(64, 1, 8, strides=(-32,))),
+        Fault.ADDRESS_RANGE, (1 << 64) - 32),
+    "compute nothing": (compute(TINY, 0), Fault.MALFORMED, 0),
+    "compute no a": (compute(TINY, 1, a_tiles=0), Fault.MALFORMED, 0),
+    "compute no b": (compute(TINY, 1, b_tiles=0), Fault.MALFORMED, 0),
+    "compute keep": (compute(TINY, 1, keep=1), Fault.MALFORMED, 0),
+    "compute pattern": (compute(TINY, 1, pattern=Pattern.N2M16), Fault.PATTERN, 0),
+    "compute S range": (compute(TINY, 1, s_base=61), Fault.SCRATCHPAD_RANGE, 61),
+    "compute D range": (compute(TINY, 1, d_base=61), Fault.SCRATCHPAD_RANGE, 61),
+    "compute O range": (compute(TINY, 1, o_base=57), Fault.SCRATCHPAD_RANGE, 57),
+    "compute overrun": (
+        compute(TINY, 16, a_tiles=1, s_base=1, keep=1) + compute(TINY, 1, a_tiles=1, s_base=2),
+        Fault.OVERRUN, 2),
+    "store no rows": (store(0, 2), Fault.MALFORMED, 0),
+    "store no words": (store(2, 0), Fault.MALFORMED, 0),
+    "store odd words": (
+        store(2, 3, descriptor=nest(OUT_AT, 3)), Fault.MALFORMED, 0),
+    "store binary32 mask": (store(2, 2, convert=False, mask=1), Fault.MALFORMED, 0),
+    "store other size": (store(2, 2, descriptor=nest(OUT_AT, 3)), Fault.MALFORMED, 0),
+    "store O range": (store(8, 2, o_base=57), Fault.SCRATCHPAD_RANGE, 57),
+    "store bias range": (
+        store(8, 4, o_base=0, bias=1, bias_base=63), Fault.SCRATCHPAD_RANGE, 63),
+    "store mask range": (store(8, 2, mask=1, mask_base=57), Fault.SCRATCHPAD_RANGE, 57),
+    "store address": (
+        store(8, 2, descriptor=nest(OUT_AT + 16, 8)), Fault.MALFORMED, OUT_AT + 16),
+    "store beyond": (
+        store(8, 2, descriptor=nest(TOP - 96, 1, 8, strides=(64,))),
+        Fault.ADDRESS_RANGE, TOP + 32),
+    "update no tiles": (encode(Opcode.UPDATE, **UPDATE | {"tiles": 0}), Fault.MALFORMED, 0),
+    "update no rows": (encode(Opcode.UPDATE, **UPDATE | {"rows": 0}), Fault.MALFORMED, 0),
+    "update rows": (encode(Opcode.UPDATE, **UPDATE | {"rows": 17}), Fault.MALFORMED, 0),
+    "update sparse vector": (
+        encode(Opcode.UPDATE, row_copy=1, row_pattern=Pattern.N2M16, **UPDATE | {"rows": 1}),
+        Fault.MALFORMED, 0),
+    "update column of vector": (
+        encode(Opcode.UPDATE, column_copy=1, **UPDATE | {"rows": 1}), Fault.MALFORMED, 0),
+    "update row pattern": (
+        encode(Opcode.UPDATE, row_copy=1, row_pattern=Pattern.N2M16, **UPDATE), Fault.PATTERN, 0),
+    "update column pattern": (
+        encode(Opcode.UPDATE, column_copy=1, column_pattern=Pattern.N2M16, **UPDATE),
+        Fault.PATTERN, 0),
+    "update O range": (
+        encode(Opcode.UPDATE, o_base=49, **UPDATE), Fault.SCRATCHPAD_RANGE, 64),
+    "update address": (
+        load_stream(LoadTarget.UPDATE, STATE_AT, 64)
+        + encode(Opcode.UPDATE, **UPDATE | {"state_address": STATE_AT + 4}),
+        Fault.MALFORMED, STATE_AT + 4),
+    "update beyond": (
+        load_stream(LoadTarget.UPDATE, STATE_AT, 128)
+        + encode(Opcode.UPDATE, row_copy=1, row_address=TOP - 512, row_stride=1024,
+                 **UPDATE | {"tiles": 2}),
+        Fault.ADDRESS_RANGE, TOP + 512),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "code", "address"), FAULTS.values(), ids=FAULTS)
+def test_faults_stop_the_program(command: bytes, code: Fault, address: int) -> None:
+    machine = Machine(TINY)
+    put(machine, OUT_AT, np.full(0x1000, 0xA5, np.uint8))
+    before = machine.memory[0x1000:].copy()
+    result = run(machine, nop(Queue.LOAD), command)
+    place = len(command) // 64
+    assert (result.finished, result.hung) == (False, False)
+    assert (result.fault, result.fault_command, result.fault_address) == (code, place, address)
+    if address not in (TOP + 32, TOP + 512):
+        assert np.array_equal(machine.memory[0x1000:], before)
+    with pytest.raises(RuntimeError, match="reset"):
+        machine.run(PROGRAM, 1)
+    machine.reset()
+    assert run(machine, nop(Queue.LOAD)).finished
+
+
+def test_writes_before_an_address_out_of_range_land() -> None:
+    machine = Machine(TINY)
+    machine.memory[:] = 0xA5
+    result = run(machine, store(8, 2, descriptor=nest(TOP - 96, 1, 8, strides=(64,))))
+    assert (result.fault, result.counters["WRITE_BEATS"]) == (Fault.ADDRESS_RANGE, 2)
+    assert get(machine, TOP - 96, (3, 32), np.uint8).any(axis=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("address", "commands", "code", "at", "index"),
+    [
+        (8, 1, Fault.MALFORMED, 8, 0),
+        (TOP - 64, 2, Fault.ADDRESS_RANGE, TOP, 1),
+        (0, 0, Fault.MALFORMED, 0, 0),
+        (0, 2, Fault.MALFORMED, 0, 2),
+    ],
+)
+def test_faults_of_the_fetch(address: int, commands: int, code: Fault, at: int, index: int) -> None:
+    machine = Machine(TINY)
+    result = machine.run(address, commands)
+    assert (result.fault, result.fault_address, result.fault_command) == (code, at, index)
+
+
+def test_reset_forgets_kept_sums_and_leaves_memory() -> None:
+    machine = Machine(TINY)
+    s, d = operands(machine, Pattern.DENSE, d_words=1)
+    load = [load_s(TINY, Pattern.DENSE, 16, 1), load_d(8, 1, signal=TO_COMPUTE)]
+    keep = compute(TINY, 1, a_tiles=1, keep=1, wait=FROM_LOAD)
+    assert run(machine, *load, keep, nop(Queue.COMPUTE, wait=FROM_STORE)).hung
+    machine.reset()
+    assert run(
+        machine,
+        compute(TINY, 1, signal=TO_STORE),
+        store(8, 2, wait=FROM_COMPUTE, convert=False),
+    ).finished
+    assert np.array_equal(get(machine, OUT_AT, (8, 16), np.uint32), dot(s, d))
+
+
+def test_kept_sums_outlive_a_program() -> None:
+    machine = Machine(TINY)
+    s, d = operands(machine, Pattern.DENSE, d_words=1)
+    load = [load_s(TINY, Pattern.DENSE, 16, 1), load_d(8, 1, signal=TO_COMPUTE)]
+    assert run(machine, *load, compute(TINY, 1, a_tiles=1, keep=1, wait=FROM_LOAD)).finished
+    assert run(
+        machine,
+        compute(TINY, 1, signal=TO_STORE),
+        store(8, 2, wait=FROM_COMPUTE, convert=False),
+    ).finished
+    result = get(machine, OUT_AT, (8, 16), np.uint32)
+    assert np.array_equal(result[:, :4], dot(np.tile(s, 2), np.tile(d, 2))[:, :4])
+    assert np.array_equal(result[:, 4:], dot(s, d)[:, 4:])
