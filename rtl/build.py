@@ -118,7 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         parser.error(str(error))
     directory = options.out or Path("build") / "rtl" / config.name
-    for file in write(config, directory):
+    try:
+        files = write(config, directory)
+    except OSError as error:
+        parser.error(f"cannot write to '{directory}': {error.strerror}")
+    for file in files:
         print(f"{file.stat().st_size:>12,} bytes  {file}")
     return 0
 

@@ -38,8 +38,8 @@ LUTRAMS = {
 FLIP_FLOPS = ("FDCE", "FDPE", "FDRE", "FDSE")
 CARRIES = ("CARRY4", "CARRY8")
 BLOCK_RAMS = {"RAMB18E2": 0.5, "RAMB36E2": 1.0}
-FREE = ("BUFG", "GND", "MUXF7", "MUXF8", "MUXF9", "VCC")
-"""Cells that take nothing beside the LUTs they belong to."""
+FREE = ("$scopeinfo", "BUFG", "GND", "MUXF7", "MUXF8", "MUXF9", "VCC")
+"""Cells that take nothing, or nothing beside the LUTs they belong to."""
 
 
 @dataclass(frozen=True)
