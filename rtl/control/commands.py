@@ -232,8 +232,8 @@ class Command(data.Struct):
     """One command as it lies in memory, little-endian."""
 
     header: Header
-    _pad: unsigned(_HEADER_BITS - Header.as_shape().size)  # type: ignore[valid-type]
-    body: data.UnionLayout(  # type: ignore[valid-type]
+    _pad: unsigned(_HEADER_BITS - Header.as_shape().size)
+    body: data.UnionLayout(
         {opcode.name.lower(): body for opcode, body in BODIES.items()}
         | {"raw": unsigned(COMMAND_BYTES * 8 - _HEADER_BITS)}
     )

@@ -17,5 +17,5 @@ class Descriptor(data.Struct):
     """
 
     address: unsigned(64)
-    counts: data.ArrayLayout(unsigned(16), DIMENSIONS)  # type: ignore[valid-type]
-    strides: data.ArrayLayout(signed(32), DIMENSIONS - 1)  # type: ignore[valid-type]
+    counts: data.ArrayLayout(unsigned(16), DIMENSIONS)
+    strides: data.ArrayLayout(signed(32), DIMENSIONS - 1)
