@@ -253,6 +253,25 @@ def test_holes_of_sparse_operands_meet_no_infinity() -> None:
     assert get(machine, OUT_AT, (8, 16))[:, 0].tolist() == [0, 0x7C00, 0, 0, 0, 0, 0, 0]
 
 
+def test_lanes_without_an_entry_meet_the_first_element_of_their_chunk() -> None:
+    """1:8 at ratio 4 leaves every other lane a zero with index 0."""
+    machine = Machine(TINY)
+    s = np.zeros((16, 16), np.uint16)
+    s[:, [3, 11]] = 0x3C00
+    put(machine, S_AT, pack_tiles(s, Pattern.N1M8, TINY))
+    d = np.full((8, 16), 0x3C00, np.uint16)
+    d[0, 0] = d[1, 1] = d[2, 3] = 0x7C00
+    put(machine, D_AT, d)
+    assert run(
+        machine,
+        load_s(TINY, Pattern.N1M8, 16, 1),
+        load_d(8, 1, signal=TO_COMPUTE),
+        compute(TINY, 1, pattern=Pattern.N1M8, wait=FROM_LOAD, signal=TO_STORE),
+        store(3, 2, wait=FROM_COMPUTE),
+    ).finished
+    assert get(machine, OUT_AT, (3, 16))[:, 0].tolist() == [0x7E00, 0x4000, 0x7C00]
+
+
 def test_wrong_addresses_give_what_lies_there() -> None:
     """Bases and strides are honoured, not guessed: a shifted S base computes another product."""
     machine = Machine(TINY)
