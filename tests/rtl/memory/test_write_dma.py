@@ -88,7 +88,7 @@ async def uses_the_bus_well(dut):
     size = config().beat_bytes
     for fields, least in (
         (descriptor(0, (512,)), 0.95),
-        (descriptor(size, (24, 16), (40 * size,)), 0.9),
+        (descriptor(size, (24, 16), (40 * size,)), 0.95),
         (descriptor(0, (1, 400), (3 * size,)), 0.8),
     ):
         beats = random_beats(random, fields)
@@ -112,9 +112,7 @@ async def fails(dut, random, ram, fields, code, address, *, bad=None, accepted=0
     before, first, second = image(ram), random_beats(random, good), random_beats(random, good)
     named = addresses(fields, config())[:accepted]
     beats = random_beats(random, descriptor(0, (len(named),))) if named else []
-    descriptors = cocotb.start_soon(
-        send(dut, "descriptor", [packed(good), packed(fields)], random)
-    )
+    descriptors = cocotb.start_soon(send(dut, "descriptor", [packed(good), packed(fields)], random))
     feed = cocotb.start_soon(send(dut, "data", [*first, *beats, 0], random))
     for _ in range(2000):
         await RisingEdge(dut.clk)

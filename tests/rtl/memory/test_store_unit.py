@@ -1,0 +1,286 @@
+"""StoreUnit and its epilogue against the golden model."""
+
+import cocotb
+import numpy as np
+import pytest
+from cocotb.triggers import RisingEdge
+
+from rtl.config import Config, preset
+from rtl.control.commands import Fault, StoreBody
+from rtl.control.fault import FaultReport
+from rtl.memory.descriptor import Descriptor
+from rtl.memory.ports import O_READ_LATENCY
+from rtl.memory.store_unit import StoreUnit
+from sim.golden.arithmetic import is_finite
+from sim.golden.engine import epilogue
+from tests.harness import (
+    clocks,
+    config,
+    pack,
+    receive,
+    rng,
+    send,
+    simulate,
+    start,
+    unpack,
+)
+
+from .axi import descriptor, restart
+
+CONFIGS = {
+    "tiny": preset("tiny"),
+    "column": Config("column", cols=1, lanes=4, o_depth=64, aux_depth=32),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_store_unit(name):
+    chosen = CONFIGS[name]
+    simulate(StoreUnit(chosen), name=f"store_unit_{name}", testbench=__name__, config=chosen)
+
+
+SPECIAL_FLOATS = np.array(
+    [
+        0x00000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x3F800000, 0xBF800000, 0x477FEFFF,
+        0x477FF000, 0x38800000, 0x33800000, 0x33000000, 0x33000001, 0xB3000000, 0x337FFFFF,
+        0x387FE000, 0x387FF000, 0xC77FF000, 0x27800000, 0xA7800000, 0x4F7FFFFF,
+    ],
+    np.uint32,
+)  # fmt: skip
+"""What sums can be: zero, infinities, the NaN, and numbers about the edges of binary16."""
+
+SPECIAL_HALVES = np.array(
+    [
+        0x0000,
+        0x8000,
+        0x0001,
+        0x8001,
+        0x3C00,
+        0xBC00,
+        0x7BFF,
+        0x7C00,
+        0xFC00,
+        0x7C01,
+        0xFE00,
+        0x7E00,
+    ],
+    np.uint16,
+)
+
+
+def random_floats(random, *shape):
+    """Return normal numbers, mostly about the range of binary16, and special values."""
+    exponents = random.integers(127 - 30, 127 + 18, shape, np.uint32)
+    signs = random.integers(0, 2, shape, np.uint32)
+    values = signs << 31 | exponents << 23 | random.integers(0, 1 << 23, shape, np.uint32)
+    return np.where(random.random(shape) < 0.15, random.choice(SPECIAL_FLOATS, shape), values)
+
+
+def random_halves(random, *shape):
+    values = random.integers(0, 1 << 16, shape, np.uint16)
+    return np.where(random.random(shape) < 0.2, random.choice(SPECIAL_HALVES, shape), values)
+
+
+class Card:
+    """O scratchpad, auxiliary scratchpad and counts of `done` and `nonfinite`."""
+
+    def __init__(self, dut, random):
+        c = config()
+        self.dut, self.random = dut, random
+        self.o = random_floats(random, c.cols, c.o_depth, c.floats)
+        self.aux = random_halves(random, c.aux_depth, c.elements)
+        self.done = 0
+        self.nonfinite = 0
+        cocotb.start_soon(self._read_o())
+        cocotb.start_soon(self._count())
+
+    async def _read_o(self):
+        dut = self.dut
+        bank = getattr(dut, "o_read__bank", None)
+        words = [0] * O_READ_LATENCY
+        while True:
+            await RisingEdge(dut.clk)
+            address = int(dut.o_read__address.value) % config().o_depth
+            word = self.o[int(bank.value) if bank is not None else 0, address]
+            words.append(int.from_bytes(word.astype("<u4").tobytes(), "little"))
+            dut.o_read__data.value = words[-O_READ_LATENCY]
+
+    async def _count(self):
+        while True:
+            await RisingEdge(self.dut.clk)
+            self.done += int(self.dut.done.value)
+            self.nonfinite += int(self.dut.nonfinite.value)
+
+    async def fill_aux(self):
+        dut = self.dut
+        for address, row in enumerate(self.aux):
+            dut.aux_write__enable.value = 1
+            dut.aux_write__address.value = address
+            dut.aux_write__data.value = int.from_bytes(row.astype("<u2").tobytes(), "little")
+            await RisingEdge(dut.clk)
+        dut.aux_write__enable.value = 0
+
+    def result(self, fields):
+        """Return what a command writes, as an array."""
+        c = config()
+        rows, words = fields["rows"], fields["words"]
+        b = np.arange(rows)[:, None]
+        addresses = fields["o_base"] + b // c.cols * fields["o_stride"] + np.arange(words)
+        o = self.o[b % c.cols, addresses].reshape(rows, -1)
+        columns = o.shape[1]
+        bias = self.aux[fields.get("bias_base", 0) :].ravel()[:columns]
+        mask = self.aux[fields.get("mask_base", 0) :].ravel()
+        return epilogue(
+            o,
+            bias=bias if fields.get("bias") else None,
+            relu=bool(fields.get("relu")),
+            mask=mask[: o.size].reshape(o.shape) if fields.get("mask") else None,
+            convert=bool(fields.get("convert")),
+        )
+
+
+async def begin(dut, random):
+    await start(dut)
+    card = Card(dut, random)
+    await card.fill_aux()
+    return card
+
+
+def store(o_base, o_stride, rows, words, **other):
+    """Return a command's fields; the descriptor has the right number of beats."""
+    beats = words // 2 if other.get("convert") else words
+    fields = {"o_base": o_base, "o_stride": o_stride, "rows": rows, "words": words}
+    return fields | {"descriptor": descriptor(4096, (beats, rows), (1 << 12,))} | other
+
+
+async def run(dut, card, commands, random=None):
+    """Carry out commands and compare what they give."""
+    before, nonfinite = card.done, card.nonfinite
+    expected, descriptors, bad = [], [], 0
+    for fields in commands:
+        result = card.result(fields)
+        bad += int(np.count_nonzero(~is_finite(result)))
+        raw = result.astype(result.dtype.newbyteorder("<")).tobytes()
+        size = config().beat_bytes
+        expected += [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
+        descriptors.append(pack(Descriptor, fields["descriptor"]))
+    cocotb.start_soon(
+        send(dut, "command", [pack(StoreBody, fields) for fields in commands], random)
+    )
+    addresses = cocotb.start_soon(receive(dut, "descriptor", len(descriptors), random))
+    got = await receive(dut, "data", len(expected), random)
+    assert got == expected, f"{commands}"
+    assert await addresses == descriptors
+    await clocks(dut, 4)
+    assert card.done == before + len(commands)
+    assert card.nonfinite == nonfinite + bad
+
+
+@cocotb.test()
+async def stores_every_way(dut):
+    random = rng()
+    card = await begin(dut, random)
+    for convert in (0, 1):
+        for bias in (0, 1):
+            for relu in (0, 1):
+                for mask in range(1 + convert):
+                    fields = store(
+                        2, 5, 2 * config().cols + 1, 4, convert=convert, bias=bias, relu=relu,
+                        mask=mask, bias_base=3, mask_base=7,
+                    )  # fmt: skip
+                    await run(dut, card, [fields], random)
+    await run(dut, card, [store(9, 0, 1, 1), store(0, 3, 4, 3, bias=1)], random)
+
+
+@cocotb.test()
+async def stores_random_results(dut):
+    random = rng()
+    card = await begin(dut, random)
+    c = config()
+    for _ in range(12):
+        commands = []
+        while len(commands) < 3:
+            rows, words = int(random.integers(1, 12)), int(random.integers(1, 9))
+            convert, bias, relu, mask = (int(bit) for bit in random.integers(0, 2, 4))
+            words += words & convert
+            stride = int(random.integers(0, 12))
+            base = int(random.integers(0, 8))
+            beats = rows * words // 2
+            if base + (rows - 1) // c.cols * stride + words > c.o_depth or beats > c.aux_depth:
+                continue
+            commands.append(
+                store(
+                    base, stride, rows, words, convert=convert, bias=bias, relu=relu,
+                    mask=mask & convert, bias_base=int(random.integers(0, c.aux_depth - 8)),
+                    mask_base=int(random.integers(0, c.aux_depth - beats + 1)),
+                )
+            )  # fmt: skip
+        await run(dut, card, commands, random)
+
+
+@cocotb.test()
+async def keeps_one_word_a_cycle(dut):
+    random = rng()
+    card = await begin(dut, random)
+    c = config()
+    for convert in (0, 1):
+        fields = store(0, 8, 4 * c.cols, 8, convert=convert, bias=1, relu=1)
+        beats = 4 * c.cols * 8 >> convert
+        dut.descriptor__ready.value = 1
+        dut.data__ready.value = 1
+        cocotb.start_soon(send(dut, "command", [pack(StoreBody, fields)]))
+        taken, cycles = 0, 0
+        while taken < beats:
+            await RisingEdge(dut.clk)
+            taken += int(dut.data__valid.value)
+            cycles += taken > 0
+            assert cycles < 1000
+        assert cycles == (beats - 1 << convert) + 1
+        await clocks(dut, 4)
+        assert card.done == convert + 1
+
+
+@cocotb.test()
+async def refuses_bad_commands(dut):
+    random = rng()
+    card = await begin(dut, random)
+    c = config()
+    good = store(1, 4, 2 * c.cols, 4, convert=1, bias=1, mask=1)
+    malformed = (
+        good | {"rows": 0},
+        good | {"words": 0},
+        good | {"words": 3},
+        good | {"convert": 0},
+        good | {"descriptor": descriptor(0, (3, 2 * c.cols))},
+        good | {"descriptor": descriptor(0, (65535, 65535, 65535, 2))},
+    )
+    beats = 4 * c.cols
+    out_of_range = (
+        (good | {"o_base": c.o_depth - 7}, c.o_depth - 7),
+        (good | {"o_base": 65535}, 65535),
+        (good | {"o_stride": 65535}, 1),
+        (good | {"bias_base": c.aux_depth - 1}, c.aux_depth - 1),
+        (good | {"mask_base": c.aux_depth - beats + 1}, c.aux_depth - beats + 1),
+    )
+    for fields, code, address in (
+        *((fields, Fault.MALFORMED, 0) for fields in malformed),
+        *((fields, Fault.SCRATCHPAD_RANGE, address) for fields, address in out_of_range),
+    ):
+        await run(dut, card, [good])
+        done = card.done
+        sender = cocotb.start_soon(send(dut, "command", [pack(StoreBody, fields)] * 2))
+        await clocks(dut, 40)
+        fault = unpack(FaultReport, dut.fault.value)
+        assert (fault.code, fault.address) == (code, address), f"{fields}"
+        assert not dut.command__ready.value
+        assert not dut.descriptor__valid.value
+        assert not dut.data__valid.value
+        assert card.done == done
+        sender.cancel()
+        dut.command__valid.value = 0
+        await restart(dut)
+    # The widest that fits.
+    top = good | {
+        "o_base": c.o_depth - 8, "bias_base": c.aux_depth - 2, "mask_base": c.aux_depth - beats,
+    }  # fmt: skip
+    await run(dut, card, [top])
