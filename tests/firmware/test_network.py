@@ -1,0 +1,115 @@
+"""Networks and their schedules, against the same computation on whole matrices."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from firmware.cards import open_card
+from firmware.driver import Driver
+from firmware.errors import ScheduleError
+from firmware.layers import Linear
+from firmware.network import Network
+from firmware.schedule import Step
+from rtl.config import PRESETS
+from rtl.sparsity.pattern import Pattern, supported_patterns
+from tests.firmware.reference import Reference
+
+STEP = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=6)
+
+
+def _assert_equal(network, reference):
+    expected = reference.snapshot()
+    for name, block in network.snapshot().items():
+        np.testing.assert_array_equal(block, expected.pop(name), err_msg=name)
+    assert not expected
+
+
+def _check_steps(driver, layers, batch, rng, steps=1):
+    """Carry out training steps on a card and in the reference, and compare all bits."""
+    network = Network(driver, layers, batch)
+    weights = [layer.initial_weights(rng) for layer in layers]
+    reference = Reference(driver.config, layers, weights, batch)
+    network.initialise(weights)
+    _assert_equal(network, reference)
+    for _ in range(steps):
+        images = rng.random((rng.integers(1, batch + 1), layers[0].inputs))
+        outputs, _ = network.forward(images)
+        np.testing.assert_array_equal(
+            outputs.view(np.uint16), reference.forward(images).view(np.uint16)
+        )
+        gradient = rng.standard_normal((len(images), layers[-1].outputs)) * 2**STEP.scale
+        network.backward(gradient)
+        reference.backward(gradient)
+        network.update(STEP)
+        reference.update(STEP)
+        _assert_equal(network, reference)
+    return network
+
+
+def test_training_steps_on_every_card(driver):
+    layers = [
+        Linear("first", 20, 32),
+        Linear("second", 32, 48, pattern=Pattern.N2M8),
+        Linear("third", 48, 10, relu=False),
+    ]
+    network = _check_steps(driver, layers, 16, np.random.default_rng(0), steps=2)
+    # A batch of another size than before leaves nothing of the old one behind.
+    outputs, result = network.forward(np.zeros((3, 20)))
+    assert outputs.shape == (3, 10)
+    assert result.counters["NONFINITE"] == 0
+    assert result.counters["COMMANDS"] == len(network.programs["forward"]) - 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("seed", range(6))
+def test_random_networks(preset, seed):
+    """Shapes of all kinds, whole and cut into blocks, in every pattern."""
+    rng = np.random.default_rng(seed)
+    with open_card(f"golden:{preset}") as card:
+        patterns = supported_patterns(card.config)
+        widths = rng.integers(1, 130, rng.integers(2, 4) + 1)
+        layers = [
+            Linear(
+                f"layer {index}", int(inputs), int(outputs),
+                relu=bool(rng.random() < 0.7), pattern=patterns[rng.integers(len(patterns))],
+            )
+            for index, (inputs, outputs) in enumerate(itertools.pairwise(widths))
+        ]  # fmt: skip
+        _check_steps(Driver(card), layers, int(rng.integers(1, 100)), rng)
+
+
+def test_large_layers_are_cut_into_blocks():
+    """More pixels and channels than the scratchpads hold at once."""
+    with open_card("golden:sim") as card:
+        layers = [Linear("first", 512, 600), Linear("second", 600, 512, pattern=Pattern.N2M8)]
+        network = _check_steps(Driver(card), layers, 200, np.random.default_rng(0))
+        assert network.programs["forward"].listing().count("S pattern=2:8") > 16
+
+
+@pytest.mark.parametrize(
+    ("inputs", "batch", "message"),
+    [
+        (1000, 16, "wide, FF: needs 252 words of the S scratchpad, configuration 'tiny' has 64"),
+        (16, 300, "wide, WU: needs 76 words of the S scratchpad, configuration 'tiny' has 64"),
+    ],
+)
+def test_what_cannot_fit_is_refused(inputs, batch, message):
+    with open_card("golden:tiny") as card, pytest.raises(ScheduleError, match=message):
+        Network(Driver(card), [Linear("wide", inputs, 16)], batch)
+
+
+def test_layers_must_match():
+    with open_card("golden:tiny") as card, pytest.raises(ValueError, match=r"a has 8 .* b 9"):
+        Network(Driver(card), [Linear("a", 4, 8), Linear("b", 9, 4)], 16)
+
+
+def test_overflow_is_counted():
+    """An infinity that a STORE writes shows in the counter that loss scaling looks at."""
+    with open_card("golden:tiny") as card:
+        layers = [Linear("first", 16, 16), Linear("second", 16, 16, relu=False)]
+        network = Network(Driver(card), layers, 16)
+        network.initialise([np.full((16, 16), 100.0), np.eye(16)])
+        _, result = network.forward(np.full((1, 16), 1000.0))
+        # The first layer's outputs overflow; the second meets infinity times zero.
+        assert result.counters["NONFINITE"] == 32

@@ -1,0 +1,253 @@
+"""Programs: descriptors, tokens, listing."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from firmware.cards import open_card
+from firmware.driver import Driver
+from firmware.layers import Linear
+from firmware.network import Network
+from firmware.program import Program, descriptor
+from rtl.config import COMMAND_BYTES, PRESETS
+from rtl.control.commands import LoadTarget, Opcode, Queue, Stage
+from rtl.sparsity.pattern import Pattern
+from sim.golden.program import decode
+
+TINY = PRESETS["tiny"]
+
+
+def test_descriptor_merges_what_is_contiguous():
+    beat = TINY.beat_bytes
+    assert descriptor(TINY, 64, 2, (8, 2 * beat))["counts"] == [16, 1, 1, 1]
+    rows = descriptor(TINY, 64, 2, (8, 4 * beat), (1, 0), (3, beat))
+    assert rows == {"address": 64, "counts": [2, 8, 3, 1], "strides": [4 * beat, beat, 0]}
+    with pytest.raises(ValueError, match="4 loops, 5"):
+        descriptor(TINY, 0, 1, *[(2, 7 * beat)] * 4)
+
+
+def _load(program, target, base, address, rows=16):
+    program.load(
+        target, Stage.FF, base=base, rows=rows, d_words=1, pattern=Pattern.DENSE,
+        descriptor=descriptor(TINY, address, 16),
+    )  # fmt: skip
+
+
+def _compute(program, s_base=0, o_base=0):
+    program.compute(
+        Stage.FF, pattern=Pattern.DENSE, s_base=s_base, o_base=o_base, o_stride=2, d_words=1,
+        a_tiles=4, b_tiles=1,
+    )  # fmt: skip
+
+
+def _tokens(program):
+    """Return (queue, wait, signal) of every command but FINISH."""
+    code = program.encode()
+    commands = [decode(code[i : i + COMMAND_BYTES]) for i in range(0, len(code), COMMAND_BYTES)]
+    queues = {Opcode.COMPUTE.value: 1, Opcode.STORE.value: 2, Opcode.UPDATE.value: 2}
+    return [(queues.get(c.opcode, 0), c.wait, c.signal) for c in commands[:-1]]
+
+
+def test_one_token_covers_all_earlier_commands():
+    program = Program(TINY)
+    _load(program, LoadTarget.S, 0, 0)
+    _load(program, LoadTarget.D, 0, 1024)
+    _compute(program)
+    load, compute = 1 << Queue.LOAD.value, 1 << Queue.COMPUTE.value
+    assert _tokens(program) == [(0, 0, 0), (0, 0, compute), (1, load, 0)]
+
+
+def test_a_buffer_is_only_overwritten_when_read():
+    program = Program(TINY)
+    _load(program, LoadTarget.S, 0, 0)
+    _compute(program)
+    _load(program, LoadTarget.S, 4, 0)
+    _load(program, LoadTarget.S, 0, 0)
+    load, compute = 1 << Queue.LOAD.value, 1 << Queue.COMPUTE.value
+    assert _tokens(program) == [(0, 0, compute), (1, load, load), (0, 0, 0), (0, compute, 0)]
+
+
+def test_update_fields_change_in_place():
+    program = Program(TINY)
+    program.update(Stage.UPDATE, tiles=1, rows=16, o_stride=2, state_address=0, rate=1, momentum=2)
+    program.encode()
+    program.set_updates(rate=5)
+    body = decode(program.encode()[:COMMAND_BYTES]).body
+    assert (body.rate, body.momentum) == (5, 2)
+
+
+def test_listing_names_every_command():
+    program = Program(TINY, "example")
+    _load(program, LoadTarget.S, 8, 0x400)
+    _compute(program, s_base=8)
+    first, second, last = program.listing().splitlines()
+    assert "LOAD    FF     S" in first and "memory=0x400[16]" in first
+    assert "signal:COMPUTE" in first and "wait:LOAD" in second
+    assert last.split() == ["2", "FINISH"]
+    assert "not a command of example" in program.describe(7)
+
+
+def _cells(space, *ranges):
+    """Return the single words or beats that bank-word and memory ranges name."""
+    return {(space, cell) for start, stop in ranges for cell in range(start, stop)}
+
+
+def _beats(config, fields):
+    places = np.array([fields.address])
+    for count, stride in zip(fields.counts, (config.beat_bytes, *fields.strides)):
+        places = (places[:, None] + np.arange(count) * stride).ravel()
+    return {("memory", int(place) // config.beat_bytes) for place in places}
+
+
+def _effects(config, command):
+    """Return the words and beats that a command reads and writes, one by one."""
+    body, beat = command.body, config.beat_bytes
+    g = config.elements
+    match Opcode(command.opcode):
+        case Opcode.LOAD:
+            reads = _beats(config, body.descriptor)
+            match LoadTarget(body.target):
+                case LoadTarget.S:
+                    steps = Pattern(body.pattern).steps(config)
+                    words = -(-body.d_words * steps // config.ratio) * (body.rows // config.rows)
+                    return reads, _cells("S", (body.base, body.base + words))
+                case LoadTarget.D:
+                    words = -(-body.rows // config.cols) * body.d_words
+                    return reads, _cells("D", (body.base, body.base + words))
+                case LoadTarget.AUX:
+                    words = body.rows * body.d_words
+                    return reads, _cells("AUX", (body.base, body.base + words))
+            return reads, set()
+        case Opcode.COMPUTE:
+            steps = Pattern(body.pattern).steps(config)
+            words = -(-body.d_words * steps // config.ratio) * body.a_tiles
+            bank_rows = body.b_tiles * config.interleave
+            reads = _cells("S", (body.s_base, body.s_base + words))
+            if not body.ones:
+                reads |= _cells("D", (body.d_base, body.d_base + bank_rows * body.d_words))
+            width = -(-body.a_tiles * config.rows // config.floats)
+            starts = [body.o_base + row * body.o_stride for row in range(bank_rows)]
+            return reads, _cells("O", *((start, start + width) for start in starts))
+        case Opcode.STORE:
+            bank_rows = -(-body.rows // config.cols)
+            starts = [body.o_base + row * body.o_stride for row in range(bank_rows)]
+            reads = _cells("O", *((start, start + body.words) for start in starts))
+            if body.bias:
+                reads |= _cells("AUX", (body.bias_base, body.bias_base + body.words // 2))
+            if body.mask:
+                words = body.rows * body.words // 2
+                reads |= _cells("AUX", (body.mask_base, body.mask_base + words))
+            return reads, _beats(config, body.descriptor)
+        case Opcode.UPDATE:
+            reads, writes = set(), set()
+            for tile in range(body.tiles):
+                for row in range(body.rows):
+                    start = body.o_base + (tile * g + row) // config.cols * body.o_stride
+                    reads |= _cells("O", (start, start + 2))
+            start = body.state_address // beat
+            writes |= _cells("memory", (start, start + 4 * body.tiles * body.rows))
+            for copy in ("row", "column"):
+                if getattr(body, f"{copy}_copy"):
+                    pattern = Pattern(getattr(body, f"{copy}_pattern"))
+                    length = pattern.tile_beats(config) if body.rows == g else body.rows
+                    for tile in range(body.tiles):
+                        address = getattr(body, f"{copy}_address")
+                        start = (address + tile * getattr(body, f"{copy}_stride")) // beat
+                        writes |= _cells("memory", (start, start + length))
+            return reads, writes
+    raise AssertionError(command)
+
+
+def _conflicts(config, commands):
+    """Return the pairs of commands of different queues whose order matters."""
+    effects = [_effects(config, command) for command in commands]
+    for (i, (reads, writes)), (j, (later_reads, later_writes)) in itertools.combinations(
+        enumerate(effects), 2
+    ):
+        # A LOAD to UPDATE reads its state before its UPDATE, which takes it, can write it.
+        into_update = (
+            commands[i].opcode == Opcode.LOAD.value
+            and commands[i].body.target == LoadTarget.UPDATE.value
+        )
+        clash = writes & (later_reads | later_writes) or (reads & later_writes and not into_update)
+        if clash and _queue(commands[i]) != _queue(commands[j]):
+            yield i, j
+
+
+def _queue(command):
+    return {Opcode.LOAD.value: 0, Opcode.COMPUTE.value: 1}.get(command.opcode, 2)
+
+
+def _run_in_random_order(commands, queue_depth, rng):
+    """Carry commands out in an order that queues and tokens allow; return when each began, ended.
+
+    A LOAD to UPDATE ends only after the UPDATE that takes what it brings has begun.
+    """
+    queues: list[list[int]] = [[], [], []]
+    tokens = np.zeros((3, 3), int)
+    fetched, clock = 0, 0
+    running: dict[int, int] = {}
+    began, ended = {}, {}
+    streams: list[int] = []
+    updates = 0
+    while len(ended) < len(commands):
+        choices = []
+        if fetched < len(commands) and len(queues[_queue(commands[fetched])]) < queue_depth:
+            choices.append(("fetch", 0))
+        for number, waiting in enumerate(queues):
+            if number in running:
+                index = running[number]
+                if index in streams and streams.index(index) >= updates:
+                    continue
+                choices.append(("end", number))
+            elif waiting:
+                wanted = [q for q in range(3) if commands[waiting[0]].wait >> q & 1]
+                if all(tokens[q, number] for q in wanted):
+                    choices.append(("begin", number))
+        assert choices, f"deadlock with commands {[q[:1] for q in queues]} next"
+        action, number = choices[rng.integers(len(choices))]
+        clock += 1
+        if action == "fetch":
+            queues[_queue(commands[fetched])].append(fetched)
+            fetched += 1
+        elif action == "begin":
+            index = running[number] = queues[number].pop(0)
+            command = commands[index]
+            for q in range(3):
+                tokens[q, number] -= command.wait >> q & 1
+            began[index] = clock
+            if command.opcode == Opcode.LOAD.value and command.body.target == 3:
+                streams.append(index)
+            updates += command.opcode == Opcode.UPDATE.value
+        else:
+            index = running.pop(number)
+            ended[index] = clock
+            for q in range(3):
+                tokens[number, q] += commands[index].signal >> q & 1
+    return began, ended
+
+
+@pytest.mark.parametrize("preset", ["tiny", "sim"])
+def test_tokens_keep_every_conflict_in_order(preset):
+    """However the queues run against each other, nothing is read too early or overwritten."""
+    rng = np.random.default_rng(1)
+    with open_card(f"golden:{preset}") as card:
+        layers = [
+            Linear("first", 40, 48),
+            Linear("second", 48, 64, pattern=Pattern.N2M8),
+            Linear("third", 64, 5, relu=False),
+        ]
+        network = Network(Driver(card), layers, 32)
+    for program in network.programs.values():
+        code = program.encode()
+        commands = [
+            decode(code[i : i + COMMAND_BYTES])
+            for i in range(0, len(code) - COMMAND_BYTES, COMMAND_BYTES)
+        ]
+        conflicts = list(_conflicts(card.config, commands))
+        assert conflicts
+        for _ in range(8):
+            began, ended = _run_in_random_order(commands, card.config.queue_depth, rng)
+            for earlier, later in conflicts:
+                assert ended[earlier] < began[later], (program.name, earlier, later)

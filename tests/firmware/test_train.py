@@ -1,0 +1,144 @@
+"""Training from the command line, and its reports."""
+
+import json
+
+import numpy as np
+import pytest
+
+from firmware import report, training
+from firmware.cards import open_card
+from firmware.train import main
+from firmware.training import Diverged, Outcome, Settings, build_layers, train
+from rtl.config import PRESETS
+from rtl.sparsity.pattern import Pattern
+
+SMALL = ["--layers", "32,32"]
+
+
+def test_trains_tests_and_verifies(tmp_path, capsys):
+    """One epoch on the smallest configuration."""
+    status = main(["--card", "golden:tiny", "--epochs", "1", "--out", str(tmp_path), *SMALL])
+    assert status == 0
+    figures = json.loads((tmp_path / "train.json").read_text())
+    assert figures["bit_exact"] is True
+    assert figures["accuracy_dense"] > 0.6 and figures["accuracy_sparse"] > 0.5
+    assert set(figures["cycles_dense"]) == {"ff", "bp", "wu", "update", "total"}
+    assert len(figures["loss_sparse"]) == figures["steps"] == 1437 // 32
+    # 64 x 32, 32 x 32 in 2:8, 32 x 10; FF, BP but for the first layer, WU.
+    dense = 2 * (2048 + 1024 + 320) - 2048 + (2048 + 1024 + 320)
+    assert figures["ceiling"] == pytest.approx(dense / (dense - 2 * 768))
+    assert "bit for bit equal" in capsys.readouterr().out
+    page = (tmp_path / "train.html").read_text()
+    assert "data:image/png;base64," in page and "first and the last layer are dense" in page
+
+
+def test_a_wrong_bit_is_found(tmp_path, monkeypatch, capsys):
+    """The verification notices a single differing bit, and the status says so."""
+    run = training._Run.train
+
+    def spoilt(self):
+        outcome = run(self)
+        if self._phase == "train":
+            state = self.network.tensors[1].backward
+            byte = self._card.read_memory(state.address + 3, 1)
+            self._card.write_memory(state.address + 3, byte ^ 4)
+        return outcome
+
+    monkeypatch.setattr(training._Run, "train", spoilt)
+    status = main(["--card", "golden:tiny", "--steps", "2", "--out", str(tmp_path), *SMALL])
+    assert status == 1
+    figures = json.loads((tmp_path / "train.json").read_text())
+    assert figures["bit_exact"] is False
+    assert figures["mismatches"]["sparse"] == ["layer 2 backward copy"]
+    assert "differs from the golden model" in capsys.readouterr().out
+
+
+def test_training_on_every_card(card):
+    """Two steps, verified; and the same losses again with the same seed."""
+    name = f"{'golden' if type(card).__name__ == 'GoldenCard' else 'verilated'}:tiny"
+    settings = Settings(card=name, hidden=(32, 32), batch=16, steps=2)
+    first = train(settings, Pattern.N2M8)
+    assert first.mismatches == [] and first.compared_bytes > 0
+    assert train(settings, Pattern.N2M8, verify=False).losses == first.losses
+
+
+def test_an_overflowing_gradient_is_skipped():
+    """A loss scale far too large halves until the gradients fit."""
+    settings = Settings(card="golden:tiny", hidden=(32, 32), batch=16, steps=14, loss_scale=24)
+    outcome = train(settings, Pattern.N2M8, verify=False)
+    assert 2 <= outcome.skipped <= 10
+    assert outcome.loss_scale[: outcome.skipped + 1] == [
+        (step, 24 - step) for step in range(outcome.skipped + 1)
+    ]
+    assert np.isfinite(outcome.losses).all()
+
+
+def test_divergence_ends_the_run(monkeypatch):
+    monkeypatch.setattr(training, "_HOPELESS", 5)
+    settings = Settings(card="golden:tiny", hidden=(32, 32), batch=16, epochs=1, rate=1e5)
+    with pytest.raises(Diverged, match="lower the learning rate"):
+        train(settings, Pattern.DENSE, verify=False)
+
+
+def test_first_and_last_layer_are_dense():
+    layers = build_layers(64, (128, 96, 32), 10, Pattern.N2M8)
+    assert [str(layer.pattern) for layer in layers] == ["dense", "2:8", "2:8", "dense"]
+    assert [layer.relu for layer in layers] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--card", "golden:huge"], "PRESET one of tiny, sim"),
+        (["--card", "golden:tiny", "--pattern", "2:16"], "doesn't support 2:16; choose from"),
+        (["--card", "golden:tiny", "--layers", "16,300,16"], "layer 3, FF: needs"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_status_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pattern", "3:8"], "no N:M pattern '3:8'; choose from: dense, 1:4"),
+        (["--layers", "64"], "two widths or more"),
+        (["--layers", "64,0"], "0 isn't positive"),
+        (["--loss-scale", "1000"], "1000 is no power of two"),
+        (["--epochs", "many"], "'many' is no integer"),
+    ],
+)
+def test_wrong_arguments_are_explained(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_report_of_a_card_with_a_clock(tmp_path):
+    """Table, picture and page with cycles."""
+    outcomes = [
+        Outcome(
+            pattern, accuracy=0.97, losses=[2.0, 1.0, 0.5], useful=useful, dense_useful=900,
+            cycles={"ff": cycles, "bp": 20, "wu": 30, "update": 5, "total": 55 + cycles},
+            slots=16 * (55 + cycles), counters={"CYCLES": 55 + cycles}, mismatches=[],
+        )
+        for pattern, useful, cycles in (("dense", 900, 45), ("2:8", 600, 20))
+    ]  # fmt: skip
+    figures = report.summary(Settings(), PRESETS["sim"], *outcomes, 1.0)
+    assert figures["speedup"] == pytest.approx(100 / 75)
+    assert figures["ceiling"] == 1.5
+    assert figures["utilisation_sparse"] == 600 / (16 * 75)
+    assert figures["bit_exact"] is True
+    table = {row[0]: row[1:] for row in report.rows(figures)}
+    assert table["cycles, total"] == ("100", "75", "1.33x")
+    assert table["speedup"][2] == "ceiling by MAC count 1.50x"
+    paths = report.write(figures, tmp_path)
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_settings_have_a_card_that_exists():
+    kind, _, preset = Settings().card.partition(":")
+    with open_card(f"golden:{preset}") as card:
+        assert kind == "verilated" and card.config is PRESETS[preset]
