@@ -222,13 +222,28 @@ class ExactSum:
         middle = self.middle + (self.low >> _LIMB_BITS)
         high = self.high + (middle >> _LIMB_BITS)
         low = (middle & _LIMB_MASK) << _LIMB_BITS | (self.low & _LIMB_MASK)
-        # Two words to sign and magnitude: high * 2**40 + low with 0 <= low < 2**40.
+        # The sums are high * 2**40 + low now, with 0 <= low < 2**40. Up to 53 bits fit a binary64,
+        # whose one rounding to binary32 is that of the exact sum.
+        if (np.abs(high) < 1 << 13).all():
+            exact = ((high << 2 * _LIMB_BITS) + low) * _UNITS[0]
+        else:
+            exact = self._shortened(high, low)
+        result = exact.astype(np.float32).view(np.uint32)
+        if self.positive is not None and self.negative is not None:
+            result[self.positive] = 0x7F800000
+            result[self.negative] = 0xFF800000
+            result[self.positive & self.negative] = CANONICAL_NAN
+        return result
+
+    @staticmethod
+    def _shortened(
+        high: npt.NDArray[np.int64], low: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """Return high * 2**40 + low with the bits beyond 53 joined to the last one (sticky)."""
         sign = high < 0
         borrow = sign & (low != 0)
         high = np.where(sign, -high - borrow, high)
         low = np.where(borrow, (1 << 2 * _LIMB_BITS) - low, low)
-        # Up to 53 bits, what is cut off made sticky: a binary64 holds it, and its one rounding to
-        # binary32 is that of the exact sum.
         cut = np.select([high < 1 << 13, high < 1 << 30], [0, 17], 40)
         kept = (high << 40 - cut) + (low >> cut)
         sticky = low & (np.int64(1) << cut) - 1 != 0
@@ -236,12 +251,7 @@ class ExactSum:
         sticky |= too_long & (kept & 0x7FF != 0)
         kept = np.where(too_long, kept >> 11, kept) | sticky
         magnitude = kept * _UNITS[cut + 11 * too_long]
-        result = np.where(sign, -magnitude, magnitude).astype(np.float32).view(np.uint32)
-        if self.positive is not None and self.negative is not None:
-            result[self.positive] = 0x7F800000
-            result[self.negative] = 0xFF800000
-            result[self.positive & self.negative] = CANONICAL_NAN
-        return result
+        return np.where(sign, -magnitude, magnitude)
 
 
 @dataclass(frozen=True)
@@ -304,7 +314,7 @@ def add(a: Floats, b: Floats) -> Floats:
     """Return a + b in binary32, subnormals flushed."""
     with np.errstate(all="ignore"):
         # Sums of normal numbers below 2**-126 are exact in binary32: rounding comes after flushing.
-        return _finish(_flush(a) + _flush(b))
+        return _canonical(_flush((_flush(a) + _flush(b)).view(np.uint32)))
 
 
 def multiply(a: Floats, b: Floats) -> Floats:
@@ -347,23 +357,22 @@ def is_positive(x: Halves) -> npt.NDArray[np.bool_]:
 def _flush(x: Floats) -> npt.NDArray[np.float32]:
     """Return `x` as numbers, subnormals replaced by the zero of their sign."""
     bits = np.asarray(x, np.uint32)
-    return (
-        np.where(bits & 0x7F800000 == 0, bits & 0x80000000, bits).astype(np.uint32).view(np.float32)
-    )
+    tiny = bits & 0x7F800000 == 0
+    if tiny.any():
+        bits = np.where(tiny, bits & 0x80000000, bits)
+    return bits.view(np.float32)
 
 
 def _round(exact: npt.NDArray[np.float64]) -> Floats:
     """Return exact binary64 values rounded to binary32; magnitudes below 2**-126 become zero."""
     tiny = np.abs(exact) < _SMALLEST_NORMAL
-    return _canonical(np.where(tiny, np.copysign(0.0, exact), exact).astype(np.float32))
-
-
-def _finish(rounded: npt.NDArray[np.float32]) -> Floats:
-    """Return the bits of binary32 results, subnormals flushed and NaNs canonical."""
-    return _canonical(_flush(rounded.view(np.uint32)))
+    if tiny.any():
+        exact = np.where(tiny, np.copysign(0.0, exact), exact)
+    return _canonical(exact.astype(np.float32))
 
 
 def _canonical(values: npt.NDArray[np.float32]) -> Floats:
     """Return the bits of `values`, every NaN being the canonical one."""
     bits = values.view(np.uint32)
-    return np.where(np.isnan(values), np.uint32(CANONICAL_NAN), bits)
+    nan = np.isnan(values)
+    return np.where(nan, np.uint32(CANONICAL_NAN), bits) if nan.any() else bits

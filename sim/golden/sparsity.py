@@ -36,13 +36,16 @@ _NIBBLES_PER_INDEX_BEAT = 4
 """Value beats that one index beat describes."""
 
 
-def _kept(values: Halves, n: int) -> npt.NDArray[np.intp]:
+def _kept(values: Halves, n: int) -> npt.NDArray[np.int32]:
     """Return, in ascending order, which `n` of the last dimension's values a group keeps."""
     width = values.shape[-1]
     # Every NaN counts the same and more than infinity; the lower index wins a tie.
-    magnitude = np.minimum(values & 0x7FFF, 0x7C01).astype(np.int64)
-    preference = magnitude * width + np.arange(width - 1, -1, -1)
-    return np.sort(np.argpartition(preference, width - n, axis=-1)[..., width - n :], axis=-1)
+    preference = np.minimum(values & 0x7FFF, 0x7C01).astype(np.int32) * width
+    preference += np.arange(width - 1, -1, -1, dtype=np.int32)
+    preference.sort(axis=-1)
+    kept = width - 1 - preference[..., width - n :] % width
+    kept.sort(axis=-1)
+    return kept
 
 
 def prune(values: Halves, pattern: Pattern) -> Halves:
@@ -111,7 +114,8 @@ def s_words(values: Halves, pattern: Pattern, config: Config) -> tuple[Halves, I
 
     def arrange(entries: npt.NDArray[Any]) -> npt.NDArray[Any]:
         missing = steps * lanes - entries.shape[-1]
-        entries = np.pad(entries, [(0, 0)] * (entries.ndim - 1) + [(0, missing)])
+        if missing:
+            entries = np.pad(entries, [(0, 0)] * (entries.ndim - 1) + [(0, missing)])
         # [..., d_words, chunk p, step q, lane b of the chunk] to [..., d_words, q, p, b]
         entries = entries.reshape(*values.shape[:-1], -1, config.chunks, steps, lanes)
         return entries.swapaxes(-3, -2).reshape(*values.shape[:-1], -1, steps, config.lanes)
@@ -129,7 +133,8 @@ def dense_indices(config: Config) -> Indices:
 def _index_nibbles(indices: Indices, config: Config) -> Bytes:
     """Return the index beats ``[..., index beats, bytes]`` of ``[..., value beats, G]`` indices."""
     missing = -indices.shape[-2] % _NIBBLES_PER_INDEX_BEAT
-    indices = np.pad(indices, [(0, 0)] * (indices.ndim - 2) + [(0, missing), (0, 0)])
+    if missing:
+        indices = np.pad(indices, [(0, 0)] * (indices.ndim - 2) + [(0, missing), (0, 0)])
     indices = indices.reshape(*indices.shape[:-2], -1, config.beat_bytes, 2)
     return (indices[..., 0] | indices[..., 1] << 4).astype(np.uint8)
 
