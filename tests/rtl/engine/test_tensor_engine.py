@@ -1,0 +1,404 @@
+"""The tensor engine through its ports: scratchpads written, COMPUTE commands carried out, O read."""
+
+import dataclasses
+
+import cocotb
+import numpy as np
+import pytest
+from cocotb.triggers import RisingEdge
+
+from rtl.config import preset
+from rtl.control.commands import ComputeBody, Fault
+from rtl.control.fault import FaultReport
+from rtl.engine.tensor_engine import TensorEngine
+from rtl.memory.ports import O_READ_LATENCY, SWord
+from rtl.sparsity.pattern import Pattern, supported_patterns
+from sim.golden.arithmetic import ExactSum, Operand
+from sim.golden.sparsity import s_words
+from tests.harness import clocks, config, pack, rng, send, simulate, start, unpack
+
+ONE = 0x3C00
+
+
+class Bench:
+    """Fills scratchpads, sends commands, and keeps what the O banks should hold."""
+
+    def __init__(self, dut, configuration, random):
+        self.dut = dut
+        self.config = configuration
+        self.random = random
+        self.done = 0
+        self.mac_slots = self.drain_slots = 0
+        self.activity = []
+        self.kept = None
+        self.commands = []
+        self.expected = {}
+
+    async def watch(self):
+        """Count strobes; runs beside the test."""
+        while True:
+            await RisingEdge(self.dut.clk)
+            self.done += int(self.dut.done.value)
+            self.mac_slots += int(self.dut.mac.value)
+            self.drain_slots += int(self.dut.drain.value)
+            self.activity.append(bool(self.dut.mac.value) or bool(self.dut.drain.value))
+
+    def halves(self, shape, *, special=False):
+        """Random binary16 of all sizes, infinities and NaNs only if `special`."""
+        values = self.random.integers(0, 1 << 16, shape).astype(np.uint16)
+        infinite = values & 0x7C00 == 0x7C00
+        return values if special else np.where(infinite, values & 0x83FF, values)
+
+    async def write_s(self, base, values, pattern):
+        """Write the rows of `values` ``[A, K]``; returns the operand as the golden model has it."""
+        configuration, dut = self.config, self.dut
+        rows, length = values.shape
+        entries, indices = s_words(values, pattern, configuration)
+        steps = pattern.steps(configuration)
+        d_words = length // configuration.elements
+        stride = pattern.words_per_row(configuration, d_words)
+        bits = SWord(configuration).size
+        for a in range(rows):
+            bank = a % configuration.rows
+            words = zip(
+                entries[a].reshape(-1, configuration.lanes),
+                indices[a].reshape(-1, configuration.lanes),
+                strict=True,
+            )
+            for number, (word_values, word_indices) in enumerate(words):
+                word = sum(
+                    (int(value) | int(index) << 16) << bits // configuration.lanes * lane
+                    for lane, (value, index) in enumerate(
+                        zip(word_values, word_indices, strict=True)
+                    )
+                )
+                quarter = number % configuration.ratio
+                place = bank % configuration.ratio * configuration.ratio + quarter
+                dut.s_write__enable.value = 1 << bank
+                dut.s_write__quarters.value = 1 << quarter
+                dut.s_write__address.value = (
+                    base + a // configuration.rows * stride + number // configuration.ratio
+                )
+                dut.s_write__words.value = word << place * bits
+                await RisingEdge(dut.clk)
+        dut.s_write__enable.value = 0
+        chunk = np.arange(configuration.lanes) // configuration.lanes_per_chunk
+        columns = (
+            np.arange(d_words)[:, None, None] * configuration.elements
+            + chunk * configuration.group
+            + indices
+        )
+        assert entries.shape == (rows, d_words, steps, configuration.lanes)
+        return Operand.compressed(entries.reshape(rows, -1), columns.reshape(rows, -1), length)
+
+    async def write_d(self, base, values):
+        """Write the rows of `values` ``[B, K]``."""
+        configuration, dut = self.config, self.dut
+        beats = values.reshape(len(values), -1, configuration.elements)
+        for b, row in enumerate(beats):
+            for word, beat in enumerate(row):
+                dut.d_write__enable.value = 1 << b % configuration.cols
+                dut.d_write__address.value = base + b // configuration.cols * len(row) + word
+                dut.d_write__data.value = int.from_bytes(beat.astype("<u2").tobytes(), "little")
+                await RisingEdge(dut.clk)
+        dut.d_write__enable.value = 0
+
+    def compute(self, s, d, **body):
+        """Queue a command for operands that have been written."""
+        sums = ExactSum.of(s, d)
+        if self.kept is not None:
+            sums = sums + self.kept
+        self.kept = sums if body.get("keep") else None
+        if not body.get("keep"):
+            result = sums.round()
+            columns, floats = self.config.cols, self.config.floats
+            for b, a in np.ndindex(result.shape):
+                word = body["o_base"] + b // columns * body["o_stride"] + a // floats
+                self.expected[b % columns, word, a % floats] = int(result[b, a])
+        self.commands.append(pack(ComputeBody, body))
+
+    async def run(self, pauses=None):
+        """Send the queued commands, wait for their end, and compare the O banks."""
+        before = self.done
+        await send(self.dut, "command", self.commands, pauses)
+        await self.until(lambda: self.done == before + len(self.commands))
+        assert not int(self.dut.busy.value)
+        self.commands.clear()
+        await self.compare()
+
+    async def until(self, condition, limit=20_000):
+        for _ in range(limit):
+            assert not int(self.dut.fault.value), "a fault"
+            if condition():
+                return
+            await RisingEdge(self.dut.clk)
+        raise AssertionError("waited in vain")
+
+    async def compare(self):
+        dut, floats = self.dut, self.config.floats
+        words = sorted({(bank, word) for bank, word, _ in self.expected})
+        read = []
+        for bank, word in [*words, *[words[-1]] * O_READ_LATENCY]:
+            dut.o_read__bank.value = bank
+            dut.o_read__address.value = word
+            await RisingEdge(dut.clk)
+            read.append(int(dut.o_read__data.value))
+        for (bank, word), data in zip(words, read[O_READ_LATENCY:], strict=True):
+            for position in range(floats):
+                if (bank, word, position) in self.expected:
+                    value = data >> 32 * position & 0xFFFFFFFF
+                    expected = self.expected[bank, word, position]
+                    assert value == expected, (
+                        f"bank {bank}, word {word}, position {position}:"
+                        f" {value:08x}, not {expected:08x}"
+                    )
+        self.expected.clear()
+
+    def shape(self, a_tiles, b_tiles, d_words):
+        """Rows of S, rows of D, length."""
+        configuration = self.config
+        return (
+            a_tiles * configuration.rows,
+            b_tiles * configuration.interleave * configuration.cols,
+            d_words * configuration.elements,
+        )
+
+
+async def begin(dut):
+    random = rng()
+    bench = Bench(dut, config(), random)
+    await start(dut)
+    cocotb.start_soon(bench.watch())
+    return bench
+
+
+@cocotb.test()
+async def every_pattern(dut):
+    bench = await begin(dut)
+    for pattern in supported_patterns(bench.config):
+        for a_tiles, b_tiles, d_words, special in (
+            (1, 1, 1, False), (3, 2, 2, False), (2, 3, 3, True),
+        ):  # fmt: skip
+            a, b, k = bench.shape(a_tiles, b_tiles, d_words)
+            s_base, d_base, o_base = (int(bench.random.integers(4)) for _ in range(3))
+            o_stride = -(-a // bench.config.floats) + int(bench.random.integers(2))
+            d = bench.halves((b, k), special=special)
+            s = await bench.write_s(s_base, bench.halves((a, k), special=special), pattern)
+            await bench.write_d(d_base, d)
+            macs, drains = bench.mac_slots, bench.drain_slots
+            bench.compute(
+                s, Operand.dense(d), s_base=s_base, d_base=d_base, o_base=o_base,
+                o_stride=o_stride, d_words=d_words, a_tiles=a_tiles, b_tiles=b_tiles,
+                pattern=pattern,
+            )  # fmt: skip
+            await bench.run()
+            slots = a_tiles * b_tiles * bench.config.interleave
+            assert bench.mac_slots - macs == slots * d_words * pattern.steps(bench.config)
+            assert bench.drain_slots - drains == slots * 4
+
+
+@cocotb.test()
+async def ones_sum_the_s_operand(dut):
+    bench = await begin(dut)
+    a, b, k = bench.shape(2, 1, 2)
+    s = await bench.write_s(0, bench.halves((a, k)), Pattern.DENSE)
+    bench.compute(
+        s, Operand.dense(np.full((b, k), ONE, np.uint16)), o_base=1,
+        o_stride=-(-a // bench.config.floats), d_words=2, a_tiles=2, b_tiles=1,
+        pattern=Pattern.DENSE, ones=1,
+    )  # fmt: skip
+    await bench.run()
+
+
+@cocotb.test()
+async def kept_sums_go_on(dut):
+    bench = await begin(dut)
+    a, b, k = bench.shape(1, 1, 2)
+    patterns = (Pattern.N2M8, Pattern.DENSE, Pattern.N1M4)
+    for index, pattern in enumerate(patterns):
+        d = bench.halves((b, k))
+        base = 2 * index * bench.config.interleave
+        s = await bench.write_s(4 * index, bench.halves((a, k)), pattern)
+        await bench.write_d(base, d)
+        bench.compute(
+            s, Operand.dense(d), s_base=4 * index, d_base=base, o_base=3, o_stride=2, d_words=2,
+            a_tiles=1, b_tiles=1, pattern=pattern, keep=index < 2,
+        )  # fmt: skip
+    await bench.run()
+
+
+@cocotb.test()
+async def commands_follow_each_other(dut):
+    """Small commands back to back: more than the engine can have under way, then with pauses."""
+    bench = await begin(dut)
+    a, b, k = bench.shape(1, 1, 1)
+    d = bench.halves((b, k))
+    operand = await bench.write_s(0, bench.halves((a, k)), Pattern.N2M8)
+    await bench.write_d(0, d)
+    stride = -(-a // bench.config.floats)
+    for pauses in (None, bench.random):
+        for index in range(12):
+            keep = int(bench.random.integers(2)) if index < 11 else 0
+            bench.compute(
+                operand, Operand.dense(d), o_base=4 * (index % 4), o_stride=stride, d_words=1,
+                a_tiles=1, b_tiles=1, pattern=Pattern.N2M8, keep=keep,
+            )  # fmt: skip
+        await bench.run(pauses)
+
+
+@cocotb.test()
+async def products_keep_the_array_busy(dut):
+    """Two products in a row: no cycle is lost between their slots, nor between tiles."""
+    bench = await begin(dut)
+    a_tiles, d_words = 2, 2
+    a, b, k = bench.shape(a_tiles, 1, d_words)
+    d = bench.halves((b, k))
+    s = await bench.write_s(0, bench.halves((a, k)), Pattern.DENSE)
+    await bench.write_d(0, d)
+    for index in range(2):
+        bench.compute(
+            s, Operand.dense(d), o_base=32 * index, o_stride=-(-a // bench.config.floats),
+            d_words=d_words, a_tiles=a_tiles, b_tiles=1, pattern=Pattern.DENSE,
+        )  # fmt: skip
+    bench.activity.clear()
+    await bench.run()
+    contexts, rows = bench.config.interleave, bench.config.rows
+    # A column passes on one result a cycle.
+    tile = contexts * d_words * bench.config.ratio + (contexts - 1) * max(4, rows) + 4
+    first, *_, last = [cycle for cycle, active in enumerate(bench.activity) if active]
+    assert last - first + 1 == 2 * a_tiles * tile
+
+
+GOOD = {"o_stride": 1, "d_words": 1, "a_tiles": 1, "b_tiles": 1, "pattern": Pattern.N2M8}
+
+
+@cocotb.test()
+async def faults_stop_the_engine(dut):
+    configuration = config()
+    contexts = configuration.interleave
+    cases = [
+        ({"d_words": 0}, Fault.MALFORMED, 0),
+        ({"a_tiles": 0}, Fault.MALFORMED, 0),
+        ({"b_tiles": 0}, Fault.MALFORMED, 0),
+        ({"keep": 1, "a_tiles": 2}, Fault.MALFORMED, 0),
+        ({"keep": 1, "b_tiles": 2}, Fault.MALFORMED, 0),
+        ({"s_base": configuration.s_depth}, Fault.SCRATCHPAD_RANGE, configuration.s_depth),
+        (
+            {"s_base": configuration.s_depth - 1, "a_tiles": 2},
+            Fault.SCRATCHPAD_RANGE, configuration.s_depth - 1,
+        ),
+        (
+            {"d_base": configuration.d_depth - contexts + 1},
+            Fault.SCRATCHPAD_RANGE, configuration.d_depth - contexts + 1,
+        ),
+        ({"b_tiles": 0xFFFF, "d_base": 2}, Fault.SCRATCHPAD_RANGE, 2),
+        (
+            {"o_base": configuration.o_depth - contexts + 1},
+            Fault.SCRATCHPAD_RANGE, configuration.o_depth - contexts + 1,
+        ),
+        ({"o_stride": 0xFFFF, "o_base": 5}, Fault.SCRATCHPAD_RANGE, 5),
+    ]  # fmt: skip
+    if Pattern.N2M16 not in supported_patterns(configuration):
+        cases.append(({"pattern": Pattern.N2M16}, Fault.PATTERN, 0))
+    bench = await begin(dut)
+    for changed, code, address in cases:
+        good = pack(ComputeBody, GOOD | {"o_base": 0})
+        await send(dut, "command", [good, pack(ComputeBody, GOOD | changed)])
+        await expect_fault(bench, code, address, done=1)
+
+
+@cocotb.test()
+async def largest_addresses_are_accepted(dut):
+    configuration = config()
+    bench = await begin(dut)
+    a, b, k = bench.shape(1, 1, 1)
+    base = configuration.d_depth - configuration.interleave
+    d = bench.halves((b, k))
+    s = await bench.write_s(configuration.s_depth - 1, bench.halves((a, k)), Pattern.N2M8)
+    await bench.write_d(base, d)
+    bench.compute(
+        s, Operand.dense(d), s_base=configuration.s_depth - 1, d_base=base,
+        o_base=configuration.o_depth - configuration.interleave,
+        **GOOD,
+    )  # fmt: skip
+    await bench.run()
+
+
+@cocotb.test()
+async def overrun_stops_the_engine(dut):
+    """Only where the longest reduction fits the scratchpads."""
+    configuration = config()
+    bench = await begin(dut)
+    words = configuration.d_depth // configuration.interleave
+    steps = words * configuration.ratio
+    commands = configuration.max_additions // steps
+    if commands > 64:
+        return
+    body = GOOD | {"d_words": words, "pattern": Pattern.DENSE}
+    kept = pack(ComputeBody, body | {"keep": 1})
+    exact = [kept] * (commands - 1) + [pack(ComputeBody, body)]
+    await send(dut, "command", [*exact, *[kept] * commands])
+    await send(dut, "command", [pack(ComputeBody, GOOD)])
+    await expect_fault(bench, Fault.OVERRUN, 0, done=2 * commands)
+
+
+async def expect_fault(bench, code, address, done):
+    """Check a fault after `done` commands since reset; then reset."""
+    dut = bench.dut
+    dut.command__valid.value = 1
+    dut.command__payload.value = pack(ComputeBody, GOOD)
+    for _ in range(5_000):
+        await RisingEdge(dut.clk)
+        if int(dut.fault.value):
+            break
+    assert bench.done == done
+    for _ in range(100):
+        await RisingEdge(dut.clk)
+        assert not int(dut.done.value) and not int(dut.command__ready.value)
+        report = unpack(FaultReport, int(dut.fault.value))
+        assert (report.code, report.address) == (code, address)
+    dut.command__valid.value = 0
+    dut.rst.value = 1
+    await clocks(dut, 1)
+    dut.rst.value = 0
+    await clocks(dut, 1)
+    bench.done = 0
+
+
+@cocotb.test()
+async def reset_forgets_sums(dut):
+    """A reset at any time: what was under way leaves nothing behind."""
+    bench = await begin(dut)
+    a, b, k = bench.shape(1, 1, 1)
+    d = bench.halves((b, k), special=True)
+    s = await bench.write_s(0, bench.halves((a, k), special=True), Pattern.DENSE)
+    await bench.write_d(0, d)
+    body = GOOD | {"pattern": Pattern.DENSE, "o_stride": -(-a // bench.config.floats)}
+    for wait in (12, 23, 40, 55):
+        kept = pack(ComputeBody, body | {"keep": 1})
+        await send(dut, "command", [pack(ComputeBody, body), kept])
+        await clocks(dut, wait)
+        dut.rst.value = 1
+        await clocks(dut, 1)
+        dut.rst.value = 0
+        bench.compute(s, Operand.dense(d), o_base=4, **body)
+        await bench.run()
+
+
+SHAPES = {
+    "tiny": preset("tiny"),
+    "tall": dataclasses.replace(
+        preset("tiny"), name="tall", rows=8, cols=1, interleave=8, lanes=8, group=16,
+        accumulator_bits=46, s_depth=128, d_depth=128,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_tensor_engine(name):
+    simulate(
+        TensorEngine(SHAPES[name]),
+        name=f"tensor_engine_{name}",
+        testbench=__name__,
+        config=SHAPES[name],
+    )
