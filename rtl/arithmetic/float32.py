@@ -361,7 +361,7 @@ def _shift_right(m: Module, value: Value, distance: Value) -> tuple[Value, Value
 def _normalise(m: Module, value: Value) -> tuple[Value, Value]:
     """Return `value` with its leading one moved to the top and the places that it moved."""
     width = len(value)
-    zeros = []
+    zeros: list[Value] = []
     for stage in reversed(range((width - 1).bit_length())):
         step = 1 << stage
         empty, shifted = Signal(), Signal(width)
