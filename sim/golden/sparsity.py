@@ -32,7 +32,7 @@ __all__ = [
 Bytes = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.uint8]
 
-_NIBBLES_PER_INDEX_BEAT = 4
+_VALUE_BEATS_PER_INDEX_BEAT = 4
 """Value beats that one index beat describes."""
 
 
@@ -132,10 +132,8 @@ def dense_indices(config: Config) -> Indices:
 
 def _index_nibbles(indices: Indices, config: Config) -> Bytes:
     """Return the index beats ``[..., index beats, bytes]`` of ``[..., value beats, G]`` indices."""
-    missing = -indices.shape[-2] % _NIBBLES_PER_INDEX_BEAT
-    if missing:
-        indices = np.pad(indices, [(0, 0)] * (indices.ndim - 2) + [(0, missing), (0, 0)])
-    indices = indices.reshape(*indices.shape[:-2], -1, config.beat_bytes, 2)
+    shape = (*indices.shape[:-2], -1, config.beat_bytes, 2)
+    indices = indices.reshape(shape)
     return (indices[..., 0] | indices[..., 1] << 4).astype(np.uint8)
 
 
@@ -183,8 +181,8 @@ def _tile_order(
         return value, np.arange(0)
     index = np.arange(pattern.index_beats(config))
     return (
-        value + value // _NIBBLES_PER_INDEX_BEAT + 1,
-        index * (_NIBBLES_PER_INDEX_BEAT + 1),
+        value + value // _VALUE_BEATS_PER_INDEX_BEAT + 1,
+        index * (_VALUE_BEATS_PER_INDEX_BEAT + 1),
     )
 
 
@@ -208,8 +206,8 @@ def unpack_words(beats: Bytes, pattern: Pattern, config: Config) -> tuple[Halves
         rows = values.reshape(-1, g, config.chunks, steps, config.lanes_per_chunk)
         return rows.swapaxes(2, 3).reshape(shape), np.broadcast_to(dense_indices(config), shape)
     nibbles = beats[:, beat_index]
-    indices = np.stack([nibbles & 15, nibbles >> 4], -1).reshape(beats.shape[0], -1, g)
-    return values.reshape(shape), indices[:, : len(value_index)].reshape(shape)
+    indices = np.stack([nibbles & 15, nibbles >> 4], -1)
+    return values.reshape(shape), indices.reshape(shape)
 
 
 def unpack_tiles(
