@@ -20,7 +20,8 @@ def delayed(m: Module, value: Any, cycles: int = 1, *, reset: bool = False) -> A
     cycles
         Registers in the way; none returns `value` itself.
     reset
-        Whether reset clears the registers; needed only where the value acts on its own, as a strobe does.
+        Whether reset clears the registers; needed only where the value acts on its own, as a strobe
+        does.
     """
     shape = value.shape() if isinstance(value, data.View) else Value.cast(value).shape()
     for _ in range(cycles):

@@ -1,9 +1,9 @@
 """Exact accumulation of binary16 products: one lane of a processing element.
 
 The exponents of two operands (subnormals count as 1, as the smallest normal numbers do) add up to
-``e`` = 2 .. 60. One significand, shifted left by ``e % 16``, times the other is an integer that counts
-units of ``2**(16 * bin - 50)``, ``bin = e // 16``. It's added to that bin of the output it belongs to.
-Bins never round: what they hold together is the exact sum.
+``e`` = 2 .. 60. One significand, shifted left by ``e % 16``, times the other is an integer that
+counts units of ``2**(16 * bin - 50)``, ``bin = e // 16``. It's added to that bin of the output it
+belongs to. Bins never round: what they hold together is the exact sum.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..config import ACCUMULATOR_BINS, PRODUCT_BITS
+from ..config import ACCUMULATOR_BINS
 from ..delay import delayed
 from .formats import HALF, Special
 
@@ -54,9 +54,9 @@ class _Operand(data.Struct):
 class ExactAccumulator(wiring.Component):
     """Multiplies, and adds each product to one of the bins of one of `contexts` outputs.
 
-    A context may come back 4 cycles after its last slot at the earliest, except that the bins of one
-    context may be drained in consecutive slots. The content is undefined after power-up: drain every
-    bin once.
+    A context may come back 4 cycles after its last slot at the earliest, except that the bins of
+    one context may be drained in consecutive slots. The content is undefined after power-up: drain
+    every bin once.
 
     Parameters
     ----------
@@ -74,7 +74,8 @@ class ExactAccumulator(wiring.Component):
     sum : Out(signed(bits))
         `LATENCY` cycles after a DRAIN slot: the bin's content, in units of ``2**(16 * bin - 50)``.
     special : Out(Special)
-        `SPECIAL_LATENCY` cycles after a MULTIPLY slot: the product's infinities. Otherwise undefined.
+        `SPECIAL_LATENCY` cycles after a MULTIPLY slot: the product's infinities. Otherwise
+        undefined.
     """
 
     LATENCY = 5
@@ -136,7 +137,8 @@ class ExactAccumulator(wiring.Component):
         operation = delayed(m, operation)
         context = delayed(m, context)
 
-        # Stage 3: finish the shifts. Both operands take a part, to suit the multiplier of a DSP block.
+        # Stage 3: finish the shifts. Both operands take a part, to suit the multiplier of a DSP
+        # block.
         multiplicand = _shift(m, multiplicand, exponent[3], 8)
         multiplier = Signal(_SIGNIFICAND_BITS + 3, reset_less=True)
         m.d.sync += multiplier.eq(significand << exponent[0:2])
@@ -164,8 +166,8 @@ class ExactAccumulator(wiring.Component):
         negative = delayed(m, negative)
         operation = delayed(m, operation)
 
-        # Stage 6: add or subtract. Addition is the subtraction of the complement, less the borrow that
-        # it takes from a bit below: so one LUT does each bit of either.
+        # Stage 6: add or subtract. Addition is the subtraction of the complement, less the borrow
+        # that it takes from a bit below: so one LUT does each bit of either.
         subtrahend = Cat(product ^ (~negative).replicate(len(product)), ~negative).as_signed()
         total = Signal(signed(self._bits), reset_less=True)
         m.d.sync += total.eq((Cat(negative, read.data) - Cat(1, subtrahend).as_signed())[1:])
@@ -190,9 +192,7 @@ def _shift(m: Module, value: Value, enable: Value, amount: int) -> Value:
     Of the bits only those that both cases fill need logic; the others are cleared synchronously.
     """
     width = len(value)
-    low, middle, high = (
-        Signal(bits, reset_less=True) for bits in (amount, width - amount, amount)
-    )
+    low, middle, high = (Signal(bits, reset_less=True) for bits in (amount, width - amount, amount))
     m.d.sync += [
         low.eq(value[:amount]),
         middle.eq(Mux(enable, value, value[amount:])),

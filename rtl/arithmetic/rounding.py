@@ -29,8 +29,8 @@ class FixedPoint(data.StructLayout):
 class Rounder(wiring.Component):
     """Rounds exact sums to binary32: to nearest, ties to even.
 
-    An exact zero becomes +0; infinities of both signs become the canonical NaN. Every other nonzero sum
-    is a normal binary32.
+    An exact zero becomes +0; infinities of both signs become the canonical NaN. Every other nonzero
+    sum is a normal binary32.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ class Rounder(wiring.Component):
         negative = delayed(m, is_negative)
         special = delayed(m, self.sum.special)
 
-        # Stages 2 to 5: shift the leading one to the top, two powers of two a stage. What can't reach
-        # the significand and the bit below it any more shrinks to one sticky bit.
+        # Stages 2 to 5: shift the leading one to the top, two powers of two a stage. What can't
+        # reach the significand and the bit below it any more shrinks to one sticky bit.
         sticky: Value = Const(0, 1)
         zeros: Value = Const(0, 0)
         for amounts in ((64, 32), (16, 8), (4, 2), (1,)):
@@ -88,9 +88,7 @@ class Rounder(wiring.Component):
                 sticky = sticky | magnitude[: width - reach].any()
                 magnitude = magnitude[width - reach :]
             stage = Signal(
-                data.StructLayout(
-                    {"magnitude": len(magnitude), "sticky": 1, "zeros": len(zeros)}
-                ),
+                data.StructLayout({"magnitude": len(magnitude), "sticky": 1, "zeros": len(zeros)}),
                 reset_less=True,
             )
             with m.If(valid):
@@ -111,7 +109,9 @@ class Rounder(wiring.Component):
         rounded = Cat(fraction, exponent) + (guard & (sticky | fraction[0]))
         result = Signal(FLOAT, reset_less=True)
         with m.If(valid):
-            m.d.sync += result.eq(Cat(rounded[: FLOAT.fraction_bits + FLOAT.exponent_bits], negative))
+            m.d.sync += result.eq(
+                Cat(rounded[: FLOAT.fraction_bits + FLOAT.exponent_bits], negative)
+            )
             with m.If(~leading):
                 m.d.sync += result.eq(0)
             with m.If(special.positive | special.negative):

@@ -36,7 +36,7 @@ class Issue(wiring.Signature):
 
 
 def result_latency(config: Config) -> int:
-    """Cycles from the issue of a slot with `take` until all its results can be read from the O banks."""
+    """Cycles from the issue of a slot with `take` until all its results can be read."""
     first = READ_LATENCY + pe.latency(config) + config.rows + Rounder.LATENCY
     return first + (config.rows - 1) + (config.cols - 1) + 1
 
@@ -44,8 +44,9 @@ def result_latency(config: Config) -> int:
 class ProcessingArray(wiring.Component):
     """Rows by columns of processing elements, S banks to the left, D banks above, O banks below.
 
-    Slots and operands spread by one row and one column a cycle. The results of a slot with `take` leave
-    a column one a cycle, row 0 first, so two such slots are at least `config.rows` cycles apart.
+    Slots and operands spread by one row and one column a cycle. The results of a slot with `take`
+    leave a column one a cycle, row 0 first, so two such slots are at least `config.rows` cycles
+    apart.
 
     Parameters
     ----------
@@ -59,8 +60,8 @@ class ProcessingArray(wiring.Component):
     valid : Out(1)
         A result of column 0 is to be written.
     place : In(OPlace)
-        Where, in the same cycle; the results of the other columns follow one by one to the same places
-        of their banks.
+        Where, in the same cycle; the results of the other columns follow one by one to the same
+        places of their banks.
     s_write, d_write, o_read : In
         Ports of the scratchpads for the load and store units.
     """
@@ -87,7 +88,9 @@ class ProcessingArray(wiring.Component):
         for row, bank in enumerate(s_banks):
             m.submodules[f"s_bank_{row}"] = bank
             m.d.comb += [
-                bank.write_enable.eq(self.s_write.quarters & self.s_write.enable[row].replicate(config.ratio)),
+                bank.write_enable.eq(
+                    self.s_write.quarters & self.s_write.enable[row].replicate(config.ratio)
+                ),
                 bank.write_address.eq(self.s_write.address),
                 bank.write_words.eq(self.s_write.words[row % config.ratio]),
                 bank.read.eq(s_read),
@@ -135,9 +138,7 @@ class ProcessingArray(wiring.Component):
 
         o_banks = [OBank(config) for _ in range(config.cols)]
         place: Any = self.place
-        rounding = Block(
-            f"{config.name.replace('-', '_')}_rounder", Rounder(pe.sum_bits(config))
-        )
+        rounding = Block(f"{config.name.replace('-', '_')}_rounder", Rounder(pe.sum_bits(config)))
         bank_number = delayed(m, self.o_read.bank)
         read_data = Signal.like(self.o_read.data, reset_less=True)
         m.d.comb += self.o_read.data.eq(read_data)

@@ -16,10 +16,11 @@ __all__ = ["CommandChecker"]
 
 
 class CommandChecker(wiring.Component):
-    """Turns COMPUTE commands into products, six cycles each, or stops at one that can't be carried out.
+    """Turns COMPUTE commands into products, or stops at one that can't be carried out.
 
-    What is checked, in this order, with the address reported: counts (0), pattern (0), then the base of
-    the first of the scratchpads S, D and O that is too small, then the length of the reduction (`s_base`).
+    What is checked, in this order, with the address reported: counts (0), pattern (0), then the
+    base of the first of the scratchpads S, D and O that is too small, then the length of the
+    reduction (`s_base`). A product is there seven cycles after its command.
 
     Parameters
     ----------

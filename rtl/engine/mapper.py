@@ -36,9 +36,10 @@ class Product(data.Struct):
 class InterleavedMapper(wiring.Component):
     """Walks the tiles of a product, one slot a cycle.
 
-    For each tile, a innermost: for each S word, one MULTIPLY slot for each context in turn, the S word
-    read in the first of them; then, unless the sums are kept, DRAIN slots for all bins of all contexts.
-    Products follow each other without a pause. After reset it first clears the accumulators.
+    For each tile, a innermost: for each S word, one MULTIPLY slot for each context in turn, the S
+    word read in the first of them; then, unless the sums are kept, DRAIN slots for all bins of all
+    contexts. Products follow each other without a pause. After reset it first clears the
+    accumulators.
 
     Parameters
     ----------
@@ -79,8 +80,8 @@ class InterleavedMapper(wiring.Component):
         is_last_context = context == config.interleave - 1
         is_last_bin = accumulator_bin == ACCUMULATOR_BINS - 1
 
-        # Addresses: S words of this tile from s_tile, D words of this tile from d_tile. The rows of the
-        # contexts are d_words apart.
+        # Addresses: S words of this tile from s_tile, D words of this tile from d_tile. The rows of
+        # the contexts are d_words apart.
         s_tile, d_tile = Signal(16), Signal(16)
         s_word = Signal(19)
         step = Signal(4)
@@ -88,8 +89,8 @@ class InterleavedMapper(wiring.Component):
         d_word, d_address = Signal(16), Signal(16)
         s_shift = (config.ratio - 1).bit_length()
 
-        # A column passes on one result a cycle, so contexts must not be drained faster than in `rows`
-        # cycles each.
+        # A column passes on one result a cycle, so contexts must not be drained faster than in
+        # `rows` cycles each.
         wait = Signal(range(config.rows))
         with m.If(wait != 0):
             m.d.sync += wait.eq(wait - 1)
@@ -160,39 +161,38 @@ class InterleavedMapper(wiring.Component):
                                 m.d.comb += last.eq(1)
                                 finish()
 
-            with m.State("Drain"):
-                with m.If((accumulator_bin != 0) | (wait == 0)):
-                    m.d.comb += [
-                        slot.operation.eq(Operation.DRAIN),
-                        take.eq(is_last_bin),
-                    ]
-                    m.d.sync += accumulator_bin.eq(accumulator_bin + 1)
-                    with m.If(accumulator_bin == 0):
-                        m.d.sync += wait.eq(config.rows - 1)
-                    with m.If(is_last_bin):
-                        m.d.sync += context.eq(context + 1)
-                        with m.If(is_last_context):
-                            m.next = "Multiply"
-                            with m.If(a_tile != product.a_tiles - 1):
-                                m.d.sync += [
-                                    a_tile.eq(a_tile + 1),
-                                    s_tile.eq(s_tile + product.s_stride),
-                                    d_word.eq(d_tile),
-                                    d_address.eq(d_tile),
-                                ]
-                            with m.Elif(b_tile != product.b_tiles - 1):
-                                next_tile = d_tile + product.d_words * config.interleave
-                                m.d.sync += [
-                                    a_tile.eq(0),
-                                    b_tile.eq(b_tile + 1),
-                                    s_tile.eq(product.s_base),
-                                    d_tile.eq(next_tile),
-                                    d_word.eq(next_tile),
-                                    d_address.eq(next_tile),
-                                ]
-                            with m.Else():
-                                m.d.comb += last.eq(1)
-                                finish()
+            with m.State("Drain"), m.If((accumulator_bin != 0) | (wait == 0)):
+                m.d.comb += [
+                    slot.operation.eq(Operation.DRAIN),
+                    take.eq(is_last_bin),
+                ]
+                m.d.sync += accumulator_bin.eq(accumulator_bin + 1)
+                with m.If(accumulator_bin == 0):
+                    m.d.sync += wait.eq(config.rows - 1)
+                with m.If(is_last_bin):
+                    m.d.sync += context.eq(context + 1)
+                    with m.If(is_last_context):
+                        m.next = "Multiply"
+                        with m.If(a_tile != product.a_tiles - 1):
+                            m.d.sync += [
+                                a_tile.eq(a_tile + 1),
+                                s_tile.eq(s_tile + product.s_stride),
+                                d_word.eq(d_tile),
+                                d_address.eq(d_tile),
+                            ]
+                        with m.Elif(b_tile != product.b_tiles - 1):
+                            next_tile = d_tile + product.d_words * config.interleave
+                            m.d.sync += [
+                                a_tile.eq(0),
+                                b_tile.eq(b_tile + 1),
+                                s_tile.eq(product.s_base),
+                                d_tile.eq(next_tile),
+                                d_word.eq(next_tile),
+                                d_address.eq(next_tile),
+                            ]
+                        with m.Else():
+                            m.d.comb += last.eq(1)
+                            finish()
 
             m.d.comb += self.idle.eq(fsm.ongoing("Wait-For-Product"))
 

@@ -31,7 +31,7 @@ class Slot(data.StructLayout):
 
 
 def latency(config: Config) -> int:
-    """Cycles from the slot that drains a context's last bin to the first in which its sum can be taken."""
+    """Cycles from the slot that drains a context's last bin until its sum can be taken."""
     return 9 + (config.lanes - 1).bit_length()
 
 
@@ -51,10 +51,11 @@ class Result(data.StructLayout):
 class ProcessingElement(wiring.Component):
     """Exact dot products of S and D words, `config.interleave` of them at once.
 
-    Operands and slots leave a cycle after they arrived. In a MULTIPLY slot every lane multiplies its
-    entry of the S word by the element of its chunk of the D word that the entry's index names, and adds
-    to the slot's context. Draining the bins of a context in ascending order and consecutive slots ends
-    its sum, which is held until `take`, and then goes down the chain of results.
+    Operands and slots leave a cycle after they arrived. In a MULTIPLY slot every lane multiplies
+    its entry of the S word by the element of its chunk of the D word that the entry's index names,
+    and adds to the slot's context. Draining the bins of a context in ascending order and
+    consecutive slots ends its sum, which is held until `take`, and then goes down the chain of
+    results.
 
     A context may come back 4 cycles after its last MULTIPLY slot at the earliest.
 
@@ -70,8 +71,8 @@ class ProcessingElement(wiring.Component):
     s_next, d_next, slot_next : Out
         The same a cycle later, for the PE to the right (S) and the one below (D and slot).
     take : In(1)
-        The held sum enters the chain. Valid from `latency(config)` cycles after the slot of the last bin on,
-        until as many cycles after that of the next context.
+        The held sum enters the chain. Valid from `latency(config)` cycles after the slot of the
+        last bin on, until as many cycles after that of the next context.
     take_next : Out(1)
         The same two cycles later, for the PE below.
     above, below : In, Out(Result)
@@ -100,7 +101,8 @@ class ProcessingElement(wiring.Component):
         m = Module()
 
         # Entry registers, also the way on to the neighbours. Only `take` and what it makes valid
-        # need a reset: slots that are under way make no result, and what they leave is drained later.
+        # need a reset: slots that are under way make no result, and what they leave is drained
+        # later.
         s = Signal(SWord(config), reset_less=True)
         d = Signal(DWord(config), reset_less=True)
         slot = Signal(Slot(config), reset_less=True)

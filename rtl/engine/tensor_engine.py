@@ -23,8 +23,9 @@ __all__ = ["TensorEngine"]
 class TensorEngine(wiring.Component):
     """Carries out COMPUTE commands: checks them, maps them to the array, and files the results.
 
-    A command is checked while the one before it is computed, and computed while the last results of the
-    one before it are still under way. A command at fault is reported when all before it are done.
+    A command is checked while the one before it is computed, and computed while the last results of
+    the one before it are still under way. A command at fault is reported when all before it are
+    done.
 
     Parameters
     ----------
@@ -98,7 +99,8 @@ class TensorEngine(wiring.Component):
         for port in ("s_write", "d_write", "o_read"):
             connect(m, flipped(getattr(self, port)), getattr(array, port))
 
-        # A kept sum has no results to wait for, but its command ends as late as one that has: in order.
+        # A kept sum has no results to wait for, but its command ends as late as one that has: in
+        # order.
         m.d.comb += self.done.eq(delayed(m, mapper.last, result_latency(config), reset=True))
 
         # A command takes at least one slot for each context, which bounds how many are under way.

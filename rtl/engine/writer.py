@@ -20,8 +20,8 @@ _QUEUE_DEPTH = 4
 class ResultWriter(wiring.Component):
     """Counts the results of column 0 and says where each goes.
 
-    They come in the order of the mapper: tiles, a innermost; in a tile contexts, and for each context
-    the rows.
+    They come in the order of the mapper: tiles, a innermost; in a tile contexts, and for each
+    context the rows.
 
     Parameters
     ----------

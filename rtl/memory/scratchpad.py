@@ -1,7 +1,7 @@
 """Scratchpad banks at the edges of the array.
 
-Operand banks hand every read on to their neighbour a cycle later, as the processing elements hand on
-what is read: the operands meet without a wire that is longer than from one bank to the next.
+Operand banks hand every read on to their neighbour a cycle later, as the processing elements hand
+on what is read: the operands meet without a wire that is longer than from one bank to the next.
 """
 
 from typing import Any

@@ -155,7 +155,8 @@ async def single_products_are_exact(dut):
 async def longest_sums_dont_overflow(dut):
     driver = await begin(dut)
     steps = min(driver.config.max_additions, 256)
-    # The largest products of every bin, of either sign: 2047 * 2047 shifted by 15, or 12 in the last.
+    # The largest products of every bin, of either sign: 2047 * 2047 shifted by 15, or 12 in the
+    # last.
     for exponents in ((30, 30), (30, 17), (16, 15), (14, 1)):
         magnitude, activation = (exponent << 10 | 0x3FF for exponent in exponents)
         for sign in (0, 0x8000):
@@ -204,7 +205,8 @@ async def random_sums_are_exact(dut):
         indices[:] = random.integers(0, configuration.group, indices.shape)
         for array in (values, activations):
             array[:] = random.integers(0, 1 << 16, array.shape)
-            # Infinities and NaNs in a few tiles only; some with products of like size, or subnormal.
+            # Infinities and NaNs in a few tiles only; some with products of like size, or
+            # subnormal.
             if tile % 4:
                 array &= 0xFFFF ^ (0x4000 >> int(random.integers(5)))
             if tile % 5 == 0:
@@ -232,7 +234,10 @@ async def results_go_down_the_chain(dut):
 def test_pe(name):
     configuration = preset(name)
     simulate(
-        ProcessingElement(configuration), name=f"pe_{name}", testbench=__name__, config=configuration
+        ProcessingElement(configuration),
+        name=f"pe_{name}",
+        testbench=__name__,
+        config=configuration,
     )
 
 

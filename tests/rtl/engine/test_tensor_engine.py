@@ -1,4 +1,4 @@
-"""The tensor engine through its ports: scratchpads written, COMPUTE commands carried out, O read."""
+"""The tensor engine at its ports: scratchpads written, COMPUTE carried out, O read."""
 
 import dataclasses
 
@@ -18,6 +18,8 @@ from sim.golden.sparsity import s_words
 from tests.harness import clocks, config, pack, rng, send, simulate, start, unpack
 
 ONE = 0x3C00
+
+GOOD = {"o_stride": 1, "d_words": 1, "a_tiles": 1, "b_tiles": 1, "pattern": Pattern.N2M8}
 
 
 class Bench:
@@ -269,7 +271,25 @@ async def products_keep_the_array_busy(dut):
     assert last - first + 1 == 2 * a_tiles * tile
 
 
-GOOD = {"o_stride": 1, "d_words": 1, "a_tiles": 1, "b_tiles": 1, "pattern": Pattern.N2M8}
+@cocotb.test()
+async def done_says_that_results_can_be_read(dut):
+    bench = await begin(dut)
+    configuration = bench.config
+    dut.o_read__bank.value = configuration.cols - 1
+    dut.o_read__address.value = configuration.interleave - 1
+    position = (configuration.rows - 1) % configuration.floats
+    for _ in range(2):
+        a, b, k = bench.shape(1, 1, 1)
+        d = bench.halves((b, k))
+        s = await bench.write_s(0, bench.halves((a, k)), Pattern.N2M8)
+        await bench.write_d(0, d)
+        await send(dut, "command", [pack(ComputeBody, GOOD)])
+        while not int(dut.done.value):
+            await RisingEdge(dut.clk)
+        # This was the edge that ended the cycle of `done`, in which the address was there.
+        await clocks(dut, O_READ_LATENCY)
+        last = int(dut.o_read__data.value) >> 32 * position & 0xFFFFFFFF
+        assert last == int(ExactSum.of(s, Operand.dense(d)).round()[-1, -1])
 
 
 @cocotb.test()
