@@ -241,9 +241,8 @@ class ExactSum:
     ) -> npt.NDArray[np.float64]:
         """Return high * 2**40 + low with the bits beyond 53 joined to the last one (sticky)."""
         sign = high < 0
-        borrow = sign & (low != 0)
-        high = np.where(sign, -high - borrow, high)
-        low = np.where(borrow, (1 << 2 * _LIMB_BITS) - low, low)
+        high = np.where(sign, ~high, high)
+        low = np.where(sign, (1 << 2 * _LIMB_BITS) - low, low)
         cut = np.select([high < 1 << 13, high < 1 << 30], [0, 17], 40)
         kept = (high << 40 - cut) + (low >> cut)
         sticky = low & (np.int64(1) << cut) - 1 != 0

@@ -33,9 +33,9 @@ def test_bias_goes_to_every_row() -> None:
 
 
 def test_relu() -> None:
-    o = np.array([[0x80000000, 0xFF800000, 0x7F800000, NAN, 0xBF800000, 0x3F800000]], np.uint32)
+    o = np.array([[1 << 31, 0xFF800000, 0x7F800000, NAN, 0xFFC00000, 0xBF800000, 1]], np.uint32)
     result = epilogue(o, relu=True, convert=False)
-    assert result.tolist() == [[0, 0, 0x7F800000, NAN, 0, 0x3F800000]]
+    assert result.tolist() == [[0, 0, 0x7F800000, NAN, 0xFFC00000, 0, 1]]
 
 
 def test_mask_passes_where_it_is_greater_than_zero() -> None:

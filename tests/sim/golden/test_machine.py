@@ -272,6 +272,39 @@ def test_lanes_without_an_entry_meet_the_first_element_of_their_chunk() -> None:
     assert get(machine, OUT_AT, (3, 16))[:, 0].tolist() == [0x7E00, 0x4000, 0x7C00]
 
 
+def test_a_load_replaces_what_was_computed_with_before() -> None:
+    machine = Machine(TINY)
+    s, d = operands(machine, Pattern.DENSE, d_words=1)
+    put(machine, AUX_AT, pack_tiles(s[::-1], Pattern.DENSE, TINY))
+    assert run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 1),
+        load_d(8, 1, signal=TO_COMPUTE),
+        compute(TINY, 1, wait=FROM_LOAD, signal=TO_LOAD),
+        load_s(TINY, Pattern.DENSE, 16, 1, descriptor=nest(AUX_AT, 16), wait=FROM_COMPUTE),
+        load_d(8, 1, descriptor=nest(D_AT, 1, 8, strides=(0,)), signal=TO_COMPUTE),
+        compute(TINY, 1, wait=FROM_LOAD, signal=TO_STORE),
+        store(8, 2, wait=FROM_COMPUTE, convert=False),
+    ).finished
+    expected = np.broadcast_to(dot(s[::-1], d[:1]), (8, 16))
+    assert np.array_equal(get(machine, OUT_AT, (8, 16), np.uint32), expected)
+
+
+def test_an_index_has_only_the_bits_that_a_group_needs() -> None:
+    """M = 8 takes three bits of each nibble."""
+    machine = Machine(TINY)
+    s, d = operands(machine, Pattern.N2M8, d_words=1)
+    machine.memory[S_AT : S_AT + TINY.beat_bytes] |= 0x88
+    assert run(
+        machine,
+        load_s(TINY, Pattern.N2M8, 16, 1),
+        load_d(8, 1, signal=TO_COMPUTE),
+        compute(TINY, 1, pattern=Pattern.N2M8, wait=FROM_LOAD, signal=TO_STORE),
+        store(8, 2, wait=FROM_COMPUTE, convert=False),
+    ).finished
+    assert np.array_equal(get(machine, OUT_AT, (8, 16), np.uint32), dot(s, d))
+
+
 def test_wrong_addresses_give_what_lies_there() -> None:
     """Bases and strides are honoured, not guessed: a shifted S base computes another product."""
     machine = Machine(TINY)
@@ -594,6 +627,25 @@ def test_faults_stop_the_program(command: bytes, code: Fault, address: int) -> N
         machine.run(PROGRAM, 1)
     machine.reset()
     assert run(machine, nop(Queue.LOAD)).finished
+
+
+def test_limits_themselves_are_no_faults() -> None:
+    """Scratchpads filled to their last word, and 64 additions where the accumulator allows 64."""
+    machine = Machine(TINY)
+    long = {"a_tiles": 1, "keep": 1}
+    assert run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 1, base=60),
+        load_d(126, 1, base=1),
+        load_stream(LoadTarget.AUX, AUX_AT, 4, base=60, signal=TO_COMPUTE),
+        compute(TINY, 1, s_base=60, d_base=60, o_base=56, wait=FROM_LOAD),
+        compute(TINY, 15, **long),
+        compute(TINY, 1, a_tiles=1),
+        compute(TINY, 16, **long),
+        store(8, 2, o_base=56, bias=1, bias_base=63, mask=1, mask_base=56),
+        load_stream(LoadTarget.UPDATE, TOP - 2048, 64),
+        encode(Opcode.UPDATE, o_base=48, **UPDATE | {"state_address": TOP - 2048}),
+    ).finished
 
 
 def test_writes_before_an_address_out_of_range_land() -> None:
