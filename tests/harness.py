@@ -24,7 +24,6 @@ Environment: ``SAT_SEED`` seeds the random tests (0 unless set); ``SAT_WAVES=1``
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -45,10 +44,10 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from cocotb_tools import config as cocotb_config
 from cocotb_tools.runner import get_runner
-from filelock import FileLock
 
 from rtl.build import elaborate
 from rtl.config import Config
+from sim.cache import digest, locked
 
 __all__ = [
     "clocks",
@@ -186,16 +185,14 @@ def _build(component: Any, name: str, waves: bool) -> Path:
     flags = [*VERILATOR_FLAGS, *(["--trace-vcd", "--trace-structs"] if waves else [])]
     versions = [importlib.metadata.version(package) for package in ("verilator", "cocotb")]
     recipe = [flags, MAKE_VARIABLES, versions, str(cocotb_config.libs_dir)]
-    digest = _digest([recipe, files])
-    model = BUILD / f"{name}-{digest}"
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{model}.lock"):
+    model = BUILD / f"{name}-{digest([recipe, files])}"
+    with locked(model):
         if not (model / "done").exists():
             shutil.rmtree(model, ignore_errors=True)
             model.mkdir(parents=True)
             for file, text in files.items():
                 (model / file).write_text(text)
-            _verilate(model, name, list(files), flags, BUILD / f"runtime-{_digest([recipe])}")
+            _verilate(model, name, list(files), flags, BUILD / f"runtime-{digest([recipe])}")
             (model / "done").touch()
     return model
 
@@ -226,12 +223,12 @@ def _verilate(model: Path, name: str, sources: list[str], flags: list[str], runt
         ],
         model, environment,
     )  # fmt: skip
-    with FileLock(f"{runtime}.lock"):
+    with locked(runtime):
         if runtime.exists():
             for kept in runtime.iterdir():
                 shutil.copy(kept, model)
     _run(["make", "-j2", "-f", "Vtop.mk", *MAKE_VARIABLES], model, environment)
-    with FileLock(f"{runtime}.lock"):
+    with locked(runtime):
         runtime.mkdir(exist_ok=True)
         for built in (model / f"{stem}.o" for stem in RUNTIME_OBJECTS):
             if built.exists() and not (runtime / built.name).exists():
@@ -249,10 +246,6 @@ def _run(command: list[str], cwd: Path, environment: dict[str, str]) -> None:
     )
     if result.returncode:
         raise RuntimeError(f"'{' '.join(command)}' failed in {cwd}:\n{result.stdout[-4000:]}")
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 # Inside the simulator
