@@ -153,8 +153,8 @@ def store(o_base, o_stride, rows, words, **other):
     return fields | {"descriptor": descriptor(4096, (beats, rows), (1 << 12,))} | other
 
 
-async def run(dut, card, commands, random=None):
-    """Carry out commands and compare what they give."""
+async def run(dut, card, commands, random=None, *, wait=0):
+    """Carry out commands and compare what they give, taken after `wait` cycles."""
     before, nonfinite = card.done, card.nonfinite
     expected, descriptors, bad = [], [], 0
     for fields in commands:
@@ -168,6 +168,7 @@ async def run(dut, card, commands, random=None):
         send(dut, "command", [pack(StoreBody, fields) for fields in commands], random)
     )
     addresses = cocotb.start_soon(receive(dut, "descriptor", len(descriptors), random))
+    await clocks(dut, wait)
     got = await receive(dut, "data", len(expected), random)
     assert got == expected, f"{commands}"
     assert await addresses == descriptors
@@ -238,6 +239,16 @@ async def keeps_one_word_a_cycle(dut):
         assert cycles == (beats - 1 << convert) + 1
         await clocks(dut, 4)
         assert card.done == convert + 1
+
+
+@cocotb.test()
+async def waits_for_memory(dut):
+    random = rng()
+    card = await begin(dut, random)
+    c = config()
+    for convert in (0, 1):
+        fields = store(0, 8, c.cols * c.o_depth // 8, 8, convert=convert)
+        await run(dut, card, [fields], wait=300)
 
 
 @cocotb.test()
