@@ -120,8 +120,8 @@ class Header(data.Struct):
 class LoadBody(data.Struct):
     """Memory to scratchpad.
 
-    S operands arrive as tiles of G rows by one D word (`Pattern.tile_beats` beats each), all tiles of a
-    block of G rows before those of the next block. Row ``a`` goes to bank ``a % rows`` at
+    S operands arrive as tiles of G rows by one D word (`Pattern.tile_beats` beats each), all tiles
+    of a block of G rows before those of the next block. Row ``a`` goes to bank ``a % rows`` at
     ``base + a // rows * Pattern.words_per_row(d_words)``.
     D operands: row ``b`` goes to bank ``b % cols`` at ``base + b // cols * d_words``, in `order`.
     With `transpose` every G beats that arrive are transposed as a G by G matrix of binary16 first,
@@ -165,8 +165,8 @@ class ComputeBody(data.Struct):
 class StoreBody(data.Struct):
     """O scratchpad through the epilogue to memory.
 
-    For each row ``b``, `words` consecutive O words of G/2 binary32 values: add bias, apply ReLU, apply
-    mask, convert. Converted, two O words make one beat.
+    For each row ``b``, `words` consecutive O words of G/2 binary32 values: add bias, apply ReLU,
+    apply mask, convert. Converted, two O words make one beat.
     """
 
     o_base: unsigned(16)
@@ -178,7 +178,7 @@ class StoreBody(data.Struct):
     """Add the binary16 vector at `bias_base` of AUX (element ``a`` to column ``a``)."""
     relu: unsigned(1)
     mask: unsigned(1)
-    """Zero where the binary16 value at `mask_base` of AUX, in the order of the output, isn't > 0."""
+    """Zero where the binary16 value at `mask_base` of AUX, in the output's order, isn't > 0."""
     convert: unsigned(1)
     """Convert to binary16; otherwise binary32 is written."""
     bias_base: unsigned(16)
@@ -189,11 +189,11 @@ class StoreBody(data.Struct):
 class UpdateBody(data.Struct):
     """SGD on `tiles` tiles, whose gradients are in the O scratchpad, and their compressed copies.
 
-    Tile ``k`` has the gradient rows ``b = k*G .. k*G + rows - 1``, each two O words (G values along a).
-    Its state arrives by a LOAD to UPDATE and goes back to `state_address`: for each row and O word one
-    beat of weights, then one of momentum, binary32. The row copy has the rows b as S rows and groups
-    along a; the column copy the rows a and groups along b. ``rows < G`` needs a dense row copy and no
-    column copy (vectors).
+    Tile ``k`` has the gradient rows ``b = k*G .. k*G + rows - 1``, each two O words (G values along
+    a). Its state arrives by a LOAD to UPDATE and goes back to `state_address`: for each row and O
+    word one beat of weights, then one of momentum, binary32. The row copy has the rows b as S rows
+    and groups along a; the column copy the rows a and groups along b. ``rows < G`` needs a dense
+    row copy and no column copy (vectors).
     """
 
     o_base: unsigned(16)

@@ -48,7 +48,7 @@ class Control(enum.IntFlag):
     FAULT = 1 << 3
     """The last program stopped at a fault; only a soft reset leaves this state."""
     SOFT_RESET = 1 << 8
-    """Written 1: abandon the program, let memory transfers end, reset. Reads 1 until that is done."""
+    """Written 1: abandon the program, let memory transfers end, reset. Reads 1 until it's done."""
 
 
 class Interrupt(enum.IntFlag):

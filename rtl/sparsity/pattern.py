@@ -50,9 +50,7 @@ class Pattern(enum.Enum, shape=3):
         for pattern in cls:
             if str(pattern) == text:
                 return pattern
-        raise PatternError(
-            f"no N:M pattern '{text}'; choose from: {', '.join(map(str, cls))}"
-        )
+        raise PatternError(f"no N:M pattern '{text}'; choose from: {', '.join(map(str, cls))}")
 
     def __str__(self) -> str:
         return "dense" if self is Pattern.DENSE else f"{self.n}:{self.m}"
@@ -70,7 +68,7 @@ class Pattern(enum.Enum, shape=3):
         return self.steps(config) * config.elements // config.ratio
 
     def index_beats(self, config: Config) -> int:
-        """Beats of indices in a tile; each goes before the (up to four) value beats it describes."""
+        """Beats of indices in a tile; each goes before the up to four value beats it describes."""
         return 0 if self is Pattern.DENSE else -(-self.value_beats(config) // 4)
 
     def tile_beats(self, config: Config) -> int:

@@ -61,7 +61,8 @@ def test_impossible_parameter_is_refused(changes, message):
     [
         {"rows": 32}, {"cols": 1}, {"cols": 32}, {"lanes": 4}, {"lanes": 16},
         {"group": 16, "ratio": 8, "rows": 8}, {"ratio": 2}, {"interleave": 16},
-        {"accumulator_bits": 39}, {"accumulator_bits": 64}, {"s_depth": 16}, {"d_depth": 65536}, {"memory_bytes": 1 << 40},
+        {"accumulator_bits": 39}, {"accumulator_bits": 64}, {"s_depth": 16}, {"d_depth": 65536},
+        {"memory_bytes": 1 << 40},
         {"queue_depth": 2}, {"burst_beats": 1}, {"burst_beats": 64}, {"outstanding_reads": 1},
     ],
 )  # fmt: skip
