@@ -149,7 +149,8 @@ class LayerStep:
         )  # fmt: skip
         self._add(
             Opcode.STORE, o_stride=2, rows=self.batch, words=2, bias=1, relu=1, convert=1,
-            wait=COMPUTE, signal=COMPUTE | LOAD, descriptor=self._descriptor(y, self.batch), **stage,
+            wait=COMPUTE, signal=COMPUTE | LOAD, descriptor=self._descriptor(y, self.batch),
+            **stage,
         )  # fmt: skip
 
     def _backward(self, dy: int, backward: int, x: int, dx: int) -> None:

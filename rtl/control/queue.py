@@ -22,8 +22,8 @@ class _UnderWay(data.Struct):
 class CommandQueue(wiring.Component):
     """A queue of commands and the tokens it holds from the other queues.
 
-    Up to `under_way` commands are handed to the unit before the oldest has ended, so that a unit can
-    start on a command while the last results of the one before still travel.
+    Up to `under_way` commands are handed to the unit before the oldest has ended, so that a unit
+    can start on a command while the last results of the one before still travel.
 
     Parameters
     ----------

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiRamRead, AxiReadBus
-from cocotbext.axi.constants import AxiResp
 
 from rtl.config import PRESETS
 from rtl.control.commands import Command, Fault, Opcode, Queue, Stage, encode
 from rtl.control.fault import FaultReport
 from rtl.control.processor import CommandProcessor, State
 from rtl.interface.flatten import Flattened
-from tests.harness import clocks, pack, parameters, rng, simulate, start, unpack
+from tests.harness import clocks, pack, rng, simulate, start, unpack
 
 PROGRAM = 0x4000
 TIMEOUT = 20_000
@@ -124,8 +123,8 @@ async def until_stopped(dut):
 def random_program(random, length):
     """Commands with random tokens, such that no queue can wait for ever.
 
-    Returns the program; for each command, those that must have ended before it begins; and for each,
-    its queue and opcode.
+    Returns the program; for each command, those that must have ended before it begins; and for
+    each, its queue and opcode.
     """
     given = {pair: [] for pair in itertools.permutations(Queue, 2)}
     taken = dict.fromkeys(given, 0)
@@ -155,7 +154,7 @@ def random_program(random, length):
                 wait=wait,
                 signal=signal,
                 stage=stage,
-            )  # fmt: skip
+            )
         )
         needs.append(before)
         queue_of.append((queue, Opcode(opcode)))
@@ -165,7 +164,7 @@ def random_program(random, length):
 
 @cocotb.test()
 async def keeps_order_and_tokens(dut):
-    """Commands begin in order in each queue, and none before the commands it waits for have ended."""
+    """Commands begin in order in each queue, none before the commands it waits for have ended."""
     random = np.random.default_rng(rng().integers(1 << 32))
     program, needs, queue_of = random_program(random, 120)
     _, units, log, _ = await begin(dut, program)
@@ -198,7 +197,7 @@ async def keeps_order_and_tokens(dut):
 async def runs_programs_one_after_another(dut):
     """Tokens left over by a program are forgotten; the next one can't take them."""
     first = [command(Opcode.LOAD, 1, signal=0b110), encode(Opcode.FINISH)]
-    memory, units, log, _ = await begin(dut, first)
+    memory, _, log, _ = await begin(dut, first)
     await until_finished(dut)
     second = [
         command(Opcode.COMPUTE, 1, wait=0b001),
