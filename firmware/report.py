@@ -157,12 +157,11 @@ def _draw(figures: Mapping[str, Any], path: Path) -> None:
             figsize=(11 if has_clock else 6.5, 4.4),
             width_ratios=[1.45, 1][: 1 + has_clock],
             squeeze=False,
-            layout="constrained",
         )
         _draw_losses(axes[0, 0], figures)
         if has_clock:
             _draw_cycles(axes[0, 1], figures)
-        figure.get_layout_engine().set(wspace=0.06)
+        figure.set_layout_engine("constrained", wspace=0.06)
         figure.savefig(path, dpi=160)
         plt.close(figure)
 
