@@ -148,7 +148,9 @@ class Core(wiring.Component):
             m.d.sync += handed_over.eq(0)
         with m.If(store.done | update.done):
             m.d.sync += handed_over.eq(1)
-        m.d.comb += processor.store_done.eq(handed_over & write_dma.idle)
+        m.d.comb += processor.store_done.eq(
+            handed_over & write_dma.idle & (write_dma.fault.code == Fault.NONE)
+        )
         for report in (write_dma.fault, update.fault, store.fault):
             with m.If(report.code != Fault.NONE):
                 m.d.comb += processor.store_fault.eq(report)
