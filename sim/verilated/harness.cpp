@@ -142,14 +142,17 @@ class Card {
 
   bool wait_interrupt(uint64_t limit) {
     for (uint64_t i = 0; i < limit; ++i) {
-      if (top_->interrupt) return true;
+      if (interrupt()) return true;
       cycle();
     }
-    return top_->interrupt;
+    return interrupt();
   }
 
  private:
   static constexpr uint32_t kBeatBytes = sizeof(Vsat::m_axi_rdata);
+
+  // Verilator renames the port: `interrupt` is a word of some C++ dialects.
+  bool interrupt() const { return top_->__SYM__interrupt; }
 
   void cycle() {
     settle();

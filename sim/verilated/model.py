@@ -7,6 +7,7 @@ import dataclasses
 import enum
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,8 @@ class VerilatedModel:
 
     Attributes
     ----------
+    config
+        The configuration.
     memory
         The card's memory, shared with the simulation.
     """
@@ -100,6 +103,7 @@ class VerilatedModel:
         timing: MemoryTiming | None = None,
         trace: Path | None = None,
     ) -> None:
+        self.config = config
         self._library = ctypes.CDLL(str(build_library(config, trace=trace is not None).resolve()))
         self._declare()
         if trace is not None:
@@ -183,3 +187,9 @@ class VerilatedModel:
             self.memory = np.empty(0, np.uint8)
             self._library.sat_destroy(self._card)
             self._card = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

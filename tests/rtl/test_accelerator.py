@@ -35,9 +35,7 @@ class Bench:
 
     def __init__(self, dut, random, pause):
         self.dut = dut
-        self.control = AxiLiteMaster(
-            AxiLiteBus.from_prefix(dut, "s_axi_control"), dut.clk, dut.rst
-        )
+        self.control = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi_control"), dut.clk, dut.rst)
         self.memory = AxiRam(
             AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=config().memory_bytes
         )
@@ -111,7 +109,9 @@ async def run_step(bench, pattern, random):
     assert control & Control.DONE, f"{await bench.fault()}"
     memory = np.frombuffer(bench.memory.read(0, step.image.size), np.uint8)
     different = np.flatnonzero(memory != golden.memory[: step.image.size])
-    assert not different.size, f"{pattern}: {different.size} bytes differ, first at {different[0]:#x}"
+    assert not different.size, (
+        f"{pattern}: {different.size} bytes differ, first at {different[0]:#x}"
+    )
     counted = {name: await bench.read(f"{name}_LOW") - before[name] for name in before}
     for name in ("MAC_SLOTS_FF", "MAC_SLOTS_BP", "MAC_SLOTS_WU", "READ_BEATS", "WRITE_BEATS"):
         assert counted[name] == result.counters[name], name
@@ -163,7 +163,7 @@ async def recovers_from_every_fault(dut):
         (Fault.MALFORMED, encode(Opcode.COMPUTE, **compute | {"d_words": 0})),
         (Fault.MALFORMED, encode(Opcode.UPDATE, **update | {"tiles": 0})),
         (Fault.PATTERN, encode(Opcode.COMPUTE, **compute, pattern=6)),
-        (Fault.PATTERN, encode(Opcode.UPDATE, **update, row_pattern=6)),
+        (Fault.PATTERN, encode(Opcode.UPDATE, **update | {"rows": config().elements}, row_pattern=6)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.COMPUTE, **compute, s_base=config().s_depth)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.LOAD, **load, base=config().d_depth, descriptor=unit)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.STORE, **store, o_base=60000, descriptor=unit)),
