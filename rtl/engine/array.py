@@ -83,10 +83,16 @@ class ProcessingArray(wiring.Component):
         config = self._config
         m = Module()
 
-        s_banks = [SBank(config) for _ in range(config.rows)]
+        def place_all(part: str, component: wiring.Component, count: int) -> list[Any]:
+            block = Block(f"{config.name.replace('-', '_')}_{part}", component)
+            placed = [block.place(platform) for _ in range(count)]
+            for index, placement in enumerate(placed):
+                m.submodules[f"{part}_{index}"] = placement
+            return placed
+
+        s_banks = place_all("s_bank", SBank(config), config.rows)
         s_read: Any = self.issue.s_read
         for row, bank in enumerate(s_banks):
-            m.submodules[f"s_bank_{row}"] = bank
             m.d.comb += [
                 bank.write_enable.eq(
                     self.s_write.quarters & self.s_write.enable[row].replicate(config.ratio)
@@ -97,10 +103,9 @@ class ProcessingArray(wiring.Component):
             ]
             s_read = bank.read_next
 
-        d_banks = [DBank(config) for _ in range(config.cols)]
+        d_banks = place_all("d_bank", DBank(config), config.cols)
         d_read: Any = self.issue.d_read
         for column, bank in enumerate(d_banks):
-            m.submodules[f"d_bank_{column}"] = bank
             m.d.comb += [
                 bank.write_enable.eq(self.d_write.enable[column]),
                 bank.write_address.eq(self.d_write.address),
@@ -110,7 +115,7 @@ class ProcessingArray(wiring.Component):
             d_read = bank.read_next
 
         # Slots go down the columns with the D words, sums with the tokens that take them.
-        block = Block(f"{config.name.replace('-', '_')}_pe", ProcessingElement(config))
+        elements = place_all("pe", ProcessingElement(config), config.rows * config.cols)
         slot = delayed(m, self.issue.slot, READ_LATENCY)
         take = delayed(m, self.issue.take, READ_LATENCY + pe.latency(config), reset=True)
         left: list[Any] = [bank.s for bank in s_banks]
@@ -119,8 +124,7 @@ class ProcessingArray(wiring.Component):
             upper: tuple[Any, ...] = (bank.d, slot, take)
             result: Any = None
             for row in range(config.rows):
-                element: Any = block.place(platform)
-                m.submodules[f"pe_{row}_{column}"] = element
+                element = elements[row * config.cols + column]
                 d, upper_slot, upper_take = upper
                 m.d.comb += [
                     element.s.eq(left[row]),
@@ -136,16 +140,13 @@ class ProcessingArray(wiring.Component):
             bottom.append(result)
             slot, take = delayed(m, slot), delayed(m, take, reset=True)
 
-        o_banks = [OBank(config) for _ in range(config.cols)]
+        rounders = place_all("rounder", Rounder(pe.sum_bits(config)), config.cols)
+        o_banks = place_all("o_bank", OBank(config), config.cols)
         place: Any = self.place
-        rounding = Block(f"{config.name.replace('-', '_')}_rounder", Rounder(pe.sum_bits(config)))
         bank_number = delayed(m, self.o_read.bank)
         read_data = Signal.like(self.o_read.data, reset_less=True)
         m.d.comb += self.o_read.data.eq(read_data)
-        for column, bank in enumerate(o_banks):
-            rounder: Any = rounding.place(platform)
-            m.submodules[f"rounder_{column}"] = rounder
-            m.submodules[f"o_bank_{column}"] = bank
+        for column, (rounder, bank) in enumerate(zip(rounders, o_banks, strict=True)):
             m.d.comb += [
                 rounder.valid.eq(bottom[column].valid),
                 rounder.sum.eq(bottom[column].value),
