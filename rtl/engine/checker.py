@@ -20,7 +20,7 @@ class CommandChecker(wiring.Component):
 
     What is checked, in this order, with the address reported: counts (0), pattern (0), then the
     base of the first of the scratchpads S, D and O that is too small, then the length of the
-    reduction (`s_base`). A product is there seven cycles after its command.
+    reduction (`s_base`). A product is there six cycles after its command.
 
     Parameters
     ----------
