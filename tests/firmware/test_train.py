@@ -53,10 +53,9 @@ def test_a_wrong_bit_is_found(tmp_path, monkeypatch, capsys):
     assert "differs from the golden model" in capsys.readouterr().out
 
 
-def test_training_on_every_card(card):
+def test_training_on_every_card(card_name):
     """Two steps, verified; and the same losses again with the same seed."""
-    name = f"{'golden' if type(card).__name__ == 'GoldenCard' else 'verilated'}:tiny"
-    settings = Settings(card=name, hidden=(32, 32), batch=16, steps=2)
+    settings = Settings(card=card_name, hidden=(32, 32), batch=16, steps=2)
     first = train(settings, Pattern.N2M8)
     assert first.mismatches == [] and first.compared_bytes > 0
     assert train(settings, Pattern.N2M8, verify=False).losses == first.losses
