@@ -158,7 +158,7 @@ class Core(wiring.Component):
         # Counters.
         steps = {
             "CYCLES": self.running,
-            "DRAIN_SLOTS": engine.drain,
+            "DRAIN_SLOTS": self.running & engine.drain,
             "READ_BEATS": load.beat,
             "WRITE_BEATS": write_dma.beat,
             "COMMANDS": processor.ended[0] + processor.ended[1] + processor.ended[2],

