@@ -87,6 +87,27 @@ def test_large_layers_are_cut_into_blocks():
         assert network.programs["forward"].listing().count("S pattern=2:8") > 16
 
 
+def test_operands_alternate_between_the_halves():
+    """The next operands never wait for the array to let go of the last ones."""
+    with open_card("golden:sim") as card:
+        config = card.config
+        layers = [Linear("first", 64, 128), Linear("second", 128, 128)]
+        programs = Network(Driver(card), layers, 32).programs
+    for name, program in programs.items():
+        lines = [line.split() for line in program.listing().splitlines()]
+        for opcode, base, depth in (
+            ("COMPUTE", "s_base", config.s_depth),
+            ("COMPUTE", "o_base", config.o_depth),
+        ):
+            halves = [
+                int(dict(field.split("=") for field in line if "=" in field).get(base, 0))
+                // (depth // 2)
+                for line in lines
+                if line[1] == opcode and "ones=1" not in line
+            ]
+            assert all(a != b for a, b in itertools.pairwise(halves)), (name, base)
+
+
 @pytest.mark.parametrize(
     ("inputs", "batch", "message"),
     [

@@ -7,6 +7,7 @@ import pytest
 
 from firmware import report, training
 from firmware.cards import open_card
+from firmware.network import Network
 from firmware.train import main
 from firmware.training import Diverged, Outcome, Settings, build_layers, train
 from rtl.config import PRESETS
@@ -70,6 +71,35 @@ def test_an_overflowing_gradient_is_skipped():
         (step, 24 - step) for step in range(outcome.skipped + 1)
     ]
     assert np.isfinite(outcome.losses).all()
+
+
+@pytest.mark.parametrize("stage", ["forward", "backward"])
+def test_a_nonfinite_step_is_not_applied(stage, monkeypatch):
+    """What the card counts is heeded even where the host's own numbers are finite."""
+    calls: list[str] = []
+
+    def recorded(name):
+        original = getattr(Network, name)
+
+        def call(self, argument):
+            result = original(self, argument)
+            run = result[1] if name == "forward" else result
+            if name == stage and stage not in calls:
+                run.counters["NONFINITE"] += 1
+            calls.append(name)
+            return result
+
+        return call
+
+    for name in ("forward", "backward", "update"):
+        monkeypatch.setattr(Network, name, recorded(name))
+    settings = Settings(card="golden:tiny", hidden=(32, 32), batch=16, steps=2)
+    outcome = training.train(settings, Pattern.N2M8, verify=False)
+    assert outcome.skipped == 1
+    assert outcome.loss_scale == [(0, 12), (1, 11)]
+    first = ["forward"] if stage == "forward" else ["forward", "backward"]
+    steps = [*first, "forward", "backward", "update"]
+    assert calls[: len(steps)] == steps and calls.count("update") == 1
 
 
 def test_divergence_ends_the_run(monkeypatch):
