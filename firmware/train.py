@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _prepare(settings, options.pattern, options.trace, console)
         dense, sparse = _train_both(settings, options, console)
     except (CardError, ScheduleError, AllocationError, Diverged) as error:
-        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     figures = report.summary(settings, config, dense, sparse, time.monotonic() - start)
     paths = report.write(figures, options.out)

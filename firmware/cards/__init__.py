@@ -47,6 +47,11 @@ def open_card(name: str, *, trace: Path | None = None) -> Card:
         if trace is not None:
             raise CardError(f"card '{name}' has no signals to trace; choose a verilated card")
         return GoldenCard(config)
+    from sim.verilated.build import BuildError
+
     from .verilated import VerilatedCard
 
-    return VerilatedCard(config, trace=trace)
+    try:
+        return VerilatedCard(config, trace=trace)
+    except BuildError as error:
+        raise CardError(str(error)) from None

@@ -12,6 +12,7 @@ from rtl.config import PRESETS
 from rtl.control.commands import LoadTarget, Stage
 from rtl.interface.register_map import REGISTERS, Control
 from rtl.sparsity.pattern import Pattern
+from sim.verilated.build import BuildError
 
 TINY = PRESETS["tiny"]
 
@@ -160,6 +161,15 @@ def test_unknown_cards_are_listed(name):
 def test_golden_card_has_no_waveform(tmp_path):
     with pytest.raises(CardError, match="no signals"):
         open_card("golden:tiny", trace=tmp_path / "x.fst")
+
+
+def test_gateware_that_does_not_build_is_no_card(monkeypatch):
+    def fail(config, *, trace):
+        raise BuildError("the compiler's words")
+
+    monkeypatch.setattr("sim.verilated.model.build_library", fail)
+    with pytest.raises(CardError, match="the compiler's words"):
+        open_card("verilated:tiny")
 
 
 def test_memory_is_bounded(card: Card):

@@ -80,11 +80,14 @@ def test_random_networks(preset, seed):
 
 
 def test_large_layers_are_cut_into_blocks():
-    """More pixels and channels than the scratchpads hold at once."""
+    """More pixels and channels than the scratchpads hold at once: operands are loaded anew."""
     with open_card("golden:sim") as card:
-        layers = [Linear("first", 512, 600), Linear("second", 600, 512, pattern=Pattern.N2M8)]
-        network = _check_steps(Driver(card), layers, 200, np.random.default_rng(0))
-        assert network.programs["forward"].listing().count("S pattern=2:8") > 16
+        layers = [Linear("first", 256, 192), Linear("second", 192, 256, pattern=Pattern.N2M8)]
+        network = _check_steps(Driver(card), layers, 300, np.random.default_rng(0))
+    forward = network.programs["forward"].listing()
+    assert forward.count("S pattern=dense") > 192 // 32
+    update = network.programs["update"].listing()
+    assert update.count("D order=TILES") > len(layers)
 
 
 def test_operands_alternate_between_the_halves():

@@ -7,6 +7,7 @@ import pytest
 
 from firmware import report, training
 from firmware.cards import open_card
+from firmware.errors import CardFault
 from firmware.network import Network
 from firmware.train import main
 from firmware.training import Diverged, Outcome, Settings, build_layers, train
@@ -126,6 +127,23 @@ def test_first_and_last_layer_are_dense():
 def test_what_cannot_be_done_ends_with_status_2(arguments, message, capsys):
     assert main(arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_fault_is_told_with_its_command(monkeypatch, capsys):
+    """The message is printed as it is, brackets included."""
+    fault = CardFault(
+        code="READ_RESPONSE", index=3, command="LOAD memory=0x40[16x2]", address=0x40,
+        counters={"COMMANDS": 2},
+    )  # fmt: skip
+
+    def stop(*_):
+        raise fault
+
+    monkeypatch.setattr(Network, "forward", stop)
+    assert main(["--card", "golden:tiny", *SMALL]) == 2
+    error = capsys.readouterr().err
+    assert "READ_RESPONSE at command 3, address 0x40" in error
+    assert "LOAD memory=0x40[16x2]" in error
 
 
 @pytest.mark.parametrize(
