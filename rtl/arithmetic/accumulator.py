@@ -168,9 +168,11 @@ class ExactAccumulator(wiring.Component):
 
         # Stage 6: add or subtract. Addition is the subtraction of the complement, less the borrow
         # that it takes from a bit below: so one LUT does each bit of either.
-        subtrahend = Cat(product ^ (~negative).replicate(len(product)), ~negative).as_signed()
+        positive = Cat(product, 0).as_signed()
+        minuend = Cat(negative, read.data).as_signed()
+        subtrahend = Cat(1, Mux(negative, positive, ~positive)).as_signed()
         total = Signal(signed(self._bits), reset_less=True)
-        m.d.sync += total.eq((Cat(negative, read.data) - Cat(1, subtrahend).as_signed())[1:])
+        m.d.sync += total.eq((minuend - subtrahend)[1:])
         with m.If(operation == Operation.DRAIN):
             m.d.sync += total.eq(0)
         address = delayed(m, address)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -28,8 +28,10 @@ class EpilogueLane(wiring.Component):
         What to add to it if `add_bias`.
     add_bias, relu : In(1)
         Steps to do; must not change with elements under way.
+    enable : In(1)
+        Advance the pipeline; 1 unless connected.
     o : Out(FLOAT)
-        Result, `LATENCY` cycles later.
+        Result, `LATENCY` enabled cycles later.
     half : Out(HALF)
         The same in binary16.
     """
@@ -38,6 +40,7 @@ class EpilogueLane(wiring.Component):
     bias: In(HALF)
     add_bias: In(1)
     relu: In(1)
+    enable: In(1, init=1)
     o: Out(FLOAT)
     half: Out(HALF)
 
@@ -61,7 +64,7 @@ class EpilogueLane(wiring.Component):
         m.d.comb += narrow.i.eq(rectified)
         m.d.sync += [self.o.eq(rectified), self.half.eq(narrow.o)]
 
-        return m
+        return EnableInserter(self.enable)(m)
 
 
 class Epilogue(wiring.Component):
@@ -124,6 +127,7 @@ class Epilogue(wiring.Component):
         config = self._config
         lane_block = Block("epilogue_lane", EpilogueLane())
         lanes = []
+        travelling = Signal(EpilogueLane.LATENCY)
         for i in range(config.floats):
             m.submodules[f"lane_{i}"] = lane = lane_block.place(platform)
             m.d.comb += [
@@ -131,9 +135,9 @@ class Epilogue(wiring.Component):
                 lane.bias.eq(self.bias[i]),
                 lane.add_bias.eq(self.add_bias),
                 lane.relu.eq(self.relu),
+                lane.enable.eq(self.valid | travelling.any()),
             ]
             lanes.append(lane)
-        travelling = Signal(EpilogueLane.LATENCY)
         m.d.sync += travelling.eq(Cat(self.valid, travelling))
         arrived = travelling[-1]
 

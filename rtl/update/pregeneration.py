@@ -12,7 +12,6 @@ from ..block import Block
 from ..config import Config
 from ..control.commands import Fault, UpdateBody
 from ..control.fault import FaultReport
-from ..delay import delayed
 from ..memory.descriptor import Descriptor
 from ..memory.ports import OReadSignature
 from ..sparsity.pattern import Pattern, supported_patterns
@@ -91,6 +90,9 @@ class UpdateUnit(wiring.Component):
         new_weights, new_velocities = Signal(weights), Signal(weights)
         copies = Signal(data.ArrayLayout(HALF, config.group))
         lane_block = Block("sgd_lane", SGDLane())
+        travelling = Signal(SGDLane.LATENCY)
+        m.d.sync += travelling.eq(Cat(intake.valid, travelling))
+        updated = travelling[-1]
         for index in range(config.group):
             m.submodules[f"lane_{index}"] = lane = lane_block.place(platform)
             m.d.comb += [
@@ -101,11 +103,11 @@ class UpdateUnit(wiring.Component):
                 lane.momentum.eq(body.momentum),
                 lane.decay.eq(body.decay),
                 lane.scale.eq(body.scale),
+                lane.enable.eq(intake.valid | travelling.any()),
                 new_weights[index].eq(lane.new_weight),
                 new_velocities[index].eq(lane.new_velocity),
                 copies[index].eq(lane.copy),
             ]
-        updated = delayed(m, intake.valid, SGDLane.LATENCY, reset=True)
 
         # State out. A tile's worth of beats covers the time in which the copies are written.
         m.submodules.state_fifo = state_fifo = SyncFIFOBuffered(

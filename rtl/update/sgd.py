@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Signal, Value, signed
+from amaranth.hdl import Cat, Const, EnableInserter, Module, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,8 +30,10 @@ class SGDLane(wiring.Component):
         Hyperparameters; like `scale` constant while weights are under way.
     scale : In(signed(8))
         Exponent of the loss scale that is undone.
+    enable : In(1)
+        Advance the pipeline; 1 unless connected.
     new_weight, new_velocity : Out(FLOAT)
-        Results, `LATENCY` cycles later.
+        Results, `LATENCY` enabled cycles later.
     copy : Out(HALF)
         `new_weight` as binary16, in the same cycle.
     """
@@ -43,6 +45,7 @@ class SGDLane(wiring.Component):
     momentum: In(FLOAT)
     decay: In(FLOAT)
     scale: In(signed(8))
+    enable: In(1, init=1)
     new_weight: Out(FLOAT)
     new_velocity: Out(FLOAT)
     copy: Out(HALF)
@@ -99,7 +102,7 @@ class SGDLane(wiring.Component):
             self.copy.eq(copy),
         ]
 
-        return m
+        return EnableInserter(self.enable)(m)
 
 
 def _scale_down(m: Module, value: Any, scale: Value) -> Value:

