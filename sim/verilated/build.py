@@ -35,7 +35,7 @@ _VERILATOR_OPTIONS = (
 # The card runs for minutes, which is worth the compiler's time; a waveform is short.
 _FAST_OPTIONS = ("-MAKEFLAGS", "OPT_FAST=-O2")
 
-# Verilator's FST writer wants the headers of two compression libraries, which not every machine has.
+# Verilator's FST writer wants the headers of compression libraries that not every machine has.
 _UNCOMPRESSED = Path(__file__).with_name("uncompressed")
 _TRACE_OPTIONS = (
     "--trace-fst", "-CFLAGS", f"-DSAT_TRACE -I{_UNCOMPRESSED}",

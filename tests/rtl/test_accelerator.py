@@ -152,6 +152,7 @@ async def recovers_from_every_fault(dut):
     store = {"o_stride": 1, "rows": 1, "words": 1}
     compute = {"a_tiles": 1, "b_tiles": 1, "d_words": 1, "o_stride": 1}
     update = {"tiles": 1, "rows": 1, "row_copy": 1, "o_stride": 2}
+    tile = update | {"rows": config().elements}
     outside = {**unit, "address": config().memory_bytes}
     keep = encode(Opcode.COMPUTE, **compute | {"keep": 1, "d_words": config().d_depth // 8})
     cases = (
@@ -163,9 +164,9 @@ async def recovers_from_every_fault(dut):
         (Fault.MALFORMED, encode(Opcode.COMPUTE, **compute | {"d_words": 0})),
         (Fault.MALFORMED, encode(Opcode.UPDATE, **update | {"tiles": 0})),
         (Fault.PATTERN, encode(Opcode.COMPUTE, **compute, pattern=6)),
-        (Fault.PATTERN, encode(Opcode.UPDATE, **update | {"rows": config().elements}, row_pattern=6)),
+        (Fault.PATTERN, encode(Opcode.UPDATE, **tile, row_pattern=6)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.COMPUTE, **compute, s_base=config().s_depth)),
-        (Fault.SCRATCHPAD_RANGE, encode(Opcode.LOAD, **load, base=config().d_depth, descriptor=unit)),
+        (Fault.SCRATCHPAD_RANGE, encode(Opcode.LOAD, **load, base=60000, descriptor=unit)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.STORE, **store, o_base=60000, descriptor=unit)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.UPDATE, **update, o_base=60000)),
         (Fault.OVERRUN, keep),

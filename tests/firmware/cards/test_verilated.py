@@ -134,17 +134,14 @@ def test_waveform(tmp_path):
     """One argument records an FST waveform, until it's told to stop."""
     file = tmp_path / "waves" / "card.fst"
     with VerilatedCard(TINY, trace=file) as traced:
-        cycles = works(Driver(traced)).cycles
+        works(Driver(traced))
+        end = 2 * traced.model.cycles - 1
         traced.stop_trace()
         size = file.stat().st_size
         works(Driver(traced))
     assert file.stat().st_size == size
-    waves = pywellen.Waveform(str(file))
-    names = {variable.full_name(waves.hierarchy) for variable in waves.hierarchy.all_vars()}
-    assert {"sat.ap_clk", "sat.m_axi_araddr", "sat.interrupt"} <= {
-        name.removeprefix("TOP.") for name in names
-    }, sorted(names)[:20]
-    interrupt = waves.get_signal_from_path("TOP.interrupt")
-    edges = [value for _, value in interrupt.all_changes()]
-    assert edges[:3] == [0, 1, 0] or edges[:2] == [0, 1]
-    assert cycles > 100
+    signals = {variable.full_name: variable for variable in pywellen.Waveform(str(file)).all_vars()}
+    assert {"TOP.ap_clk", "TOP.sat.m_axi_araddr"} <= signals.keys()
+    interrupt = signals["TOP.sat.interrupt"].signal
+    # The program's end raised it; a cycle is two steps of the waveform.
+    assert (interrupt.value_at(0), interrupt.value_at(end)) == (0, 1)

@@ -1,0 +1,79 @@
+"""Training gives the same bits on every configuration, card and memory."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from firmware.cards.golden import GoldenCard
+from firmware.cards.verilated import MemoryTiming, VerilatedCard
+from firmware.driver import Driver
+from firmware.layers import Linear
+from firmware.network import Network
+from firmware.schedule import Step
+from rtl.config import PRESETS
+from rtl.sparsity.pattern import Pattern
+from tests.harness import default_seed
+
+TINY = PRESETS["tiny"]
+TALL = dataclasses.replace(
+    TINY, name="tall", rows=8, cols=1, interleave=8, o_depth=128, d_depth=128
+)
+SHAPES = (PRESETS["sim"], PRESETS["sim-wide"], TALL)
+STEPS = 4
+
+
+def trained(card):
+    """Train a small network on `card`; return its weights, momenta and biases, unpacked.
+
+    The tensors' layout in memory differs with the width of a beat, their values must not.
+    """
+    random = np.random.default_rng(default_seed())
+    layers = [
+        Linear("first", 20, 32),
+        Linear("second", 32, 32, pattern=Pattern.N2M8),
+        Linear("third", 32, 10, relu=False),
+    ]
+    network = Network(Driver(card), layers, 16)
+    network.initialise([layer.initial_weights(random) for layer in layers])
+    for _ in range(STEPS):
+        network.forward(random.random((16, 20)))
+        network.backward(random.standard_normal((16, 10)) * 64)
+        network.update(Step(rate=0.05, momentum=0.9, decay=5e-4, scale=6))
+    state = {
+        f"{layer.name} {block} {name}": values.view(np.uint32)
+        for layer, tensors in zip(layers, network.tensors, strict=True)
+        for block in ("state", "bias_state")
+        for name, values in getattr(tensors, block).read(card).items()
+    }
+    return state, network.snapshot()
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with GoldenCard(TINY) as card:
+        return trained(card)
+
+
+@pytest.mark.parametrize(
+    "config", [PRESETS["sim"], PRESETS["sim-wide"], TALL], ids=lambda c: c.name
+)
+def test_configurations_agree(expected, config):
+    """Array shape, lanes and interleave change no weight, momentum or bias."""
+    with GoldenCard(config) as card:
+        state, _ = trained(card)
+    assert state.keys() == expected[0].keys()
+    for name, values in state.items():
+        np.testing.assert_array_equal(values, expected[0][name], err_msg=name)
+
+
+@pytest.mark.parametrize("config", [TINY, TALL], ids=lambda config: config.name)
+def test_gateware_agrees_under_stalls(expected, config):
+    """Gateware of two shapes, with random AXI stalls, leaves the golden card's very bytes."""
+    timing = MemoryTiming(latency=17, bandwidth=0.7, stall=0.3, seed=default_seed())
+    with VerilatedCard(config, timing=timing) as card:
+        state, snapshot = trained(card)
+    for name, values in state.items():
+        np.testing.assert_array_equal(values, expected[0][name], err_msg=name)
+    for name, block in snapshot.items():
+        np.testing.assert_array_equal(block, expected[1][name], err_msg=name)
