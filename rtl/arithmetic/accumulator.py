@@ -168,9 +168,8 @@ class ExactAccumulator(wiring.Component):
 
         # Stage 6: add or subtract. Addition is the subtraction of the complement, less the borrow
         # that it takes from a bit below: so one LUT does each bit of either.
-        positive = Cat(product, 0).as_signed()
         minuend = Cat(negative, read.data).as_signed()
-        subtrahend = Cat(1, Mux(negative, positive, ~positive)).as_signed()
+        subtrahend = Cat(1, Mux(negative, product, ~product), ~negative).as_signed()
         total = Signal(signed(self._bits), reset_less=True)
         m.d.sync += total.eq((minuend - subtrahend)[1:])
         with m.If(operation == Operation.DRAIN):

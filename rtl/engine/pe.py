@@ -169,8 +169,9 @@ class ProcessingElement(wiring.Component):
         special = delayed(m, special, in_step)
         high = Signal(signed(len(sums[0]) + 1), reset_less=True)
         low = Signal(BIN_SHIFT * (ACCUMULATOR_BINS - 1), reset_less=True)
-        carried = Mux(summed.bin == 0, 0, high[BIN_SHIFT:].as_signed())
-        m.d.sync += [high.eq(sums[0] + carried), low.eq(Cat(low, high)[BIN_SHIFT:])]
+        carried = Mux(summed.bin == 0, 0, high >> BIN_SHIFT)
+        with m.If(summed.operation == Operation.DRAIN):
+            m.d.sync += [high.eq(sums[0] + carried), low.eq(Cat(low, high)[BIN_SHIFT:])]
         combined = delayed(m, summed)
 
         # Hold the sum, and pass it down when its turn comes.
