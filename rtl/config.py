@@ -62,7 +62,7 @@ class Config:
     burst_beats
         Longest AXI burst.
     outstanding_reads
-        Read bursts under way at once.
+        Full read bursts under way at once; shorter ones share the same room.
     """
 
     name: str

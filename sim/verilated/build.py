@@ -88,6 +88,8 @@ def _build(folder: Path, library: Path, files: dict[str, str], options: list[str
     # instructions stay in the processor's cache.
     blocks = [Path(name).stem for name in files if name != "sat.v"]
     rules = [f'no_inline -module "{block}"' for block in blocks]
+    # Waveforms show their ports: what is inside is the most of the signals and the least read.
+    rules += [f'tracing_off -file "*/{block}.v"' for block in blocks]
     files = {"blocks.vlt": "\n".join(["`verilator_config", *rules, ""]), **files}
     for name, text in files.items():
         (folder / name).write_text(text)

@@ -142,14 +142,35 @@ def test_programs_are_placed_once_and_again_when_changed():
     assert driver.memory.free_bytes == free + program.nbytes
 
 
-def test_pattern_fault_leaves_its_code(driver):
-    """Faults of another unit than the load unit are reported just so."""
-    program = Program(driver.config)
-    program.compute(Stage.FF, pattern=Pattern.N2M8, o_stride=2, d_words=200, a_tiles=4, b_tiles=1)
+def _computes(config, count=1, **fields):
+    program = Program(config, "computes")
+    body = {"pattern": Pattern.DENSE, "o_stride": 1, "d_words": 1, "a_tiles": 1, "b_tiles": 1}
+    for _ in range(count):
+        program.compute(Stage.FF, **body | fields)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("count", "fields", "code", "index"),
+    [
+        (1, {"pattern": Pattern.N2M16}, "PATTERN", 0),
+        (1, {"d_words": 200}, "SCRATCHPAD_RANGE", 0),
+        # 32 additions each, and bins with room for 64.
+        (4, {"keep": 1, "d_words": 8}, "OVERRUN", 2),
+    ],
+)
+def test_products_that_cannot_be_done(driver, count, fields, code, index):
+    """Pattern, operands and length of a reduction are checked; the card works after a reset."""
+    assert TINY.max_additions == 64
     with pytest.raises(CardFault) as caught:
-        driver.run(program)
-    assert caught.value.code in ("SCRATCHPAD_RANGE", "OVERRUN")
+        driver.run(_computes(driver.config, count, **fields))
+    fault = caught.value
+    assert (fault.code, fault.index, fault.counters["COMMANDS"]) == (code, index, index)
+    assert "COMPUTE" in fault.command
     driver.reset()
+    # Nothing of an abandoned reduction is left: there is room for a whole one again.
+    whole = driver.run(_computes(driver.config, 2, keep=1, d_words=8))
+    assert whole.counters["COMMANDS"] == 2
 
 
 @pytest.mark.parametrize("name", ["golden", "golden:huge", "silicon:tiny", "golden:tiny:more", ""])
