@@ -7,18 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtl.config import COMMAND_BYTES, Config
-from rtl.control.commands import LoadTarget, Opcode, Queue, Stage, encode
+from rtl.control.commands import QUEUE_OF, LoadTarget, Opcode, Queue, Stage, encode
 from rtl.memory.descriptor import DIMENSIONS
 from rtl.sparsity.pattern import Pattern
 
 __all__ = ["Program", "descriptor"]
-
-_QUEUES = {
-    Opcode.LOAD: Queue.LOAD,
-    Opcode.COMPUTE: Queue.COMPUTE,
-    Opcode.STORE: Queue.STORE,
-    Opcode.UPDATE: Queue.STORE,
-}
 
 _LARGEST_COUNT = (1 << 16) - 1
 
@@ -273,7 +266,7 @@ class Program:
     ) -> None:
         """Append a command that depends on earlier ones by what it reads and writes."""
         self._encoded = None
-        command = _Command(opcode, _QUEUES[opcode], stage, body)
+        command = _Command(opcode, QUEUE_OF[opcode], stage, body)
         index = len(self._commands)
         self._commands.append(command)
         for region, is_write in [(r, False) for r in reads] + [(w, True) for w in writes]:

@@ -15,6 +15,7 @@ from ..sparsity.pattern import Pattern
 
 __all__ = [
     "BODIES",
+    "QUEUE_OF",
     "Command",
     "ComputeBody",
     "Fault",
@@ -51,6 +52,15 @@ class Queue(enum.Enum, shape=2):
     COMPUTE = 1
     STORE = 2
     """Carries out STORE and UPDATE."""
+
+
+QUEUE_OF = {
+    Opcode.LOAD: Queue.LOAD,
+    Opcode.COMPUTE: Queue.COMPUTE,
+    Opcode.STORE: Queue.STORE,
+    Opcode.UPDATE: Queue.STORE,
+}
+"""Queue of each opcode; a NOP names its own, and FINISH goes into none."""
 
 
 class Stage(enum.Enum, shape=2):

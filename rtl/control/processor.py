@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 from ..interface.axi import AXI4ReadSignature
-from .commands import Command, Fault, Opcode, Queue, Stage
+from .commands import QUEUE_OF, Command, Fault, Opcode, Queue, Stage
 from .fault import FaultReport
 from .fetcher import Fetcher
 from .queue import CommandQueue
@@ -16,13 +16,6 @@ __all__ = ["CommandProcessor", "State"]
 _UNDER_WAY = {Queue.LOAD: 1, Queue.COMPUTE: 2, Queue.STORE: 1}
 """The array starts on a tile while the last results of the one before travel; the load and store
 units carry out one command at a time, so that their faults name the right one."""
-
-_QUEUE_OF = {
-    Opcode.LOAD: Queue.LOAD,
-    Opcode.COMPUTE: Queue.COMPUTE,
-    Opcode.STORE: Queue.STORE,
-    Opcode.UPDATE: Queue.STORE,
-}
 
 
 class State(enum.Enum, shape=2):
@@ -111,7 +104,7 @@ class CommandProcessor(wiring.Component):
         m.submodules.fetcher = fetcher = Fetcher(self._config)
         queues = []
         for queue, under_way in _UNDER_WAY.items():
-            instance = CommandQueue(self._config, queue, under_way=under_way)
+            instance = CommandQueue(self._config, under_way=under_way)
             m.submodules[queue.name.lower()] = instance
             queues.append(instance)
         wiring.connect(m, wiring.flipped(self.axi), fetcher.axi)
@@ -134,7 +127,7 @@ class CommandProcessor(wiring.Component):
         finish = Signal()
         to_queue = Signal(Queue)
         with m.Switch(header.opcode):
-            for opcode, queue in _QUEUE_OF.items():
+            for opcode, queue in QUEUE_OF.items():
                 with m.Case(opcode):
                     m.d.comb += to_queue.eq(queue)
             with m.Case(Opcode.NOP):

@@ -27,8 +27,6 @@ class CommandQueue(wiring.Component):
 
     Parameters
     ----------
-    queue
-        Which of the three it is.
     under_way
         Commands issued and not yet ended.
 
@@ -75,9 +73,8 @@ class CommandQueue(wiring.Component):
     empty: Out(1)
     ended: Out(1)
 
-    def __init__(self, config: Config, queue: Queue, *, under_way: int) -> None:
+    def __init__(self, config: Config, *, under_way: int) -> None:
         self._depth = config.queue_depth
-        self._queue = queue
         self._under_way = under_way
         super().__init__()
 

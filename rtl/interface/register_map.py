@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from ..control.commands import Stage
+
 __all__ = [
     "COUNTERS",
     "IDENTITY",
@@ -76,7 +78,7 @@ class Counter:
     doc: str
 
 
-STAGE_NAMES = ("FF", "BP", "WU", "UPDATE")
+STAGE_NAMES = tuple(stage.name for stage in Stage)
 
 COUNTERS = (
     Counter("CYCLES", "cycles in which a program ran"),

