@@ -1,0 +1,84 @@
+"""What the FPGA offers beyond what synthesis makes of plain logic.
+
+Gateware is the same for every FPGA, except for a few small parts that are made of an FPGA's
+primitives where that saves much. Each has a generic version, which defines what it does.
+"""
+
+import enum
+from collections.abc import Sequence
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Value
+
+__all__ = ["DEVICE_TECHNOLOGY", "Technology", "technology_of", "wide_select"]
+
+
+class Technology(enum.Enum):
+    """Family of FPGAs whose primitives may be used."""
+
+    GENERIC = "generic"
+    """None: plain logic that every tool takes, and that simulators run quickly."""
+    ULTRASCALE_PLUS = "ultrascale-plus"
+
+
+DEVICE_TECHNOLOGY = {
+    "generic": Technology.GENERIC,
+    "xcvu9p": Technology.ULTRASCALE_PLUS,
+    "xcu250": Technology.ULTRASCALE_PLUS,
+    "lfe5u-85f": Technology.GENERIC,
+}
+"""Technology of each device that a configuration may name."""
+
+
+def technology_of(platform: Any) -> Technology:
+    """Return the technology of what `elaborate` was given as `platform`.
+
+    That is its attribute ``technology`` where it has one, and else what the ``device`` of a vendor
+    platform belongs to.
+    """
+    technology = getattr(platform, "technology", None)
+    if isinstance(technology, Technology):
+        return technology
+    device = getattr(platform, "device", None)
+    if isinstance(device, str) and device.lower().startswith(("xcvu", "xcu2")):
+        return Technology.ULTRASCALE_PLUS
+    return Technology.GENERIC
+
+
+def wide_select(m: Module, platform: Any, elements: Sequence[Any], index: Value) -> Value:
+    """Return the one of 8 or 16 `elements` that `index` names.
+
+    Parameters
+    ----------
+    m
+        Module that takes the primitives.
+    platform
+        What `elaborate` was given.
+    elements
+        Values or views of equal width.
+    index
+        As wide as the number of elements needs.
+
+    Raises
+    ------
+    ValueError
+        There aren't 8 or 16 elements, their widths differ, or that of the index doesn't fit.
+    """
+    values = [Value.cast(element) for element in elements]
+    width = len(values[0])
+    if len(values) not in (8, 16) or any(len(value) != width for value in values):
+        raise ValueError(f"needs 8 or 16 elements of one width, not {[len(v) for v in values]}")
+    if 1 << len(index) != len(values):
+        raise ValueError(f"an index of {len(index)} bits doesn't fit {len(values)} elements")
+    return _select(values, index)
+
+
+def _select(values: Sequence[Value], index: Value) -> Value:
+    """Select by plain logic, written for simulators."""
+    if len(values) == 1:
+        return values[0]
+    # They shift words of up to 64 bits in one step.
+    if len(Cat(*values)) <= 64:
+        return Cat(*values).word_select(index, len(values[0]))
+    half = len(values) // 2
+    return Mux(index[-1], _select(values[half:], index[:-1]), _select(values[:half], index[:-1]))
