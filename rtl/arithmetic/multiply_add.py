@@ -59,7 +59,7 @@ class MultiplyAdd(wiring.Component):
 
         # Cycles 0 to 2: shift, then multiply.
         a, high = delayed(m, self.a), delayed(m, self.high)
-        shifted = delayed(m, Mux(high, a << _HIGH_SHIFT, a))
+        shifted = delayed(m, Mux(high, a.shift_left(_HIGH_SHIFT), a))
         product = delayed(m, shifted * delayed(m, self.b, 2))
         negative = delayed(m, self.negative)
         c = Signal(self._bits, reset_less=True)
