@@ -8,7 +8,7 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Value
+from amaranth.hdl import Cat, Instance, Module, Mux, Signal, Value
 
 __all__ = ["DEVICE_TECHNOLOGY", "Technology", "technology_of", "wide_select"]
 
@@ -65,11 +65,13 @@ def wide_select(m: Module, platform: Any, elements: Sequence[Any], index: Value)
         There aren't 8 or 16 elements, their widths differ, or that of the index doesn't fit.
     """
     values = [Value.cast(element) for element in elements]
-    width = len(values[0])
-    if len(values) not in (8, 16) or any(len(value) != width for value in values):
-        raise ValueError(f"needs 8 or 16 elements of one width, not {[len(v) for v in values]}")
+    widths = {len(value) for value in values}
+    if len(values) not in (8, 16) or len(widths) != 1:
+        raise ValueError(f"needs 8 or 16 elements of one width, got {len(values)} of {widths}")
     if 1 << len(index) != len(values):
         raise ValueError(f"an index of {len(index)} bits doesn't fit {len(values)} elements")
+    if technology_of(platform) is Technology.ULTRASCALE_PLUS:
+        return _select_by_muxf(m, values, index)
     return _select(values, index)
 
 
@@ -82,3 +84,27 @@ def _select(values: Sequence[Value], index: Value) -> Value:
         return Cat(*values).word_select(index, len(values[0]))
     half = len(values) // 2
     return Mux(index[-1], _select(values[half:], index[:-1]), _select(values[:half], index[:-1]))
+
+
+def _select_by_muxf(m: Module, values: Sequence[Value], index: Value) -> Value:
+    """Select by the multiplexers behind the LUTs of a slice (UG574).
+
+    Each four bits fill a LUT6; tools that don't know these multiplexers take half as many again.
+    """
+    if len(values) == 4:
+        low, high = (Mux(index[0], values[i + 1], values[i]) for i in (0, 2))
+        return Mux(index[1], high, low)
+    half = len(values) // 2
+    low, high = (_select_by_muxf(m, part, index[:-1]) for part in (values[:half], values[half:]))
+    selected = Signal(len(low))
+    m.submodules += [
+        Instance(
+            {8: "MUXF7", 16: "MUXF8"}[len(values)],
+            i_I0=low[bit],
+            i_I1=high[bit],
+            i_S=index[-1],
+            o_O=selected[bit],
+        )
+        for bit in range(len(low))
+    ]
+    return selected

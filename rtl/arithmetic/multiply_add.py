@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import MULTIPLIER_BITS, PRODUCT_BITS
 from ..delay import delayed
+from ..technology import Technology, technology_of
 
 __all__ = ["MultiplyAdd"]
 
@@ -55,6 +56,11 @@ class MultiplyAdd(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
+        if technology_of(platform) is Technology.ULTRASCALE_PLUS:
+            return self._ultrascale_plus()
+        return self._generic()
+
+    def _generic(self) -> Module:
         m = Module()
 
         # Cycles 0 to 2: shift, then multiply.
@@ -67,9 +73,46 @@ class MultiplyAdd(wiring.Component):
         with m.If(~self.accumulate):
             m.d.sync += c.eq(0)
 
-        # Cycle 3: subtraction adds the complement and, by a carry from a bit below, one: so one LUT
-        # does each bit of either.
-        addend = Cat(product, Const(0, self._bits - PRODUCT_BITS))
-        total = Cat(negative, c) + Cat(negative, Mux(negative, ~addend, addend))
-        m.d.comb += self.p.eq(delayed(m, total[1 : 1 + self._bits]))
+        # Cycle 3: add or subtract. Addition is the subtraction of the complement, less the borrow
+        # that it takes from a bit below: so one LUT does each bit of either.
+        subtrahend = Cat(product, Const(0, self._bits - PRODUCT_BITS))
+        difference = Cat(negative, c) - Cat(1, Mux(negative, subtrahend, ~subtrahend))
+        m.d.comb += self.p.eq(delayed(m, difference[1 : 1 + self._bits]))
+        return m
+
+    def _ultrascale_plus(self) -> Module:
+        """One DSP48E2 (UG579), whose attributes and ports are in the order of its stages."""
+        m = Module()
+        c, p = Signal(signed(MULTIPLIER_BITS)), Signal(signed(MULTIPLIER_BITS))
+        m.d.comb += [c.eq(self.c), self.p.eq(p)]
+        m.submodules.slice = Instance(
+            "DSP48E2",
+            i_CLK=ClockSignal(),
+            # Cycle 0. The pre-adder gets `a` in both places, and lets one through.
+            p_AREG=1, p_ACASCREG=1, i_CEA1=0, i_CEA2=1, i_RSTA=0,
+            i_A=Cat(self.a, Const(0, 30 - _A_BITS)),
+            p_DREG=1, i_CED=1, i_RSTD=0,
+            i_D=Cat(Const(0, _HIGH_SHIFT), self.a, Const(0, 27 - _HIGH_SHIFT - _A_BITS)),
+            p_INMODEREG=1, i_CEINMODE=1, i_RSTINMODE=0,
+            i_INMODE=Cat(Const(0, 1), self.high, self.high, Const(0, 2)),
+            p_BREG=2, p_BCASCREG=2, i_CEB1=1, i_CEB2=1, i_RSTB=0,
+            i_B=Cat(self.b, Const(0, 18 - _B_BITS)),
+            # Cycles 1 and 2.
+            p_PREADDINSEL="A", p_ADREG=1, i_CEAD=1,
+            p_AMULTSEL="AD", p_BMULTSEL="B", p_USE_MULT="MULTIPLY", p_MREG=1, i_CEM=1, i_RSTM=0,
+            # X and Y make the product, Z is C or zero; Z + (X + Y) or Z - (X + Y).
+            p_CREG=1, i_CEC=1, i_RSTC=0, i_C=c,
+            p_OPMODEREG=1, i_CECTRL=1, i_RSTCTRL=0,
+            i_OPMODE=Cat(Const(0b0101, 4), self.accumulate, self.accumulate, Const(0, 3)),
+            p_ALUMODEREG=1, i_CEALUMODE=1, i_RSTALUMODE=0,
+            i_ALUMODE=Cat(self.negative, self.negative, Const(0, 2)),
+            # Cycle 3.
+            p_USE_SIMD="ONE48", p_PREG=1, i_CEP=1, i_RSTP=0,
+            o_P=p,
+            # Not used: carry in, and the cascades from the slice below.
+            p_CARRYINREG=0, i_CARRYIN=0, i_CECARRYIN=0, i_RSTALLCARRYIN=0,
+            p_CARRYINSELREG=0, i_CARRYINSEL=Const(0, 3),
+            p_A_INPUT="DIRECT", i_ACIN=Const(0, 30), p_B_INPUT="DIRECT", i_BCIN=Const(0, 18),
+            i_PCIN=Const(0, 48), i_CARRYCASCIN=0, i_MULTSIGNIN=0,
+        )  # fmt: skip
         return m
