@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import mmap
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from rtl.sparsity.pattern import Pattern, supported_patterns
 from .arithmetic import ExactSum, Floats, Halves, Operand, is_finite
 from .engine import epilogue
 from .program import Decoded, DecodedDescriptor, decode
-from .sparsity import Bytes, pack_state_tile, unpack_state_tile, unpack_words
+from .sparsity import Bytes, pack_state_tile, pack_tiles, unpack_state_tile, unpack_words
 from .update import update
 
 __all__ = ["Machine", "Result"]
@@ -55,8 +57,8 @@ class Result:
     fault, fault_command, fault_address
         Why and where it stopped, as the gateware's registers name them; NONE, 0, 0 if it didn't.
     counters
-        What this program added to each of `COUNTERS`. Those of cycles and drain slots are zero, as
-        this machine has no clock.
+        What this program added to each of `COUNTERS`. Those of cycles, lost ones among them, are
+        zero, as this machine has no clock.
     """
 
     finished: bool
@@ -102,7 +104,7 @@ class Machine:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.memory: Bytes = np.zeros(config.memory_bytes, np.uint8)
+        self.memory = _sparse_zeros(config.memory_bytes)
         self._beats = self.memory.reshape(-1, config.beat_bytes)
         s_shape = (config.rows, config.s_depth * config.ratio, config.lanes)
         self._s_values: Halves = np.zeros(s_shape, np.uint16)
@@ -119,6 +121,7 @@ class Machine:
     def reset(self) -> None:
         """Do what the soft reset does: memory and scratchpads stay, all else is forgotten."""
         self._kept: ExactSum | None = None
+        self._kept_contexts = 0
         self._additions = 0
         self._stopped = False
 
@@ -382,46 +385,74 @@ class Machine:
         config = self.config
         self._refuse_if(0 in (body.d_words, body.a_tiles, body.b_tiles))
         self._refuse_if(bool(body.keep) and (body.a_tiles, body.b_tiles) != (1, 1))
+        self._refuse_if(1 << body.a_contexts > config.interleave)
+        continues = self._kept is not None
+        self._refuse_if(continues and body.a_contexts != self._kept_contexts)
+        a_contexts = 1 << body.a_contexts
+        b_contexts = config.interleave // a_contexts
+        tile = (b_contexts * config.cols, a_contexts * config.rows)
+        self._refuse_if(body.b_padding >= tile[0] or body.a_padding >= tile[1])
+        supported = self._patterns.get(body.pattern)
+        entries = supported.entries_per_chunk(config) if supported else 0
+        self._refuse_if(body.tail_chunks >= config.chunks or body.tail_entries > entries)
         pattern = self._pattern(body.pattern)
-        contexts = body.b_tiles * config.interleave
-        a_rows = body.a_tiles * config.rows
+        a_blocks, b_blocks = body.a_tiles * a_contexts, body.b_tiles * b_contexts
+        a_rows = a_blocks * config.rows
         s_words = pattern.words_per_row(config, body.d_words)
-        self._check_range(body.s_base, body.a_tiles * s_words, config.s_depth)
-        self._check_range(body.d_base, contexts * body.d_words, config.d_depth)
-        o_words = (contexts - 1) * body.o_stride + -(-a_rows // config.floats)
+        self._check_range(body.s_base, a_blocks * s_words, config.s_depth)
+        self._check_range(body.d_base, b_blocks * body.d_words, config.d_depth)
+        o_words = (b_blocks - 1) * body.o_stride + -(-a_rows // config.floats)
         self._check_range(body.o_base, o_words, config.o_depth)
         steps = body.d_words * pattern.steps(config)
         if self._additions + steps > config.max_additions:
             raise _FaultError(Fault.OVERRUN, body.s_base)
 
-        s = self._read_s(body, s_words, steps)
-        d = self._read_d(body, contexts)
+        s = self._read_s(body, a_blocks, s_words, steps)
+        d = self._read_d(body, b_blocks)
         sums = ExactSum.of(s, d)
-        self._counters[f"MAC_SLOTS_{stage}"] += (
-            body.a_tiles * body.b_tiles * steps * config.interleave
-        )
-        tile = (slice(config.interleave * config.cols), slice(config.rows))
+        self._count_macs(body, pattern, a_rows, b_blocks * config.cols, stage)
         if body.keep:
             self._kept = sums if self._kept is None else self._kept + sums
+            self._kept_contexts = body.a_contexts
             self._additions += steps
             return
         result = sums.round()
         if self._kept is not None:
-            result[tile] = (self._kept + sums[tile]).round()
+            first = (slice(tile[0]), slice(tile[1]))
+            result[first] = (self._kept + sums[first]).round()
             self._kept, self._additions = None, 0
-        self._write_o(body, result.reshape(contexts, config.cols, a_rows))
+        self._write_o(body, result.reshape(b_blocks, config.cols, a_rows))
 
-    def _read_s(self, body: SimpleNamespace, words: int, steps: int) -> Operand:
-        """Return the S operand; `words` bank words and `steps` S words to a row."""
+    def _count_macs(
+        self, body: SimpleNamespace, pattern: Pattern, a_rows: int, b_rows: int, stage: str
+    ) -> None:
+        """Count the slots of a product of so many rows, and what their multipliers did."""
         config = self.config
-        key = (body.s_base, body.a_tiles, body.d_words, body.pattern)
+        steps = body.d_words * pattern.steps(config)
+        slots = steps * a_rows * b_rows // (config.rows * config.cols)
+        in_chunk = pattern.entries_per_chunk(config)
+        in_word = config.chunks * in_chunk
+        tail = body.tail_chunks * in_chunk + body.tail_entries
+        row = (body.d_words - 1) * in_word + (tail or in_word)
+        useful = (a_rows - body.a_padding) * (b_rows - body.b_padding) * row
+        added = a_rows * b_rows * body.d_words * in_word
+        self._counters[f"MAC_SLOTS_{stage}"] += slots
+        self._counters["USEFUL_MACS"] += useful
+        self._counters["EDGE_MACS"] += added - useful
+        self._counters["FILLER_MACS"] += slots * config.macs - added
+
+    def _read_s(self, body: SimpleNamespace, blocks: int, words: int, steps: int) -> Operand:
+        """Return the S operand, `blocks` rows from each bank.
+
+        Each has `words` bank words, of which `steps` S words are read.
+        """
+        config = self.config
+        key = (body.s_base, blocks, body.d_words, body.pattern)
         if key not in self._s_operands:
-            area = slice(
-                body.s_base * config.ratio, (body.s_base + body.a_tiles * words) * config.ratio
-            )
+            area = slice(body.s_base * config.ratio, (body.s_base + blocks * words) * config.ratio)
 
             def in_rows(bank: npt.NDArray[Any]) -> npt.NDArray[Any]:
-                rows = bank[:, area].reshape(config.rows, body.a_tiles, -1, config.lanes)
+                rows = bank[:, area].reshape(config.rows, blocks, -1, config.lanes)
                 rows = rows[:, :, :steps].swapaxes(0, 1)
                 return rows.reshape(-1, body.d_words, steps // body.d_words, config.lanes)
 
@@ -436,14 +467,14 @@ class Machine:
             )
         return self._s_operands[key]
 
-    def _read_d(self, body: SimpleNamespace, contexts: int) -> Operand:
-        """Return the D operand, `contexts` rows from each bank."""
+    def _read_d(self, body: SimpleNamespace, blocks: int) -> Operand:
+        """Return the D operand, `blocks` rows from each bank."""
         config = self.config
         length = body.d_words * config.elements
-        key = (body.d_base, contexts, body.d_words, body.ones)
+        key = (body.d_base, blocks, body.d_words, body.ones)
         if key not in self._d_operands:
-            area = slice(body.d_base, body.d_base + contexts * body.d_words)
-            rows = self._d[:, area].reshape(config.cols, contexts, length).swapaxes(0, 1)
+            area = slice(body.d_base, body.d_base + blocks * body.d_words)
+            rows = self._d[:, area].reshape(config.cols, blocks, length).swapaxes(0, 1)
             values = rows.reshape(-1, length)
             if body.ones:
                 values = np.full_like(values, _ONE)
@@ -451,21 +482,24 @@ class Machine:
         return self._d_operands[key]
 
     def _write_o(self, body: SimpleNamespace, result: Floats) -> None:
-        """Write ``[context, column, a]``."""
+        """Write ``[block of b, column, a]``."""
         config = self.config
-        contexts, _, a_rows = result.shape
+        b_blocks, _, a_rows = result.shape
         banks = self._o.reshape(config.cols, -1)
-        starts = (body.o_base + np.arange(contexts) * body.o_stride) * config.floats
+        starts = (body.o_base + np.arange(b_blocks) * body.o_stride) * config.floats
         if body.o_stride * config.floats >= a_rows:
             places = starts[:, None] + np.arange(a_rows)
             banks[:, places] = result.swapaxes(0, 1)
             return
         # Rows overlap: the last to be drained stays.
-        for b_tile in range(0, contexts, config.interleave):
-            for a in range(0, a_rows, config.rows):
-                for context in range(b_tile, b_tile + config.interleave):
-                    start = starts[context] + a
-                    banks[:, start : start + config.rows] = result[context, :, a : a + config.rows]
+        a_tile = config.rows << body.a_contexts
+        b_tile = config.interleave >> body.a_contexts
+        for b_first in range(0, b_blocks, b_tile):
+            for a_first in range(0, a_rows, a_tile):
+                for a in range(a_first, a_first + a_tile, config.rows):
+                    for b in range(b_first, b_first + b_tile):
+                        start = starts[b] + a
+                        banks[:, start : start + config.rows] = result[b, :, a : a + config.rows]
 
     # STORE
 
@@ -483,9 +517,14 @@ class Machine:
         config = self.config
         self._refuse_if(0 in (body.rows, body.words))
         self._refuse_if(bool(body.convert) and body.words % 2 != 0)
-        self._refuse_if(bool(body.mask) and not body.convert)
+        self._refuse_if(bool(body.mask | body.compress) and not body.convert)
+        self._refuse_if(bool(body.compress) and body.rows % config.elements != 0)
+        pattern = self._pattern(body.pattern) if body.compress else None
         beats = body.rows * body.words // (2 if body.convert else 1)
-        self._refuse_if(body.descriptor.beats != beats)
+        written = beats
+        if pattern is not None:
+            written = beats // config.elements * pattern.tile_beats(config)
+        self._refuse_if(body.descriptor.beats != written)
         o_words = self._o_words(body.o_stride, body.rows, body.words)
         self._check_range(body.o_base, o_words, config.o_depth)
         bias_words = -(-body.words // 2)
@@ -504,8 +543,11 @@ class Machine:
             mask=mask.reshape(o.shape) if body.mask else None,
             convert=bool(body.convert),
         )
-        little = result.astype(result.dtype.newbyteorder("<"))
-        self._write(body.descriptor, little.view(np.uint8))
+        if pattern is not None:
+            memory = pack_tiles(result, pattern, config)
+        else:
+            memory = result.astype(result.dtype.newbyteorder("<")).view(np.uint8)
+        self._write(body.descriptor, memory)
         self._counters["NONFINITE"] += int(np.count_nonzero(~is_finite(result)))
 
     # UPDATE
@@ -556,6 +598,14 @@ class Machine:
                 self._write_row(
                     body.column_address + k * body.column_stride, updated.column_copy[k]
                 )
+
+
+def _sparse_zeros(size: int) -> Bytes:
+    """Return `size` bytes of zeros, of which only those written take room on the host."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    if sys.platform == "linux":
+        flags |= 0x4000  # MAP_NORESERVE, which the module has no name for before Python 3.13.
+    return np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8)
 
 
 @functools.lru_cache(maxsize=4096)

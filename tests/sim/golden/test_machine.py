@@ -15,6 +15,7 @@ from sim.golden.engine import epilogue
 from sim.golden.machine import Machine, Result
 from sim.golden.sparsity import pack_state_tile, pack_tiles, prune, unpack_state_tile
 from sim.golden.update import update
+from tests.harness import default_seed
 
 TINY = preset("tiny")
 PROGRAM = 0x0
@@ -82,7 +83,8 @@ def load_stream(kind: LoadTarget, address: int, beats: int, **fields: Any) -> by
 
 
 def compute(config: Config, d_words: int, **fields: Any) -> bytes:
-    fields = {"a_tiles": config.elements // config.rows, "b_tiles": 1, "o_stride": 2, **fields}
+    tile = config.rows << fields.get("a_contexts", 0)
+    fields = {"a_tiles": config.elements // tile, "b_tiles": 1, "o_stride": 2, **fields}
     return encode(Opcode.COMPUTE, d_words=d_words, **fields)
 
 
@@ -122,12 +124,99 @@ def test_product(config: Config, pattern: Pattern) -> None:
     assert result.finished
     assert np.array_equal(get(machine, OUT_AT, (len(d), config.elements)), to_half(dot(s, d)))
     slots = config.elements // config.rows * 2 * 3 * pattern.steps(config) * config.interleave
-    assert {name: count for name, count in result.counters.items() if count} == {
+    macs = len(d) * 3 * config.elements**2 * pattern.n // pattern.m
+    counters = {
         "COMMANDS": 4,
         "READ_BEATS": 3 * pattern.tile_beats(config) + 3 * len(d),
         "WRITE_BEATS": len(d),
         "MAC_SLOTS_BP": slots,
+        "USEFUL_MACS": macs,
+        "FILLER_MACS": slots * config.macs - macs,
     }
+    moved = {name: count for name, count in counters.items() if count}
+    assert {name: count for name, count in result.counters.items() if count} == moved
+
+
+@pytest.mark.parametrize(("config", "pattern"), CASES)
+@pytest.mark.parametrize("b_tiles", [1, 3])
+def test_contexts_along_a(config: Config, pattern: Pattern, b_tiles: int) -> None:
+    """However a tile's contexts are shared out, the same outputs come to the same places."""
+    most = min(config.interleave, config.elements // config.rows).bit_length() - 1
+    for a_contexts in range(1, most + 1):
+        machine = Machine(config)
+        s, d = operands(machine, pattern, d_words=2, b_tiles=b_tiles)
+        d = d[: len(d) >> a_contexts]
+        result = run(
+            machine,
+            load_s(config, pattern, config.elements, 2, base=1),
+            load_d(len(d), 2, base=2, signal=TO_COMPUTE),
+            compute(
+                config, 2, pattern=pattern, s_base=1, d_base=2, o_base=5, o_stride=3,
+                b_tiles=b_tiles, a_contexts=a_contexts, wait=FROM_LOAD, signal=TO_STORE,
+            ),
+            store(len(d), 2, o_base=5, o_stride=3, wait=FROM_COMPUTE),
+        )  # fmt: skip
+        assert result.finished
+        assert np.array_equal(get(machine, OUT_AT, (len(d), config.elements)), to_half(dot(s, d)))
+        tiles = (config.elements // config.rows >> a_contexts) * b_tiles
+        assert (
+            result.counters["MAC_SLOTS_FF"] == tiles * 2 * pattern.steps(config) * config.interleave
+        )
+
+
+def macs_slot_by_slot(config: Config, pattern: Pattern, fields: dict[str, int]) -> dict[str, int]:
+    """Count as the array does: what each multiplier is good for in each of its slots."""
+    a_contexts = 1 << fields["a_contexts"]
+    b_contexts = config.interleave // a_contexts
+    kept, lanes = pattern.entries_per_chunk(config), config.lanes_per_chunk
+    counts = dict.fromkeys(("USEFUL_MACS", "EDGE_MACS", "FILLER_MACS"), 0)
+    ranges = [fields["b_tiles"], fields["a_tiles"], fields["d_words"], pattern.steps(config)]
+    for b_tile, a_tile, word, step, context in np.ndindex(*ranges, config.interleave):
+        a_first = context // b_contexts * config.rows
+        b_first = context % b_contexts * config.cols
+        a_end, b_end = a_contexts * config.rows, b_contexts * config.cols
+        if a_tile == fields["a_tiles"] - 1:
+            a_end -= fields["a_padding"]
+        if b_tile == fields["b_tiles"] - 1:
+            b_end -= fields["b_padding"]
+        tail = word == fields["d_words"] - 1 and (fields["tail_chunks"], fields["tail_entries"])
+        for chunk, lane in np.ndindex(config.chunks, lanes):
+            entry = step * lanes + lane
+            in_row = not tail or tail == (0, 0) or chunk < tail[0] or (
+                chunk == tail[0] and entry < tail[1]
+            )  # fmt: skip
+            for row, column in np.ndindex(config.rows, config.cols):
+                inside = a_first + row < a_end and b_first + column < b_end
+                kind = (
+                    "FILLER_MACS" if entry >= kept
+                    else "USEFUL_MACS" if inside and in_row else "EDGE_MACS"
+                )  # fmt: skip
+                counts[kind] += 1
+    return counts
+
+
+@pytest.mark.parametrize("config", [TINY, preset("sim-8x")], ids=lambda config: config.name)
+def test_macs_are_counted_slot_by_slot(config: Config) -> None:
+    """Useful products, padding and lanes without an entry, for random sizes of both."""
+    seed = default_seed()
+    rng = np.random.default_rng(seed)
+    for pattern in supported_patterns(config):
+        for a_contexts in range(3):
+            sizes = {
+                "a_contexts": a_contexts,
+                "a_tiles": int(rng.integers(1, 3)),
+                "b_tiles": int(rng.integers(1, 3)),
+                "d_words": int(rng.integers(1, 3)),
+                "a_padding": int(rng.integers(config.rows << a_contexts)),
+                "b_padding": int(rng.integers(config.cols * config.interleave >> a_contexts)),
+                "tail_chunks": int(rng.integers(config.chunks)),
+                "tail_entries": int(rng.integers(pattern.entries_per_chunk(config) + 1)),
+            }
+            result = run(Machine(config), compute(config, pattern=pattern, **sizes))
+            expected = macs_slot_by_slot(config, pattern, sizes)
+            counted = {name: result.counters[name] for name in expected}
+            assert counted == expected, f"{pattern} {sizes}, SAT_SEED={seed}"
+            assert sum(expected.values()) == result.counters["MAC_SLOTS_FF"] * config.macs
 
 
 def test_blocks_of_s_rows_follow_each_other() -> None:
@@ -193,23 +282,26 @@ def test_weight_gradient_from_transposed_loads() -> None:
     assert np.array_equal(get(machine, ROW_AT, (1, 16), np.uint32), expected)
 
 
-def test_kept_sums_are_rounded_once() -> None:
+@pytest.mark.parametrize("a_contexts", range(3))
+def test_kept_sums_are_rounded_once(a_contexts: int) -> None:
     machine = Machine(TINY)
     s, d = operands(machine, Pattern.N2M8, d_words=3)
-    part = {"pattern": Pattern.N2M8, "a_tiles": 1}
+    d = d[: 8 >> a_contexts]
+    part = {"pattern": Pattern.N2M8, "a_tiles": 1, "a_contexts": a_contexts}
     assert run(
         machine,
         load_s(TINY, Pattern.N2M8, 16, 3),
-        load_d(8, 3, signal=TO_COMPUTE),
+        load_d(len(d), 3, signal=TO_COMPUTE),
         compute(TINY, 3, keep=1, wait=FROM_LOAD, **part),
         compute(TINY, 3, keep=1, **part),
-        compute(TINY, 3, signal=TO_STORE, pattern=Pattern.N2M8, a_tiles=4),
-        store(8, 2, convert=False, wait=FROM_COMPUTE),
+        compute(TINY, 3, signal=TO_STORE, **part | {"a_tiles": 4 >> a_contexts}),
+        store(len(d), 2, convert=False, wait=FROM_COMPUTE),
     ).finished
-    result = get(machine, OUT_AT, (8, 16), np.uint32)
+    result = get(machine, OUT_AT, (len(d), 16), np.uint32)
     three = dot(np.tile(s, 3), np.tile(d, 3))
-    assert np.array_equal(result[:, :4], three[:, :4])
-    assert np.array_equal(result[:, 4:], dot(s, d)[:, 4:])
+    kept = 4 << a_contexts
+    assert np.array_equal(result[:, :kept], three[:, :kept])
+    assert np.array_equal(result[:, kept:], dot(s, d)[:, kept:])
 
 
 def test_kept_infinities_stay_until_drained() -> None:
@@ -338,6 +430,30 @@ def test_overlapping_rows_of_o_keep_what_is_drained_last() -> None:
     products = dot(s, d).reshape(4, 2, 2, 8)
     expected = [products[0, :, 0], *(products[t, :, 1] for t in range(4))]
     assert np.array_equal(get(machine, OUT_AT, (5, 2, 8), np.uint32), np.stack(expected))
+
+
+def test_overlapping_rows_of_o_keep_the_last_context() -> None:
+    """Two contexts along a, two along b: of those that meet in a word the later one stays."""
+    machine = Machine(TINY)
+    s, d = operands(machine, Pattern.DENSE, d_words=1)
+    assert run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 1),
+        load_d(8, 1, signal=TO_COMPUTE),
+        compute(TINY, 1, a_contexts=1, b_tiles=2, o_stride=0, wait=FROM_LOAD, signal=TO_STORE),
+        store(2, 2, convert=False, wait=FROM_COMPUTE),
+    ).finished
+    # All rows of a bank meet in its first two words: those of the last context along b stay.
+    assert np.array_equal(get(machine, OUT_AT, (2, 16), np.uint32), dot(s, d)[6:])
+    assert run(
+        machine,
+        compute(TINY, 1, a_contexts=1, o_stride=1, signal=TO_STORE),
+        store(6, 1, convert=False, wait=FROM_COMPUTE),
+    ).finished
+    # The second tile (the upper half of a) comes after the first, so that word 1 holds its row 0.
+    products = dot(s, d)[:4].reshape(2, 2, 2, 8)
+    expected = [products[0, :, 0], products[0, :, 1], products[1, :, 1]]
+    assert np.array_equal(get(machine, OUT_AT, (3, 2, 8), np.uint32), np.stack(expected))
 
 
 # Results
@@ -563,6 +679,21 @@ FAULTS = {
     "compute no a": (compute(TINY, 1, a_tiles=0), Fault.MALFORMED, 0),
     "compute no b": (compute(TINY, 1, b_tiles=0), Fault.MALFORMED, 0),
     "compute keep": (compute(TINY, 1, keep=1), Fault.MALFORMED, 0),
+    "compute contexts": (compute(TINY, 1, a_tiles=1, a_contexts=3), Fault.MALFORMED, 0),
+    "compute a padding": (compute(TINY, 1, a_contexts=1, a_padding=8), Fault.MALFORMED, 0),
+    "compute b padding": (compute(TINY, 1, a_contexts=1, b_padding=4), Fault.MALFORMED, 0),
+    "compute tail chunks": (compute(TINY, 1, tail_chunks=2), Fault.MALFORMED, 0),
+    "compute tail entries": (
+        compute(TINY, 1, pattern=Pattern.N2M8, tail_entries=3), Fault.MALFORMED, 0),
+    "compute other contexts": (
+        compute(TINY, 1, a_tiles=1, a_contexts=1, keep=1)
+        + compute(TINY, 1, a_tiles=1, a_contexts=2), Fault.MALFORMED, 0),
+    "compute contexts S range": (
+        compute(TINY, 1, a_contexts=2, s_base=61), Fault.SCRATCHPAD_RANGE, 61),
+    "compute contexts D range": (
+        compute(TINY, 1, a_contexts=2, d_base=60, b_tiles=5), Fault.SCRATCHPAD_RANGE, 60),
+    "compute contexts O range": (
+        compute(TINY, 1, a_contexts=2, o_base=55, b_tiles=5), Fault.SCRATCHPAD_RANGE, 55),
     "compute pattern": (compute(TINY, 1, pattern=Pattern.N2M16), Fault.PATTERN, 0),
     "compute S range": (compute(TINY, 1, s_base=61), Fault.SCRATCHPAD_RANGE, 61),
     "compute D range": (compute(TINY, 1, d_base=61), Fault.SCRATCHPAD_RANGE, 61),
@@ -639,13 +770,15 @@ def test_limits_themselves_are_no_faults() -> None:
         load_d(126, 1, base=1),
         load_stream(LoadTarget.AUX, AUX_AT, 4, base=60, signal=TO_COMPUTE),
         compute(TINY, 1, s_base=60, d_base=60, o_base=56, wait=FROM_LOAD),
+        compute(TINY, 1, s_base=60, d_base=59, o_base=54, a_contexts=2, b_tiles=5,
+                a_padding=15, b_padding=1, tail_chunks=1, tail_entries=8),
         compute(TINY, 15, **long),
         compute(TINY, 1, a_tiles=1),
         compute(TINY, 16, **long),
         store(8, 2, o_base=56, bias=1, bias_base=63, mask=1, mask_base=56),
         load_stream(LoadTarget.UPDATE, TOP - 2048, 64),
         encode(Opcode.UPDATE, o_base=48, **UPDATE | {"state_address": TOP - 2048}),
-    ).finished
+    ).finished  # fmt: skip
 
 
 def test_writes_before_an_address_out_of_range_land() -> None:
