@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from rtl.control.commands import QUEUE_OF, LoadTarget, Opcode, Queue, Stage, enc
 from rtl.memory.descriptor import DIMENSIONS
 from rtl.sparsity.pattern import Pattern
 
-__all__ = ["Program", "descriptor"]
+__all__ = ["Program", "descriptor", "product"]
 
 _LARGEST_COUNT = (1 << 16) - 1
 
@@ -51,6 +52,64 @@ def descriptor(config: Config, address: int, beats: int, *loops: tuple[int, int]
         "address": address,
         "counts": counts + [1] * missing,
         "strides": strides + [0] * missing,
+    }
+
+
+def product(
+    config: Config,
+    pattern: Pattern,
+    *,
+    a: int,
+    b: int,
+    k: int,
+    a_padding: int = 0,
+    b_padding: int = 0,
+    a_contexts: int | None = None,
+) -> dict[str, Any]:
+    """Return the fields of a COMPUTE that follow from the sizes of its product.
+
+    Parameters
+    ----------
+    config
+        Configuration that is to run it.
+    pattern
+        N:M pattern of the S operand.
+    a, b
+        Rows of the S and of the D operand.
+    k
+        Length of the reduction, without the padding of its last D word.
+    a_padding, b_padding
+        How many of these rows, the last, are padding themselves. A COMPUTE can say so of less than
+        a tile: of what is more, all but one row of its last tile are counted as padding.
+    a_contexts
+        Binary logarithm of a tile's contexts along a. If not given, that with which the product
+        takes the fewest tiles, and among several the smallest, which reads the fewest S words.
+    """
+    limit = min(config.interleave, config.elements // config.rows).bit_length()
+    choices = range(limit) if a_contexts is None else (a_contexts,)
+
+    def tiles(choice: int) -> tuple[int, int]:
+        return (
+            -(-a // (config.rows << choice)),
+            -(-b // (config.cols * config.interleave >> choice)),
+        )
+
+    a_contexts = min(choices, key=lambda choice: math.prod(tiles(choice)))
+    a_tile, b_tile = config.rows << a_contexts, config.cols * config.interleave >> a_contexts
+    a_tiles, b_tiles = tiles(a_contexts)
+    d_words = -(-k // config.elements)
+    full_chunks, elements = divmod(k, config.group)
+    return {
+        "pattern": pattern,
+        "d_words": d_words,
+        "a_tiles": a_tiles,
+        "b_tiles": b_tiles,
+        "a_contexts": a_contexts,
+        "a_padding": min(a_tiles * a_tile - a + a_padding, a_tile - 1),
+        "b_padding": min(b_tiles * b_tile - b + b_padding, b_tile - 1),
+        "tail_chunks": full_chunks % config.chunks,
+        # A group of the pattern has all its entries as soon as it has one element.
+        "tail_entries": pattern.n * -(-elements // pattern.m),
     }
 
 
@@ -144,17 +203,21 @@ class Program:
         self._add(Opcode.LOAD, stage, {"target": target} | body, reads, writes, remember=remember)
 
     def compute(self, stage: Stage, **body: Any) -> None:
-        """Add a COMPUTE; `body` holds the fields of `rtl.control.commands.ComputeBody`."""
+        """Add a COMPUTE; `body` holds the fields of `rtl.control.commands.ComputeBody`.
+
+        `product` gives those that follow from its sizes.
+        """
         config = self.config
+        a_contexts = body.get("a_contexts", 0)
         row_words = body["pattern"].words_per_row(config, body["d_words"])
-        bank_rows = body["b_tiles"] * config.interleave
+        s_rows = body["a_tiles"] << a_contexts
+        d_rows = body["b_tiles"] * (config.interleave >> a_contexts)
         s_base, d_base, o_base = (body.get(f"{space}_base", 0) for space in "sdo")
-        o_words = (bank_rows - 1) * body["o_stride"] + -(
-            -body["a_tiles"] * config.rows // config.floats
-        )
-        reads = [_Region("S", s_base, s_base + body["a_tiles"] * row_words)]
+        o_row_words = -(-s_rows * config.rows // config.floats)
+        o_words = (d_rows - 1) * body["o_stride"] + o_row_words
+        reads = [_Region("S", s_base, s_base + s_rows * row_words)]
         if not body.get("ones"):
-            reads.append(_Region("D", d_base, d_base + bank_rows * body["d_words"]))
+            reads.append(_Region("D", d_base, d_base + d_rows * body["d_words"]))
         writes = [_Region("O", o_base, o_base + o_words)]
         self._add(Opcode.COMPUTE, stage, body, reads, writes)
 

@@ -17,7 +17,7 @@ from rtl.sparsity.pattern import Pattern
 
 from .errors import ScheduleError
 from .layers import Linear, LinearTensors
-from .program import Program, descriptor
+from .program import Program, descriptor, product
 from .tensor import Activations, Compressed, Tensor
 
 __all__ = ["Scheduler", "Step"]
@@ -120,7 +120,7 @@ class Scheduler:
             d_words=weights.blocks,
             descriptor=descriptor(config, tensors.bias.address, weights.blocks),
         )
-        for rows in self._row_blocks(context, x.rows, weights.d_words, weights.pattern):
+        for rows in self._row_blocks(context, x.pixels, weights.d_words, weights.pattern):
             # Weights first: unlike the rows, they needn't wait for the layer before.
             s_base = self._load_weights(Stage.FF, weights, 0)
             d_base = self._load_rows(Stage.FF, x, rows)
@@ -128,7 +128,7 @@ class Scheduler:
                 if block:
                     s_base = self._load_weights(Stage.FF, weights, block)
                 o_base = self._compute(
-                    Stage.FF, weights.pattern, weights.d_words, rows.count, s_base, d_base
+                    Stage.FF, layer, block, rows.count, s_base=s_base, d_base=d_base
                 )
                 self.program.store(
                     Stage.FF,
@@ -161,7 +161,7 @@ class Scheduler:
         if weights is None:
             raise ScheduleError(f"{context}: the layer was placed without backward weights")
         for rows in self._row_blocks(
-            context, dy.rows, weights.d_words, weights.pattern, masked=mask is not None
+            context, dy.pixels, weights.d_words, weights.pattern, masked=mask is not None
         ):
             # Weights first: unlike the rows, they needn't wait for the layer before.
             s_base = self._load_weights(Stage.BP, weights, 0)
@@ -181,7 +181,7 @@ class Scheduler:
                         descriptor=self._column(mask, rows, block),
                     )
                 o_base = self._compute(
-                    Stage.BP, weights.pattern, weights.d_words, rows.count, s_base, d_base
+                    Stage.BP, layer, block, rows.count, s_base=s_base, d_base=d_base
                 )
                 self.program.store(Stage.BP, **self._output(dx, rows, block, o_base), **masking)
 
@@ -223,7 +223,14 @@ class Scheduler:
                     self._add_updates(layer, tensors, *pending, step)
                 with_bias = tiles.start == 0
                 o_base = self._compute_gradients(
-                    Stage.WU, d_words, tiles, s_base, d_base, with_bias=with_bias
+                    Stage.WU,
+                    layer,
+                    tiles,
+                    block,
+                    x.pixels,
+                    s_base=s_base,
+                    d_base=d_base,
+                    with_bias=with_bias,
                 )
                 pending = (tiles, block, o_base, with_bias)
         if pending is not None:
@@ -253,7 +260,14 @@ class Scheduler:
             )
             # Zeros against ones: what the D scratchpad holds might be infinite.
             o_base = self._compute_gradients(
-                Stage.UPDATE, 1, tiles, s_base, 0, with_bias=tiles.start == 0, ones=1
+                Stage.UPDATE,
+                layer,
+                tiles,
+                0,
+                1,
+                s_base=s_base,
+                with_bias=tiles.start == 0,
+                ones=1,
             )
             for block in range(tensors.state.output_blocks):
                 self._add_updates(layer, tensors, tiles, block, o_base, tiles.start == 0, Step())
@@ -321,32 +335,41 @@ class Scheduler:
         return base
 
     def _compute(
-        self, stage: Stage, pattern: Pattern, d_words: int, rows: int, s_base: int, d_base: int
+        self, stage: Stage, layer: Linear, block: int, rows: int, *, s_base: int, d_base: int
     ) -> int:
-        """Compute G outputs of `rows` rows; return where they are in O."""
+        """Compute a block of G channels of `rows` pixels; return where they are in O."""
         config = self._config
+        channels, k = layer.outputs, layer.inputs
+        if stage is Stage.BP:
+            channels, k = k, channels
         o_base = self._o.take(self._o_words(rows))
         self.program.compute(
             stage,
-            pattern=pattern,
             s_base=s_base,
             d_base=d_base,
             o_base=o_base,
             o_stride=_GRADIENT_WORDS,
-            d_words=d_words,
-            a_tiles=config.elements // config.rows,
-            b_tiles=self._b_tiles(rows),
+            **product(
+                config,
+                layer.pattern,
+                a=config.elements,
+                a_padding=self._padding(channels, _Rows(block, 1)),
+                b=rows,
+                k=k,
+            ),
         )
         return o_base
 
     def _compute_gradients(
         self,
         stage: Stage,
-        d_words: int,
+        layer: Linear,
         tiles: _Rows,
-        s_base: int,
-        d_base: int,
+        block: int,
+        k: int,
         *,
+        s_base: int,
+        d_base: int = 0,
         with_bias: bool,
         ones: int = 0,
     ) -> int:
@@ -354,21 +377,24 @@ class Scheduler:
         config = self._config
         o_base = self._o.take(self._gradient_words(tiles.count))
         rows = tiles.count * config.elements
-        operands = {
-            "pattern": Pattern.DENSE,
-            "s_base": s_base,
-            "d_base": d_base,
-            "o_stride": _GRADIENT_WORDS,
-            "d_words": d_words,
-            "a_tiles": config.elements // config.rows,
+        places = {"s_base": s_base, "d_base": d_base, "o_stride": _GRADIENT_WORDS}
+        outputs = {
+            "a": config.elements,
+            "a_padding": self._padding(layer.outputs, _Rows(block, 1)),
         }
-        self.program.compute(
-            stage, **operands, o_base=o_base, b_tiles=self._b_tiles(rows), ones=ones
+        weights = product(
+            config,
+            Pattern.DENSE,
+            **outputs,
+            b=rows,
+            b_padding=self._padding(layer.inputs, tiles),
+            k=k,
         )
+        self.program.compute(stage, **places, **weights, o_base=o_base, ones=ones)
         if with_bias:
-            self.program.compute(
-                stage, **operands, o_base=o_base + self._o_words(rows), b_tiles=1, ones=1
-            )
+            bias = product(config, Pattern.DENSE, **outputs, b=1, k=k)
+            o_bias = o_base + self._o_words(rows)
+            self.program.compute(stage, **places, **bias, o_base=o_bias, ones=1)
         return o_base
 
     def _add_updates(
@@ -455,17 +481,27 @@ class Scheduler:
         """Cut the rows of a D operand into the fewest blocks that fit, overlapped if possible."""
         config = self._config
         self._check_reduction(context, d_words, pattern)
-        unit = config.interleave * config.cols
+
+        def fits(count: int, share: int) -> bool:
+            d_share = 1 if count == rows else share
+            return (
+                self._d_words(d_words, count) <= config.d_depth // d_share
+                and self._o_words(count) <= config.o_depth // share
+                and (not masked or count <= config.aux_depth // share)
+            )
+
+        # Blocks of whole tiles, of the largest tiles with which there are fewest blocks.
+        units = [config.cols << n for n in reversed(range(config.interleave.bit_length()))]
         for share in (2, 1):
-            for count in (rows, *range(rows // unit * unit, 0, -unit)):
-                d_share = 1 if count == rows else share
-                if (
-                    self._d_words(d_words, count) <= config.d_depth // d_share
-                    and self._o_words(count) <= config.o_depth // share
-                    and (not masked or count <= config.aux_depth // share)
-                ):
-                    return _cut(rows, count)
-        smallest = min(rows, unit)
+            if fits(rows, share):
+                return [_Rows(0, rows)]
+            counts = [
+                next((n for n in range(rows // unit * unit, 0, -unit) if fits(n, share)), 0)
+                for unit in units
+            ]
+            if any(counts):
+                return _cut(rows, min(filter(None, counts), key=lambda count: -(-rows // count)))
+        smallest = min(rows, units[-1])
         self._need(context, "D", self._d_words(d_words, smallest), config.d_depth)
         self._need(context, "O", self._o_words(smallest), config.o_depth)
         self._need(context, "AUX", smallest, config.aux_depth)
@@ -507,8 +543,16 @@ class Scheduler:
                 f"'{self._config.name}' has {have}"
             )
 
-    def _b_tiles(self, rows: int) -> int:
-        return -(-rows // (self._config.interleave * self._config.cols))
+    def _padding(self, channels: int, blocks: _Rows) -> int:
+        """Return how many channels of these blocks of G are padding."""
+        g = self._config.elements
+        return max(0, (blocks.start + blocks.count) * g - channels)
+
+    def _bank_rows(self, rows: int) -> int:
+        """Rows in each bank of D and O for `rows` rows, with those that fill up the last tile."""
+        config = self._config
+        fields = product(config, Pattern.DENSE, a=config.elements, b=rows, k=config.elements)
+        return fields["b_tiles"] * (config.interleave >> fields["a_contexts"])
 
     def _s_words(self, pattern: Pattern, d_words: int) -> int:
         """Words of an S bank for G rows."""
@@ -516,12 +560,12 @@ class Scheduler:
         return config.elements // config.rows * pattern.words_per_row(config, d_words)
 
     def _d_words(self, d_words: int, rows: int) -> int:
-        """Words of a D bank for `rows` rows, with the rows that fill up the last tile."""
-        return self._b_tiles(rows) * self._config.interleave * d_words
+        """Words of a D bank for `rows` rows."""
+        return self._bank_rows(rows) * d_words
 
     def _o_words(self, rows: int) -> int:
         """Words of an O bank for G outputs of `rows` rows."""
-        return self._b_tiles(rows) * self._config.interleave * _GRADIENT_WORDS
+        return self._bank_rows(rows) * _GRADIENT_WORDS
 
     def _gradient_words(self, tiles: int) -> int:
         """Words of an O bank for gradients of tiles of weights and, after them, of the bias."""
