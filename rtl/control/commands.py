@@ -176,21 +176,29 @@ class StoreBody(data.Struct):
     """O scratchpad through the epilogue to memory.
 
     For each row ``b``, `words` consecutive O words of G/2 binary32 values: add bias, apply ReLU,
-    apply mask, convert. Converted, two O words make one beat.
+    convert, apply mask. Converted, two O words make one beat. With `compress` the result is written
+    as an S operand whose rows are the rows b and whose groups run along a, as a LOAD to S takes it:
+    tiles of G rows by one beat's worth of values, all tiles of a block of G rows before those of
+    the next block.
     """
 
     o_base: unsigned(16)
     o_stride: unsigned(16)
     rows: unsigned(16)
+    """Rows b; a multiple of G if `compress`."""
     words: unsigned(16)
     """O words in a row; even if `convert`."""
     bias: unsigned(1)
     """Add the binary16 vector at `bias_base` of AUX (element ``a`` to column ``a``)."""
     relu: unsigned(1)
     mask: unsigned(1)
-    """Zero where the binary16 value at `mask_base` of AUX, in the output's order, isn't > 0."""
+    """Zero where the binary16 value at `mask_base` of AUX, row after row, isn't > 0."""
     convert: unsigned(1)
     """Convert to binary16; otherwise binary32 is written."""
+    compress: unsigned(1)
+    """Prune to `pattern` and write tiles; needs `convert`."""
+    pattern: Pattern
+    """Ignored unless `compress`."""
     bias_base: unsigned(16)
     mask_base: unsigned(16)
     descriptor: Descriptor

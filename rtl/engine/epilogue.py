@@ -71,7 +71,7 @@ class Epilogue(wiring.Component):
     """Turns O words into beats for memory, one word a cycle; never stalls.
 
     Without conversion a word becomes a beat `LATENCY` cycles later; with it two successive words
-    become one, `LATENCY` cycles after the second.
+    become one, `LATENCY` cycles after the second. Converted words are there singly as well.
 
     Parameters
     ----------
@@ -87,20 +87,24 @@ class Epilogue(wiring.Component):
     bias : In(array of HALF)
         What to add to them.
     mask : In(array of HALF)
-        For the beat that is made next: zero where this isn't greater than zero.
+        For the beat that a word belongs to, `MASK_LATENCY` cycles after the word: zero where this
+        isn't greater than zero.
     add_bias, relu, convert, apply_mask : In(1)
         Steps to do; `apply_mask` needs `convert`. Must not change with words under way.
-    mask_taken : Out(1)
-        `mask` is used in this cycle; the next one is needed two cycles later.
+    halves_valid : Out(1)
+        There is a converted word.
+    halves : Out(array of HALF)
+        G/2 binary16 values, `LATENCY` cycles after their word.
     beat_valid : Out(1)
         There is a beat.
     beat : Out(beat)
         G/2 binary32 or G binary16 values.
     nonfinite : Out(range)
-        Infinities and NaNs in the beat of the cycle before; else 0.
+        Infinities and NaNs in the word whose results were due in the cycle before; else 0.
     """
 
     LATENCY = EpilogueLane.LATENCY + 1
+    MASK_LATENCY = EpilogueLane.LATENCY
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -114,10 +118,11 @@ class Epilogue(wiring.Component):
                 "relu": In(1),
                 "convert": In(1),
                 "apply_mask": In(1),
-                "mask_taken": Out(1),
+                "halves_valid": Out(1),
+                "halves": Out(data.ArrayLayout(HALF, config.floats)),
                 "beat_valid": Out(1),
                 "beat": Out(unsigned(config.beat_bits)),
-                "nonfinite": Out(range(config.elements + 1)),
+                "nonfinite": Out(range(config.floats + 1)),
             }
         )
 
@@ -141,24 +146,23 @@ class Epilogue(wiring.Component):
         m.d.sync += travelling.eq(Cat(self.valid, travelling))
         arrived = travelling[-1]
 
-        # Converted, the first word of a beat waits for the second.
+        # Converted, the first word of a beat waits for the second; each has its half of the mask.
         second = Signal()
-        first_halves = Signal(data.ArrayLayout(HALF, config.floats))
         with m.If(arrived & self.convert):
             m.d.sync += second.eq(~second)
-        with m.If(arrived & ~second):
-            m.d.sync += [first_halves[i].eq(lane.half) for i, lane in enumerate(lanes)]
+        positive = Cat(_is_positive(half) for half in self.mask)
+        keep = Signal(config.floats)
+        m.d.comb += keep.eq(Mux(self.apply_mask, positive.word_select(second, config.floats), ~0))
+        masked = Signal(data.ArrayLayout(HALF, config.floats))
+        for i, lane in enumerate(lanes):
+            m.d.comb += masked[i].eq(Mux(keep[i], lane.half.as_value(), 0))
+        with m.If(arrived):
+            m.d.sync += self.halves.eq(masked)
 
-        halves = [*first_halves, *(lane.half for lane in lanes)]
-        masked = Signal(data.ArrayLayout(HALF, config.elements))
-        for i, half in enumerate(halves):
-            keep = ~self.apply_mask | _is_positive(self.mask[i])
-            m.d.comb += masked[i].eq(Mux(keep, half.as_value(), 0))
-
-        infinite_or_nan = Signal(config.elements)
+        infinite_or_nan = Signal(config.floats)
         with m.If(self.convert):
             m.d.sync += [
-                self.beat.eq(masked),
+                self.beat.eq(Cat(self.halves, masked)),
                 infinite_or_nan.eq(Cat(half.exponent.all() for half in masked)),
             ]
         with m.Else():
@@ -166,10 +170,12 @@ class Epilogue(wiring.Component):
                 self.beat.eq(Cat(lane.o for lane in lanes)),
                 infinite_or_nan.eq(Cat(lane.o.exponent.all() for lane in lanes)),
             ]
-        m.d.comb += self.mask_taken.eq(arrived & second)
+        counted = Signal()
         m.d.sync += [
+            self.halves_valid.eq(arrived & self.convert),
             self.beat_valid.eq(arrived & (second | ~self.convert)),
-            self.nonfinite.eq(Mux(self.beat_valid, sum(infinite_or_nan, Const(0, 1)), 0)),
+            counted.eq(arrived),
+            self.nonfinite.eq(Mux(counted, sum(infinite_or_nan, Const(0, 1)), 0)),
         ]
 
         return m

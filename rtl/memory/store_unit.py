@@ -1,4 +1,4 @@
-"""Carries out STORE: from the O scratchpad through the epilogue to memory."""
+"""Carries out STORE: from the O scratchpad through the epilogue, and N:M reducers, to memory."""
 
 from typing import Any
 
@@ -12,10 +12,15 @@ from ..arithmetic.formats import HALF
 from ..config import Config
 from ..control.commands import Fault, StoreBody
 from ..control.fault import FaultReport
+from ..delay import delayed
 from ..engine.epilogue import Epilogue
+from ..sparsity.compressor import TileCompressor
+from ..sparsity.packer import ChunkOrder
+from ..sparsity.pattern import supported_patterns
 from .descriptor import Descriptor
 from .ports import O_READ_LATENCY, AuxWriteSignature, OReadSignature
 from .products import PRODUCT_BITS, Products
+from .result_walk import ResultWalk
 
 __all__ = ["StoreUnit"]
 
@@ -26,8 +31,9 @@ _READY_BEATS = 32
 class StoreUnit(wiring.Component):
     """Checks each STORE and streams its O words through the epilogue, one a cycle.
 
-    The check takes 11 cycles. Words are read only when there is room for their beats, so that
-    nothing in the pipeline ever stalls. Holds the auxiliary scratchpad (biases and masks).
+    The check takes 14 cycles. Words are read only when there is room for their beats, so that
+    nothing in the pipeline ever stalls; a result that is compressed waits for room once a tile.
+    Holds the auxiliary scratchpad (biases and masks).
 
     Parameters
     ----------
@@ -41,9 +47,10 @@ class StoreUnit(wiring.Component):
     done : Out(1)
         One pulse per command, in order, after its last beat was handed over.
     fault : Out(FaultReport)
-        ``MALFORMED`` (a count of zero, an odd number of words to convert, a mask without
-        conversion, a descriptor of another number of beats than the result has; address 0) or
-        ``SCRATCHPAD_RANGE`` with the base concerned. Stays until reset.
+        ``MALFORMED`` (a count of zero, an odd number of words to convert, a mask or compression
+        without conversion, rows that don't fill the tiles, a descriptor of another number of beats
+        than the result has; address 0), ``PATTERN`` (address 0) or ``SCRATCHPAD_RANGE`` with the
+        base concerned. Stays until reset.
     o_read : Out(OReadSignature)
         O scratchpad.
     aux_write : In(AuxWriteSignature)
@@ -53,7 +60,7 @@ class StoreUnit(wiring.Component):
     data : Out(stream of beats)
         To the write DMA.
     nonfinite : Out(range)
-        Infinities and NaNs that went out in the cycle before.
+        Infinities and NaNs among results, before they are pruned.
     """
 
     def __init__(self, config: Config) -> None:
@@ -67,7 +74,7 @@ class StoreUnit(wiring.Component):
                 "aux_write": In(AuxWriteSignature(config)),
                 "descriptor": Out(stream.Signature(Descriptor)),
                 "data": Out(stream.Signature(unsigned(config.beat_bits))),
-                "nonfinite": Out(range(config.elements + 1)),
+                "nonfinite": Out(range(config.floats + 1)),
             }
         )
 
@@ -78,30 +85,41 @@ class StoreUnit(wiring.Component):
         cols_shift = exact_log2(config.cols)
         body = Signal(StoreBody)
 
-        # Beats that the descriptor names, words of the result, words from the first row of an O
-        # bank to the last.
-        m.submodules.products = products = Products([4, 2, 2])
+        compressor = TileCompressor(config, ChunkOrder.ROW_MAJOR, config.floats // config.group)
+        m.submodules.compressor = compressor
+        m.d.comb += [compressor.pattern.eq(body.pattern), compressor.rows.eq(config.elements)]
+
+        # Beats that the descriptor names, beats of the result, beats of its mask, words from the
+        # first row of an O bank to the last.
+        m.submodules.products = products = Products([4, 3, 2, 2])
+        block_shift = exact_log2(config.elements)
         factors = [
             *body.descriptor.counts,
+            Mux(body.compress, body.rows >> block_shift, body.rows),
+            Mux(body.convert, body.words >> 1, body.words),
+            Mux(body.compress, compressor.beats, 1),
             body.rows,
-            body.words,
+            body.words >> 1,
             (body.rows - 1) >> cols_shift,
             body.o_stride,
         ]
         m.d.comb += [products.factors[i].eq(factor) for i, factor in enumerate(factors)]
-        named_beats, words, span = products.products
-        beats = Signal(PRODUCT_BITS)
-        m.d.comb += beats.eq(Mux(body.convert, words >> 1, words))
+        named_beats, beats, mask_beats, span = products.products
 
         verdict = Signal(FaultReport)
         malformed = (
             (body.rows == 0)
             | (body.words == 0)
             | (body.convert & body.words[0])
-            | (body.mask & ~body.convert)
-            | (named_beats != beats)
+            | ((body.mask | body.compress) & ~body.convert)
+            | (body.compress & body.rows[:block_shift].any())
         )
+        supported = Cat(body.pattern == pattern for pattern in supported_patterns(config)).any()
         with m.If(malformed):
+            m.d.comb += verdict.code.eq(Fault.MALFORMED)
+        with m.Elif(body.compress & ~supported):
+            m.d.comb += verdict.code.eq(Fault.PATTERN)
+        with m.Elif(named_beats != beats):
             m.d.comb += verdict.code.eq(Fault.MALFORMED)
         with m.Elif(body.o_base + span + body.words > config.o_depth):
             m.d.comb += [verdict.code.eq(Fault.SCRATCHPAD_RANGE), verdict.address.eq(body.o_base)]
@@ -110,18 +128,14 @@ class StoreUnit(wiring.Component):
                 verdict.code.eq(Fault.SCRATCHPAD_RANGE),
                 verdict.address.eq(body.bias_base),
             ]
-        with m.Elif(body.mask & (body.mask_base + beats > config.aux_depth)):
+        with m.Elif(body.mask & (body.mask_base + mask_beats > config.aux_depth)):
             m.d.comb += [
                 verdict.code.eq(Fault.SCRATCHPAD_RANGE),
                 verdict.address.eq(body.mask_base),
             ]
 
-        # Position of the word that is read next.
-        reading = Signal()
-        rows_left, word = Signal(16), Signal(16)
-        bank = Signal(range(config.cols))
-        origin, address, bias_address = Signal(16), Signal(16), Signal(16)
-        mask_address = Signal(16)
+        m.submodules.walk = walk = ResultWalk(config)
+        m.d.comb += walk.body.eq(body)
         beats_left = Signal(PRODUCT_BITS)
         """Beats not handed over yet."""
 
@@ -144,17 +158,8 @@ class StoreUnit(wiring.Component):
             with m.State("Issue-Descriptor"):
                 m.d.comb += self.descriptor.valid.eq(1)
                 with m.If(self.descriptor.ready):
-                    m.d.sync += [
-                        reading.eq(1),
-                        rows_left.eq(body.rows),
-                        word.eq(0),
-                        bank.eq(0),
-                        origin.eq(body.o_base),
-                        address.eq(body.o_base),
-                        bias_address.eq(body.bias_base),
-                        mask_address.eq(body.mask_base),
-                        beats_left.eq(beats),
-                    ]
+                    m.d.comb += walk.start.eq(1)
+                    m.d.sync += beats_left.eq(beats)
                     m.next = "Stream"
             with m.State("Stream"), m.If(self.data.valid & self.data.ready):
                 m.d.sync += beats_left.eq(beats_left - 1)
@@ -164,41 +169,26 @@ class StoreUnit(wiring.Component):
             with m.State("Stopped"):
                 pass
 
-        # Read O words, each beat's first one only when there's room for the beat.
+        # Read O words, each beat's or tile's first one only when there's room for all of it.
         m.submodules.ready_beats = ready_beats = fifo.SyncFIFOBuffered(
             width=config.beat_bits, depth=_READY_BEATS
         )
         reserved = Signal(range(_READY_BEATS + 1))
-        starts_beat = ~body.convert | ~word[0]
-        read, reserve = Signal(), Signal()
+        begins_beat = ~body.compress & (~body.convert | ~walk.upper)
+        room = (~begins_beat | (reserved != _READY_BEATS)) & (~walk.begins_tile | compressor.free)
+        read = Signal()
         m.d.comb += [
-            read.eq(reading & (~starts_beat | (reserved != _READY_BEATS))),
-            reserve.eq(read & starts_beat),
-            self.o_read.bank.eq(bank),
-            self.o_read.address.eq(address),
+            read.eq(walk.valid & room),
+            walk.take.eq(read),
+            self.o_read.bank.eq(walk.bank),
+            self.o_read.address.eq(walk.address),
+            compressor.begin.eq(read & walk.begins_tile),
         ]
-        m.d.sync += reserved.eq(reserved + reserve - (self.data.valid & self.data.ready))
-        with m.If(read):
-            with m.If(word != body.words - 1):
-                m.d.sync += [
-                    word.eq(word + 1),
-                    address.eq(address + 1),
-                    bias_address.eq(bias_address + word[0]),
-                ]
-            with m.Else():
-                next_origin = origin + Mux(bank == config.cols - 1, body.o_stride, 0)
-                m.d.sync += [
-                    word.eq(0),
-                    bank.eq(bank + 1),
-                    origin.eq(next_origin),
-                    address.eq(next_origin),
-                    bias_address.eq(body.bias_base),
-                    rows_left.eq(rows_left - 1),
-                ]
-                with m.If(rows_left == 1):
-                    m.d.sync += reading.eq(0)
+        m.d.sync += reserved.eq(
+            reserved + (read & begins_beat) - (ready_beats.r_rdy & ready_beats.r_en)
+        )
 
-        # The bias meets its word as that comes out of the O scratchpad.
+        # The bias meets its word as that comes out of the O scratchpad, the mask further down.
         aux_shape = data.ArrayLayout(HALF, config.elements)
         m.submodules.aux = aux = Memory(shape=aux_shape, depth=config.aux_depth, init=[])
         aux_write, bias_read, mask_read = aux.write_port(), aux.read_port(), aux.read_port()
@@ -206,13 +196,15 @@ class StoreUnit(wiring.Component):
             aux_write.en.eq(self.aux_write.enable),
             aux_write.addr.eq(self.aux_write.address),
             aux_write.data.eq(self.aux_write.data),
-            bias_read.addr.eq(bias_address),
-            mask_read.addr.eq(mask_address),
+            bias_read.addr.eq(walk.bias_address),
+            mask_read.addr.eq(
+                delayed(m, walk.mask_address, O_READ_LATENCY + Epilogue.MASK_LATENCY - 1)
+            ),
         ]
         upper = Signal()
         bias = Signal(data.ArrayLayout(HALF, config.floats))
         m.d.sync += [
-            upper.eq(word[0]),
+            upper.eq(walk.upper),
             bias.eq(bias_read.data.as_value().word_select(upper, config.beat_bits // 2)),
         ]
         fetched = Signal(O_READ_LATENCY)
@@ -229,13 +221,26 @@ class StoreUnit(wiring.Component):
             epilogue.convert.eq(body.convert),
             epilogue.apply_mask.eq(body.mask),
             self.nonfinite.eq(epilogue.nonfinite),
-            ready_beats.w_data.eq(epilogue.beat),
-            ready_beats.w_en.eq(epilogue.beat_valid),
-            self.data.payload.eq(ready_beats.r_data),
-            self.data.valid.eq(ready_beats.r_rdy),
-            ready_beats.r_en.eq(self.data.ready),
         ]
-        with m.If(epilogue.mask_taken):
-            m.d.sync += mask_address.eq(mask_address + 1)
+
+        # Out: beats as they are, or tiles.
+        m.d.comb += [
+            ready_beats.w_data.eq(epilogue.beat),
+            ready_beats.w_en.eq(epilogue.beat_valid & ~body.compress),
+            compressor.i.payload.eq(epilogue.halves),
+            compressor.i.valid.eq(epilogue.halves_valid & body.compress),
+            ready_beats.r_en.eq(self.data.ready & ~body.compress),
+            compressor.o.ready.eq(self.data.ready & body.compress),
+        ]
+        with m.If(body.compress):
+            m.d.comb += [
+                self.data.payload.eq(compressor.o.payload),
+                self.data.valid.eq(compressor.o.valid),
+            ]
+        with m.Else():
+            m.d.comb += [
+                self.data.payload.eq(ready_beats.r_data),
+                self.data.valid.eq(ready_beats.r_rdy),
+            ]
 
         return m

@@ -89,7 +89,7 @@ class NMReducer(wiring.Component):
             pair: Signal(name=f"wins_{pair[0]}_over_{pair[1]}", reset_less=True)
             for pair in combinations(range(size), 2)
         }
-        with m.If(advance):
+        with m.If(advance & self.i.valid):
             m.d.sync += compared.eq(chunk)
             for (low, high), wins in lower_wins.items():
                 m.d.sync += wins.eq(magnitudes[low] >= magnitudes[high])

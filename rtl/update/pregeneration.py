@@ -14,10 +14,10 @@ from ..control.commands import Fault, UpdateBody
 from ..control.fault import FaultReport
 from ..memory.descriptor import Descriptor
 from ..memory.ports import OReadSignature
+from ..sparsity.compressor import TileCompressor
+from ..sparsity.packer import ChunkOrder
 from ..sparsity.pattern import Pattern, supported_patterns
-from ..sparsity.reducer import NMReducer
 from .intake import StateIntake
-from .packer import ChunkOrder, TilePacker
 from .sgd import SGDLane
 from .transposer import BlockTransposer
 from .writer import STATE_BEATS_PER_ROW, ResultWriter
@@ -123,50 +123,44 @@ class UpdateUnit(wiring.Component):
         m.d.comb += intake.pair_room.eq(reserved <= STATE_BEATS_PER_ROW * config.elements - 2)
 
         # Copies out: along the rows as they come, along the columns transposed.
-        reducer_block = Block("nm_reducer", NMReducer(config))
-        m.submodules.row_reducer = row_reducer = reducer_block.place(platform)
-        m.submodules.column_reducer = column_reducer = reducer_block.place(platform)
+        row_compressor = TileCompressor(config, ChunkOrder.ROW_MAJOR)
+        column_compressor = TileCompressor(config, ChunkOrder.CHUNK_MAJOR)
+        m.submodules.row_compressor = row_compressor
+        m.submodules.column_compressor = column_compressor
         m.submodules.transposer = transposer = BlockTransposer(config)
-        m.submodules.row_packer = row_packer = TilePacker(config, ChunkOrder.ROW_MAJOR)
-        m.submodules.column_packer = column_packer = TilePacker(config, ChunkOrder.CHUNK_MAJOR)
         m.d.comb += [
-            row_reducer.i.valid.eq(updated & body.row_copy),
-            row_reducer.i.payload.values.eq(copies),
-            row_reducer.i.payload.pattern.eq(body.row_pattern),
+            row_compressor.i.valid.eq(updated & body.row_copy),
+            row_compressor.i.payload.eq(copies),
             transposer.i.valid.eq(updated & body.column_copy),
             transposer.i.payload.eq(copies),
-            column_reducer.i.valid.eq(transposer.o.valid),
-            column_reducer.i.payload.values.eq(transposer.o.payload),
-            column_reducer.i.payload.pattern.eq(body.column_pattern),
         ]
-        connect(m, row_reducer.o, row_packer.i)
-        connect(m, column_reducer.o, column_packer.i)
-        for packer, pattern, wanted in (
-            (row_packer, body.row_pattern, body.row_copy),
-            (column_packer, body.column_pattern, body.column_copy),
+        connect(m, transposer.o, column_compressor.i)
+        for compressor, pattern, wanted in (
+            (row_compressor, body.row_pattern, body.row_copy),
+            (column_compressor, body.column_pattern, body.column_copy),
         ):
             m.d.comb += [
-                packer.pattern.eq(pattern),
-                packer.rows.eq(body.rows),
-                packer.begin.eq(intake.tile_begin & wanted),
+                compressor.pattern.eq(pattern),
+                compressor.rows.eq(body.rows),
+                compressor.begin.eq(intake.tile_begin & wanted),
             ]
         m.d.comb += intake.tile_free.eq(
-            (row_packer.free | ~body.row_copy) & (column_packer.free | ~body.column_copy)
+            (row_compressor.free | ~body.row_copy) & (column_compressor.free | ~body.column_copy)
         )
 
         connect(m, state_fifo.r_stream, writer.state)
-        connect(m, row_packer.o, writer.row_copy)
-        connect(m, column_packer.o, writer.column_copy)
+        connect(m, row_compressor.o, writer.row_copy)
+        connect(m, column_compressor.o, writer.column_copy)
         connect(m, flipped(self.descriptor), writer.descriptor)
         connect(m, flipped(self.data), writer.data)
         m.d.comb += [
             writer.body.eq(body),
             writer.start.eq(start),
             writer.segment_begin.eq(intake.segment_begin),
-            writer.row_complete.eq(row_packer.complete),
-            writer.column_complete.eq(column_packer.complete),
-            writer.row_beats.eq(row_packer.beats),
-            writer.column_beats.eq(column_packer.beats),
+            writer.row_complete.eq(row_compressor.complete),
+            writer.column_complete.eq(column_compressor.complete),
+            writer.row_beats.eq(row_compressor.beats),
+            writer.column_beats.eq(column_compressor.beats),
         ]
 
         return m

@@ -11,8 +11,10 @@ from rtl.control.fault import FaultReport
 from rtl.memory.descriptor import Descriptor
 from rtl.memory.ports import O_READ_LATENCY
 from rtl.memory.store_unit import StoreUnit
+from rtl.sparsity.pattern import Pattern, supported_patterns
 from sim.golden.arithmetic import is_finite
 from sim.golden.engine import epilogue
+from sim.golden.sparsity import pack_tiles
 from tests.harness import (
     clocks,
     config,
@@ -30,6 +32,10 @@ from .axi import descriptor, restart
 CONFIGS = {
     "tiny": preset("tiny"),
     "column": Config("column", cols=1, lanes=4, o_depth=64, aux_depth=32),
+    # Two chunks of a row arrive together.
+    "wide": Config("wide", rows=4, cols=4, o_depth=64, aux_depth=128),
+    # As many banks as a tile has rows, and patterns of up to 16.
+    "groups_of_16": Config("groups_of_16", cols=32, group=16, o_depth=64, aux_depth=256),
 }
 
 
@@ -121,7 +127,7 @@ class Card:
         dut.aux_write__enable.value = 0
 
     def result(self, fields):
-        """Return what a command writes, as an array."""
+        """Return what leaves the epilogue, as an array."""
         c = config()
         rows, words = fields["rows"], fields["words"]
         b = np.arange(rows)[:, None]
@@ -149,8 +155,22 @@ async def begin(dut, random):
 def store(o_base, o_stride, rows, words, **other):
     """Return a command's fields; the descriptor has the right number of beats."""
     beats = words // 2 if other.get("convert") else words
+    counts = beats, rows
+    if other.get("compress"):
+        g = config().elements
+        counts = other["pattern"].tile_beats(config()) * beats, rows // g
     fields = {"o_base": o_base, "o_stride": o_stride, "rows": rows, "words": words}
-    return fields | {"descriptor": descriptor(4096, (beats, rows), (1 << 12,))} | other
+    return fields | {"descriptor": descriptor(4096, counts, (1 << 12,))} | other
+
+
+def beats_of(result, fields):
+    """Return the beats that a command writes of `result`."""
+    if fields.get("compress"):
+        raw = pack_tiles(result, fields["pattern"], config()).tobytes()
+    else:
+        raw = result.astype(result.dtype.newbyteorder("<")).tobytes()
+    size = config().beat_bytes
+    return [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
 
 
 async def run(dut, card, commands, random=None, *, wait=0):
@@ -160,9 +180,7 @@ async def run(dut, card, commands, random=None, *, wait=0):
     for fields in commands:
         result = card.result(fields)
         bad += int(np.count_nonzero(~is_finite(result)))
-        raw = result.astype(result.dtype.newbyteorder("<")).tobytes()
-        size = config().beat_bytes
-        expected += [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
+        expected += beats_of(result, fields)
         descriptors.append(pack(Descriptor, fields["descriptor"]))
     cocotb.start_soon(
         send(dut, "command", [pack(StoreBody, fields) for fields in commands], random)
@@ -219,6 +237,96 @@ async def stores_random_results(dut):
         await run(dut, card, commands, random)
 
 
+def compressed(o_base, o_stride, blocks, d_words, pattern, **other):
+    """Return the fields of a command that writes tiles."""
+    rows = blocks * config().elements
+    return store(
+        o_base, o_stride, rows, 2 * d_words, convert=1, compress=1, pattern=pattern, **other
+    )
+
+
+@cocotb.test()
+async def compresses_every_pattern(dut):
+    random = rng()
+    card = await begin(dut, random)
+    patterns = supported_patterns(config())
+    # One tile of each, then with neighbours along the rows, and between results as they are.
+    await run(dut, card, [compressed(0, 2, 1, 1, pattern) for pattern in patterns], random)
+    for pattern in patterns:
+        commands = [
+            store(1, 3, 3, 2, convert=1),
+            compressed(1, 3, 1, 2, pattern, relu=1),
+            store(2, 3, 5, 3),
+        ]
+        await run(dut, card, commands, random)
+
+
+@cocotb.test()
+async def prunes_corners(dut):
+    """Ties, zeros, infinities and NaNs, more of them than a group keeps."""
+    random = rng()
+    card = await begin(dut, random)
+    tied = [0x3F800000, 0xBF800000, 0x3F7FFFFF, 0x3F802000]
+    for choice in (tied, [0, 0x80000000 | 0x33800000, 0x33000000], [0x7F800000, 0x7FC00000, 0]):
+        card.o = random.choice(np.array(choice, np.uint32), card.o.shape)
+        commands = [compressed(0, 2, 1, 1, pattern) for pattern in supported_patterns(config())]
+        await run(dut, card, commands)
+
+
+@cocotb.test()
+async def compresses_random_results(dut):
+    random = rng()
+    card = await begin(dut, random)
+    c = config()
+    bank_rows = c.elements // c.cols
+    for _ in range(6):
+        commands = []
+        while len(commands) < 3:
+            blocks, d_words = int(random.integers(1, 4)), int(random.integers(1, 5))
+            stride, base = int(random.integers(0, 2 * d_words + 2)), int(random.integers(0, 6))
+            bias, relu, mask = (int(bit) for bit in random.integers(0, 2, 3))
+            beats = blocks * c.elements * d_words
+            if base + (blocks * bank_rows - 1) * stride + 2 * d_words > c.o_depth:
+                continue
+            if mask and beats > c.aux_depth:
+                continue
+            commands.append(
+                compressed(
+                    base, stride, blocks, d_words, random.choice(supported_patterns(c)),
+                    bias=bias, relu=relu, mask=mask,
+                    bias_base=int(random.integers(0, c.aux_depth - d_words + 1)),
+                    mask_base=int(random.integers(0, max(c.aux_depth - beats, 0) + 1)),
+                )
+            )  # fmt: skip
+        await run(dut, card, commands, random)
+
+
+@cocotb.test()
+async def compresses_a_word_a_cycle(dut):
+    """Memory that takes every beat never slows a compressed result down, whatever the pattern."""
+    random = rng()
+    card = await begin(dut, random)
+    c = config()
+    d_words = min(8, c.o_depth // (c.elements // c.cols) // 2)
+    for pattern in supported_patterns(c):
+        fields = compressed(0, 2 * d_words, 1, d_words, pattern)
+        words = c.elements * d_words * 2
+        beats = len(beats_of(card.result(fields), fields))
+        dut.descriptor__ready.value = 1
+        dut.data__ready.value = 1
+        cocotb.start_soon(send(dut, "command", [pack(StoreBody, fields)]))
+        taken, cycles = 0, 0
+        while taken < beats:
+            await RisingEdge(dut.clk)
+            taken += int(dut.data__valid.value)
+            cycles += 1
+            assert cycles < 10_000
+        # Check, pipeline, and the last tile on its way out.
+        assert cycles <= words + 40 + pattern.tile_beats(c), f"{pattern}: {cycles} for {words}"
+        dut._log.info("%s: %d words, %d beats, %d cycles", pattern, words, beats, cycles)
+        await clocks(dut, 4)
+
+
 @cocotb.test()
 async def keeps_one_word_a_cycle(dut):
     random = rng()
@@ -235,7 +343,7 @@ async def keeps_one_word_a_cycle(dut):
             await RisingEdge(dut.clk)
             taken += int(dut.data__valid.value)
             cycles += taken > 0
-            assert cycles < 1000
+            assert cycles < 2000
         assert cycles == (beats - 1 << convert) + 1
         await clocks(dut, 4)
         assert card.done == convert + 1
@@ -249,6 +357,7 @@ async def waits_for_memory(dut):
     for convert in (0, 1):
         fields = store(0, 8, c.cols * c.o_depth // 8, 8, convert=convert)
         await run(dut, card, [fields], wait=300)
+    await run(dut, card, [compressed(0, 0, 2, 4, Pattern.N2M8)], wait=300)
 
 
 @cocotb.test()
@@ -273,16 +382,36 @@ async def refuses_bad_commands(dut):
         (good | {"bias_base": c.aux_depth - 1}, c.aux_depth - 1),
         (good | {"mask_base": c.aux_depth - beats + 1}, c.aux_depth - beats + 1),
     )
-    for fields, code, address in (
-        *((fields, Fault.MALFORMED, 0) for fields in malformed),
-        *((fields, Fault.SCRATCHPAD_RANGE, address) for fields, address in out_of_range),
+    tile = compressed(1, 2, 1, 1, Pattern.N2M8, bias=1, mask=1)
+    malformed += (
+        tile | {"rows": 0},
+        tile | {"rows": c.elements + 1},
+        tile | {"words": 3},
+        tile | {"convert": 0, "mask": 0},
+        tile | {"descriptor": descriptor(0, (1, c.elements))},
+        tile | {"pattern": Pattern.N4M8},
+        tile | {"compress": 0},
+    )
+    # Whatever else is wrong with beats and bases: how many there are depends on the pattern.
+    unsupported = tile | {"pattern": Pattern.DENSE, "o_base": 65535}
+    pattern = StoreBody.as_shape()["pattern"].offset
+    numbers = [7] if c.group == 16 else [Pattern.N2M16.value, 7]
+    out_of_range += (
+        (tile | {"o_base": c.o_depth - 1}, c.o_depth - 1),
+        (tile | {"bias_base": c.aux_depth}, c.aux_depth),
+        (tile | {"mask_base": c.aux_depth - c.elements + 1}, c.aux_depth - c.elements + 1),
+    )
+    for bits, code, address in (
+        *((pack(StoreBody, fields), Fault.MALFORMED, 0) for fields in malformed),
+        *((pack(StoreBody, unsupported) | n << pattern, Fault.PATTERN, 0) for n in numbers),
+        *((pack(StoreBody, f), Fault.SCRATCHPAD_RANGE, address) for f, address in out_of_range),
     ):
         await run(dut, card, [good])
         done = card.done
-        sender = cocotb.start_soon(send(dut, "command", [pack(StoreBody, fields)] * 2))
+        sender = cocotb.start_soon(send(dut, "command", [bits] * 2))
         await clocks(dut, 40)
         fault = unpack(FaultReport, dut.fault.value)
-        assert (fault.code, fault.address) == (code, address), f"{fields}"
+        assert (fault.code, fault.address) == (code, address), f"{unpack(StoreBody, bits)}"
         assert not dut.command__ready.value
         assert not dut.descriptor__valid.value
         assert not dut.data__valid.value
@@ -295,3 +424,27 @@ async def refuses_bad_commands(dut):
         "o_base": c.o_depth - 8, "bias_base": c.aux_depth - 2, "mask_base": c.aux_depth - beats,
     }  # fmt: skip
     await run(dut, card, [top])
+    bank_rows = c.elements // c.cols
+    top = tile | {
+        "o_base": c.o_depth - 2 * bank_rows, "bias_base": c.aux_depth - 1,
+        "mask_base": c.aux_depth - c.elements,
+    }  # fmt: skip
+    await run(dut, card, [top])
+
+
+@cocotb.test()
+async def recovers_from_a_reset_on_the_way(dut):
+    """Nothing of a tile that was being made is left."""
+    random = rng()
+    card = await begin(dut, random)
+    fields = compressed(0, 2, 2, 1, Pattern.N4M8)
+    for cycles in (20, 50, 90):
+        sender = cocotb.start_soon(send(dut, "command", [pack(StoreBody, fields)] * 2))
+        dut.descriptor__ready.value = 1
+        dut.data__ready.value = int(random.integers(0, 2))
+        await clocks(dut, cycles)
+        sender.cancel()
+        dut.command__valid.value = dut.descriptor__ready.value = dut.data__ready.value = 0
+        await restart(dut)
+        card.done = card.nonfinite = 0
+        await run(dut, card, [fields], random)

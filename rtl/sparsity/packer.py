@@ -9,8 +9,8 @@ from amaranth.lib.wiring import In, Out
 
 from ..arithmetic.formats import HALF
 from ..config import HALF_BITS, INDEX_SLOT_BITS, Config
-from ..sparsity.pattern import Pattern, supported_patterns
-from ..sparsity.reducer import ChunkEntries
+from .pattern import Pattern, supported_patterns
+from .reducer import ChunkEntries
 
 __all__ = ["ChunkOrder", "TilePacker"]
 
@@ -27,7 +27,7 @@ class ChunkOrder(enum.Enum, shape=1):
 
 
 class TilePacker(wiring.Component):
-    """Builds S tiles of G rows by one D word; one chunk a cycle in, one beat a cycle out.
+    """Builds S tiles of G rows by one D word; `width` chunks a cycle in, one beat a cycle out.
 
     Holds two tiles: one can be filled while the other leaves.
 
@@ -37,6 +37,9 @@ class TilePacker(wiring.Component):
         Configuration of the accelerator.
     order
         Order of the chunks that arrive.
+    width
+        Neighbouring chunks of a row that arrive together and take the place of one in `order`; a
+        power of two.
 
     Attributes
     ----------
@@ -48,7 +51,7 @@ class TilePacker(wiring.Component):
         A tile may begin.
     begin : In(1)
         A tile begins, while `free`: takes one of the two buffers.
-    i : In(stream.Signature(ChunkEntries(config), always_ready=True))
+    i : In(stream.Signature(array of ChunkEntries(config), always_ready=True))
         Chunks of the tiles that have begun.
     complete : Out(1)
         High for a cycle as the last chunk of a tile arrives.
@@ -59,16 +62,18 @@ class TilePacker(wiring.Component):
         Beats in a tile of this pattern and number of rows.
     """
 
-    def __init__(self, config: Config, order: ChunkOrder) -> None:
+    def __init__(self, config: Config, order: ChunkOrder, width: int = 1) -> None:
         self._config = config
         self._order = order
+        self._width = width
+        chunks = data.ArrayLayout(ChunkEntries(config), width)
         super().__init__(
             {
                 "pattern": In(Pattern),
                 "rows": In(range(config.elements + 1)),
                 "free": Out(1),
                 "begin": In(1),
-                "i": In(stream.Signature(ChunkEntries(config), always_ready=True)),
+                "i": In(stream.Signature(chunks, always_ready=True)),
                 "complete": Out(1),
                 "o": Out(stream.Signature(unsigned(config.beat_bits))),
                 "beats": Out(range(config.elements + 1)),
@@ -82,12 +87,14 @@ class TilePacker(wiring.Component):
         sparse = Signal()
         m.d.comb += sparse.eq(self.pattern != Pattern.DENSE)
 
-        # Position of the chunk that arrives.
-        row, chunk = Signal(range(config.elements)), Signal(range(config.chunks))
+        # Position of what arrives, in units of `width` chunks along the row.
+        width = self._width
+        positions = config.chunks // width
+        row, chunk = Signal(range(config.elements)), Signal(range(positions))
         last_row, last_chunk = Signal(), Signal()
         m.d.comb += [
             last_row.eq(row == self.rows - 1),
-            last_chunk.eq(chunk == config.chunks - 1),
+            last_chunk.eq(chunk == positions - 1),
             self.complete.eq(self.i.valid & last_row & last_chunk),
         ]
         next_row, next_chunk = Mux(last_row, 0, row + 1), Mux(last_chunk, 0, chunk + 1)
@@ -113,7 +120,8 @@ class TilePacker(wiring.Component):
             read_buffer.eq(read_buffer ^ emptied),
         ]
 
-        # A chunk goes to one value beat, in granules of as many values as it has lanes.
+        # A chunk goes to one value beat, in granules of as many values as it has lanes; neighbours
+        # go to the same one.
         lanes = config.lanes_per_chunk
         granules = config.elements // lanes
         m.submodules.values = values = Memory(
@@ -133,7 +141,7 @@ class TilePacker(wiring.Component):
         value_write = values.write_port(granularity=1)
         index_write = indices.write_port(granularity=1)
 
-        entries = self._padded(m)
+        entries = [self._padded(m, index) for index in range(width)]
         value_beat = Signal(range(config.elements))
         index_beat = value_beat // _BEATS_PER_INDEX_BEAT
         described = value_beat % _BEATS_PER_INDEX_BEAT
@@ -155,25 +163,27 @@ class TilePacker(wiring.Component):
                     m.d.comb += value_beat.eq(row // rows_per_beat)
                     for granule in range(granules):
                         quarter, column = divmod(granule, config.chunks)
-                        here = (chunk == column) & (place == quarter // steps)
+                        position, index = divmod(column, width)
+                        here = (chunk == position) & (place == quarter // steps)
                         m.d.comb += [
                             value_write.en[granule].eq(self.i.valid & here),
                             *_fill(
                                 value_write.data[granule],
                                 granule_indices[granule],
-                                entries[lanes * (quarter % steps) :][:lanes],
+                                entries[index][lanes * (quarter % steps) :][:lanes],
                             ),
                         ]
             with m.Default():
                 m.d.comb += value_beat.eq(row)
                 for granule in range(granules):
                     column, part = divmod(granule, config.ratio)
+                    position, index = divmod(column, width)
                     m.d.comb += [
-                        value_write.en[granule].eq(self.i.valid & (chunk == column)),
+                        value_write.en[granule].eq(self.i.valid & (chunk == position)),
                         *_fill(
                             value_write.data[granule],
                             granule_indices[granule],
-                            entries[lanes * part :][:lanes],
+                            entries[index][lanes * part :][:lanes],
                         ),
                     ]
 
@@ -217,11 +227,11 @@ class TilePacker(wiring.Component):
 
         return m
 
-    def _padded(self, m: Module) -> list[Any]:
-        """Return the entries that arrive, zeros where the pattern has fewer than lanes."""
+    def _padded(self, m: Module, chunk: int) -> list[Any]:
+        """Return the entries of a chunk that arrives, zeros where it has fewer than lanes."""
         config = self._config
-        entries = Signal(ChunkEntries(config))
-        m.d.comb += entries.eq(self.i.payload)
+        entries = Signal(ChunkEntries(config), name=f"entries_{chunk}")
+        m.d.comb += entries.eq(self.i.payload[chunk])
         with m.Switch(self.pattern):
             for pattern in supported_patterns(config):
                 kept = pattern.entries_per_chunk(config)
