@@ -21,6 +21,8 @@ __all__ = ["rows", "summary", "write"]
 
 _STAGES = [stage.lower() for stage in STAGE_NAMES]
 
+_RUNS = ("dense", "sparse")
+
 _TITLES = {
     "ff": "FF, forward",
     "bp": "BP, data gradient",
@@ -31,6 +33,16 @@ _TITLES = {
 _STAGE_COLOURS = {"ff": "#2a6f97", "bp": "#61a5c2", "wu": "#e09f3e", "update": "#9e2a2b"}
 
 _RUN_COLOURS = ("#6c757d", "#d1495b")
+
+_SLOTS = {
+    "useful": ("useful", "#2b7a3d"),
+    "edge": ("padding, bias sums", "#7a9e1f"),
+    "filler": ("lanes without an entry", "#cf9a20"),
+    "fill": ("filling", "#f78154"),
+    "drain": ("draining", "#b5446e"),
+    "operand": ("no product ready", "#8d959d"),
+}
+"""Where the array's multiply-adds go: words and colour."""
 
 
 def summary(
@@ -45,6 +57,8 @@ def summary(
         "cycles_sparse": sparse.cycles,
         "utilisation_dense": dense.utilisation,
         "utilisation_sparse": sparse.utilisation,
+        "lost": {"dense": dense.lost, "sparse": sparse.lost},
+        "slots_add_up": None if dense.adds_up is None else dense.adds_up and bool(sparse.adds_up),
         "speedup": _ratio(dense.cycles["total"], sparse.cycles["total"]),
         "ceiling": sparse.dense_useful / sparse.useful,
         "bit_exact": not any(compared) if compared else None,
@@ -73,10 +87,10 @@ def summary(
     }
 
 
-def rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def rows(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the table of dense against sparse: a heading, the two figures, and their ratio."""
     dense, sparse = figures["cycles_dense"], figures["cycles_sparse"]
-    table = [
+    table: list[tuple[str, ...]] = [
         (
             "test accuracy",
             f"{figures['accuracy_dense']:.1%}",
@@ -95,14 +109,19 @@ def rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
                 f"{_ratio(dense[stage], sparse[stage]):.2f}x",
             )
         )
-    table.append(
+    table += [
+        (f"cycles with operands, {stage}", *(_share(figures, run, stage) for run in _RUNS), "")
+        for stage in ("FF", "BP", "WU")
+    ]
+    shares = [_slots(figures, run) for run in _RUNS]
+    table += [
         (
-            "MAC slots used",
-            f"{figures['utilisation_dense']:.1%}",
-            f"{figures['utilisation_sparse']:.1%}",
+            "useful MACs of all" if kind == "useful" else f"lost MACs, {words}",
+            *(f"{share[kind]:.1%}" for share in shares),
             "",
         )
-    )
+        for kind, (words, _) in _SLOTS.items()
+    ]
     table.append(
         (
             "speedup",
@@ -128,8 +147,20 @@ def _ratio(dense: int, sparse: int) -> float | None:
     return dense / sparse if sparse else None
 
 
+def _share(figures: Mapping[str, Any], run: str, stage: str) -> str:
+    """Return in how many of a stage's cycles the array took operands."""
+    counters = figures[f"counters_{run}"]
+    cycles = counters[f"CYCLES_{stage}"]
+    return f"{counters[f'MAC_SLOTS_{stage}'] / cycles:.1%}" if cycles else ""
+
+
+def _slots(figures: Mapping[str, Any], run: str) -> dict[str, float]:
+    """Return the share of each of `_SLOTS`."""
+    return {"useful": figures[f"utilisation_{run}"], **figures["lost"][run]}
+
+
 def _draw(figures: Mapping[str, Any], path: Path) -> None:
-    """Draw the loss curves and, beside them, the cycles of each stage."""
+    """Draw the loss curves; with a clock the cycles of each stage and the use of the MACs too."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -149,19 +180,20 @@ def _draw(figures: Mapping[str, Any], path: Path) -> None:
         "xtick.color": "#495057",
         "ytick.color": "#495057",
     }
-    has_clock = bool(figures["cycles_dense"]["total"])
     with plt.rc_context(style):
-        figure, axes = plt.subplots(
-            1,
-            1 + has_clock,
-            figsize=(11 if has_clock else 6.5, 4.4),
-            width_ratios=[1.45, 1][: 1 + has_clock],
-            squeeze=False,
-        )
-        _draw_losses(axes[0, 0], figures)
-        if has_clock:
-            _draw_cycles(axes[0, 1], figures)
-        figure.set_layout_engine("constrained", wspace=0.06)
+        if figures["cycles_dense"]["total"]:
+            figure, axes = plt.subplot_mosaic(
+                [["losses", "cycles"], ["slots", "slots"]],
+                figsize=(11, 6.2),
+                width_ratios=[1.45, 1],
+                height_ratios=[3, 1],
+            )
+            _draw_cycles(axes["cycles"], figures)
+            _draw_slots(axes["slots"], figures)
+        else:
+            figure, axes = plt.subplot_mosaic([["losses"]], figsize=(6.5, 4.4))
+        _draw_losses(axes["losses"], figures)
+        figure.set_layout_engine("constrained", wspace=0.06, hspace=0.06)
         figure.savefig(path, dpi=160)
         plt.close(figure)
 
@@ -225,7 +257,7 @@ def _draw_cycles(axes: Any, figures: Mapping[str, Any]) -> None:
         bottoms += heights
     for index, (_, name) in enumerate(runs):
         axes.annotate(
-            f"{figures[f'utilisation_{name}']:.0%} of MAC slots used",
+            f"{figures[f'utilisation_{name}']:.0%} of MACs useful",
             (index, bottoms[index]),
             xytext=(0, 4),
             textcoords="offset points",
@@ -240,6 +272,37 @@ def _draw_cycles(axes: Any, figures: Mapping[str, Any]) -> None:
     axes.legend(
         handles[::-1], labels[::-1], frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
     )
+
+
+def _draw_slots(axes: Any, figures: Mapping[str, Any]) -> None:
+    shares = [_slots(figures, run) for run in _RUNS]
+    labels = ["dense", figures["pattern"]]
+    lefts = np.zeros(len(_RUNS))
+    for kind, (words, colour) in _SLOTS.items():
+        widths = np.array([100 * share[kind] for share in shares])
+        bars = axes.barh(
+            labels,
+            widths,
+            left=lefts,
+            height=0.62,
+            color=colour,
+            edgecolor="white",
+            linewidth=1,
+            label=words,
+        )
+        axes.bar_label(
+            bars,
+            [f"{width:.0f}" if width >= 3 else "" for width in widths],
+            label_type="center",
+            color="white",
+            fontsize=9,
+        )
+        lefts += widths
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("percent of cycles x MACs")
+    axes.set_title("Where the multiply-adds go")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 _PAGE = """<!doctype html>
@@ -269,7 +332,7 @@ summary {{ cursor: pointer; color: #495057; }}
 <h1>Training with {pattern} weights</h1>
 <p class="lead">{lead}</p>
 <p class="{verdict_class}">{verdict}</p>
-<img alt="Loss curves, and cycles by stage" src="data:image/png;base64,{picture}">
+<img alt="Loss curves, cycles by stage, use of the MACs" src="data:image/png;base64,{picture}">
 <h2>Dense against {pattern}</h2>
 {table}
 <h2>Settings</h2>

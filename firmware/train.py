@@ -281,6 +281,8 @@ def _conclude(figures: dict[str, Any], paths: Sequence[Path]) -> int:
         f"first and the last layer are dense in both runs",
         highlight=False,
     )
+    if figures["slots_add_up"] is False:
+        console.print("[red]the card's counters don't account for every MAC of every cycle[/]")
     console.print("written: " + ", ".join(map(str, paths)), highlight=False, soft_wrap=True)
     if figures["bit_exact"] is None:
         console.print("not compared with the golden model", highlight=False, soft_wrap=True)

@@ -134,6 +134,34 @@ class Outcome:
         """Useful multiply-adds for each that the array could have made; None without a clock."""
         return self.useful / self.slots if self.slots else None
 
+    @property
+    def lost(self) -> dict[str, float] | None:
+        """Where the other multiply-adds went, as shares of all; None without a clock.
+
+        ``edge``: padding of tiles, reductions and tensors, and the sums for the biases; ``filler``:
+        lanes without an entry; ``fill``, ``drain`` and ``operand``: cycles without operands, as
+        the counters call them.
+        """
+        if not self.slots:
+            return None
+        macs = self.counters["USEFUL_MACS"] + self.counters["EDGE_MACS"]
+        return {
+            "edge": (macs - self.useful) / self.slots,
+            "filler": self.counters["FILLER_MACS"] / self.slots,
+        } | {
+            cause: self.counters[f"LOST_{cause.upper()}"] / self.cycles["total"]
+            for cause in ("fill", "drain", "operand")
+        }
+
+    @property
+    def adds_up(self) -> bool | None:
+        """Whether the card accounts for every multiply-add; None without a clock."""
+        if not self.slots:
+            return None
+        counted = sum(self.counters[f"{kind}_MACS"] for kind in ("USEFUL", "EDGE", "FILLER"))
+        lost = sum(self.counters[f"LOST_{cause}"] for cause in ("FILL", "DRAIN", "OPERAND"))
+        return counted + self.slots // self.cycles["total"] * lost == self.slots
+
 
 def build_layers(
     channels: int, hidden: tuple[int, ...], classes: int, pattern: Pattern
@@ -251,7 +279,7 @@ class _Run:
             for result in results:
                 total = result if total is None else total + result
             outcome.losses.append(loss)
-            self._count_products(outcome, clean)
+            self._count_products(outcome, len(results))
             skipped_in_a_row = 0 if clean else skipped_in_a_row + 1
             if skipped_in_a_row == _HOPELESS:
                 raise Diverged(
@@ -308,11 +336,14 @@ class _Run:
         scale.observe(clean=clean)
         return loss, right, clean, results
 
-    def _count_products(self, outcome: Outcome, clean: bool) -> None:
-        """Count a step's multiply-adds; the first layer passes no gradient on."""
+    def _count_products(self, outcome: Outcome, passes: int) -> None:
+        """Count the multiply-adds of a step's first passes, of FF, BP and WU.
+
+        The first layer passes no gradient on.
+        """
         batch = self._settings.batch
         for index, layer in enumerate(self.network.layers):
-            pruned_products = 1 + (index > 0)
-            weight_gradient = layer.products if clean else 0
+            pruned_products = 1 + (index > 0 and passes > 1)
+            weight_gradient = layer.products if passes > 2 else 0
             outcome.useful += batch * (pruned_products * layer.kept_products + weight_gradient)
             outcome.dense_useful += batch * (pruned_products * layer.products + weight_gradient)

@@ -23,6 +23,7 @@ def test_trains_tests_and_verifies(tmp_path, capsys):
     assert status == 0
     figures = json.loads((tmp_path / "train.json").read_text())
     assert figures["bit_exact"] is True
+    assert figures["slots_add_up"] is None and figures["lost"]["sparse"] is None
     assert figures["accuracy_dense"] > 0.6 and figures["accuracy_sparse"] > 0.5
     assert set(figures["cycles_dense"]) == {"ff", "bp", "wu", "update", "total"}
     assert len(figures["loss_sparse"]) == figures["steps"] == 1437 // 32
@@ -56,10 +57,11 @@ def test_a_wrong_bit_is_found(tmp_path, monkeypatch, capsys):
 
 
 def test_training_on_every_card(card_name):
-    """Two steps, verified; and the same losses again with the same seed."""
+    """Two steps, verified, every slot accounted for; the same losses again with the same seed."""
     settings = Settings(card=card_name, hidden=(32, 32), batch=16, steps=2)
     first = train(settings, Pattern.N2M8)
     assert first.mismatches == [] and first.compared_bytes > 0
+    assert first.adds_up is (None if card_name.startswith("golden") else True)
     assert train(settings, Pattern.N2M8, verify=False).losses == first.losses
 
 
@@ -97,6 +99,10 @@ def test_a_nonfinite_step_is_not_applied(stage, monkeypatch):
     settings = Settings(card="golden:tiny", hidden=(32, 32), batch=16, steps=2)
     outcome = training.train(settings, Pattern.N2M8, verify=False)
     assert outcome.skipped == 1
+    # The step skipped and the one after it, 16 images each: 64 x 32, 32 x 32 in 2:8, 32 x 10.
+    applied = (2048 + 2 * 256 + 2 * 320) + (2048 + 1024 + 320)
+    begun = (2048 + 256 + 320) if stage == "forward" else (2048 + 2 * 256 + 2 * 320)
+    assert outcome.useful == 16 * (applied + begun)
     assert outcome.loss_scale == [(0, 12), (1, 11)]
     first = ["forward"] if stage == "forward" else ["forward", "backward"]
     steps = [*first, "forward", "backward", "update"]
@@ -169,20 +175,39 @@ def test_report_of_a_card_with_a_clock(tmp_path):
         Outcome(
             pattern, accuracy=0.97, losses=[2.0, 1.0, 0.5], useful=useful, dense_useful=900,
             cycles={"ff": cycles, "bp": 20, "wu": 30, "update": 5, "total": 55 + cycles},
-            slots=16 * (55 + cycles), counters={"CYCLES": 55 + cycles}, mismatches=[],
+            slots=16 * (55 + cycles), mismatches=[],
+            counters={
+                "CYCLES_FF": cycles, "CYCLES_BP": 20, "CYCLES_WU": 30,
+                "MAC_SLOTS_FF": 15, "MAC_SLOTS_BP": 15, "MAC_SLOTS_WU": 27,
+                "USEFUL_MACS": useful + 8, "EDGE_MACS": 16, "FILLER_MACS": 57 * 16 - useful - 24,
+                "LOST_FILL": 5, "LOST_DRAIN": 10, "LOST_OPERAND": cycles - 17,
+            },
         )
-        for pattern, useful, cycles in (("dense", 900, 45), ("2:8", 600, 20))
+        for pattern, useful, cycles in (("dense", 700, 45), ("2:8", 600, 20))
     ]  # fmt: skip
     figures = report.summary(Settings(), PRESETS["sim"], *outcomes, 1.0)
     assert figures["speedup"] == pytest.approx(100 / 75)
     assert figures["ceiling"] == 1.5
     assert figures["utilisation_sparse"] == 600 / (16 * 75)
+    assert figures["lost"]["sparse"] == pytest.approx(
+        {"edge": 24 / 1200, "filler": 288 / 1200, "fill": 5 / 75, "drain": 10 / 75,
+         "operand": 3 / 75}
+    )  # fmt: skip
+    for run in ("dense", "sparse"):
+        lost = sum(figures["lost"][run].values())
+        assert figures[f"utilisation_{run}"] + lost == pytest.approx(1)
+    assert figures["slots_add_up"] is True
     assert figures["bit_exact"] is True
     table = {row[0]: row[1:] for row in report.rows(figures)}
     assert table["cycles, total"] == ("100", "75", "1.33x")
+    assert table["cycles with operands, WU"][:2] == ("90.0%", "90.0%")
+    assert table["useful MACs of all"][:2] == ("43.8%", "50.0%")
+    assert table["lost MACs, draining"][:2] == ("10.0%", "13.3%")
     assert table["speedup"][2] == "ceiling by MAC count 1.50x"
     paths = report.write(figures, tmp_path)
     assert all(path.stat().st_size > 1000 for path in paths)
+    outcomes[1].counters["LOST_FILL"] += 1
+    assert report.summary(Settings(), PRESETS["sim"], *outcomes, 1.0)["slots_add_up"] is False
 
 
 def test_settings_have_a_card_that_exists():
