@@ -155,6 +155,10 @@ def _computes(config, count=1, **fields):
     [
         (1, {"pattern": Pattern.N2M16}, "PATTERN", 0),
         (1, {"d_words": 200}, "SCRATCHPAD_RANGE", 0),
+        (1, {"a_contexts": 2, "a_tiles": 5, "d_words": 4}, "SCRATCHPAD_RANGE", 0),
+        (1, {"a_contexts": 3}, "MALFORMED", 0),
+        (1, {"a_contexts": 1, "a_padding": 8}, "MALFORMED", 0),
+        (1, {"a_contexts": 1, "b_padding": 4}, "MALFORMED", 0),
         # 32 additions each, and bins with room for 64.
         (4, {"keep": 1, "d_words": 8}, "OVERRUN", 2),
     ],
@@ -171,6 +175,15 @@ def test_products_that_cannot_be_done(driver, count, fields, code, index):
     # Nothing of an abandoned reduction is left: there is room for a whole one again.
     whole = driver.run(_computes(driver.config, 2, keep=1, d_words=8))
     assert whole.counters["COMMANDS"] == 2
+
+
+def test_sums_are_kept_for_the_same_contexts_only(driver):
+    program = _computes(driver.config, keep=1, a_contexts=1)
+    program.compute(
+        Stage.FF, pattern=Pattern.DENSE, o_stride=1, d_words=1, a_tiles=1, b_tiles=1, a_contexts=2
+    )
+    with pytest.raises(CardFault, match="MALFORMED at command 1"):
+        driver.run(program)
 
 
 @pytest.mark.parametrize("name", ["golden", "golden:huge", "silicon:tiny", "golden:tiny:more", ""])

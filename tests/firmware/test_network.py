@@ -90,6 +90,47 @@ def test_large_layers_are_cut_into_blocks():
     assert update.count("D order=TILES") > len(layers)
 
 
+def test_every_product_is_told_its_real_size(driver):
+    """Channels and images that fill no tile: what is useful are the products of real numbers."""
+    layers = [
+        Linear("first", 13, 29),
+        Linear("second", 29, 31, pattern=Pattern.N2M8),
+        Linear("third", 31, 15, relu=False),
+    ]
+    network = Network(driver, layers, 21)
+    random = np.random.default_rng(0)
+    network.initialise([layer.initial_weights(random) for layer in layers])
+    _, forward = network.forward(random.random((21, 13)))
+    backward = network.backward(random.standard_normal((21, 15)))
+    update = network.update(STEP)
+    macs = driver.config.macs
+    # A group of eight has two entries, and so has the group at the end.
+    for result, useful in (
+        (forward, 21 * (13 * 29 + 2 * 4 * 31 + 31 * 15)),
+        (backward, 21 * (2 * 4 * 29 + 15 * 31)),
+        (update, 21 * (14 * 29 + 30 * 31 + 32 * 15)),
+    ):
+        counters = result.counters
+        assert counters["USEFUL_MACS"] == useful
+        slots = sum(counters[f"MAC_SLOTS_{stage}"] for stage in ("FF", "BP", "WU"))
+        assert useful + counters["EDGE_MACS"] + counters["FILLER_MACS"] == slots * macs
+        lost = sum(counters[f"LOST_{cause}"] for cause in ("FILL", "DRAIN", "OPERAND"))
+        if result.cycles:
+            assert slots + lost == result.cycles
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5, 9, 16])
+def test_few_images_take_few_tiles(batch):
+    """Contexts lie along the channels where there are too few images to fill them."""
+    with open_card("golden:sim") as card:
+        layers = [Linear("first", 64, 64), Linear("second", 64, 64, pattern=Pattern.N2M8)]
+        network = _check_steps(Driver(card), layers, batch, np.random.default_rng(0))
+        _, result = network.forward(np.zeros((batch, 64)))
+        columns = -(-batch // card.config.cols)
+        # For each G channels: rows of four, and two D words of four steps, or of one in 2:8.
+        assert result.counters["MAC_SLOTS_FF"] == columns * 2 * 8 * 2 * (4 + 1)
+
+
 def test_operands_alternate_between_the_halves():
     """The next operands never wait for the array to let go of the last ones."""
     with open_card("golden:sim") as card:

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from firmware.cards import open_card
+from firmware.cards.golden import GoldenCard
 from firmware.driver import Driver
 from firmware.layers import Linear
 from firmware.network import Network
-from firmware.program import Program, descriptor
+from firmware.program import Program, descriptor, product
 from rtl.config import COMMAND_BYTES, PRESETS
 from rtl.control.commands import LoadTarget, Opcode, Queue, Stage
-from rtl.sparsity.pattern import Pattern
+from rtl.sparsity.pattern import Pattern, supported_patterns
 from sim.golden.program import decode
+from tests.harness import default_seed
 
 TINY = PRESETS["tiny"]
 
@@ -25,6 +27,52 @@ def test_descriptor_merges_what_is_contiguous():
     assert rows == {"address": 64, "counts": [2, 8, 3, 1], "strides": [4 * beat, beat, 0]}
     with pytest.raises(ValueError, match="4 loops, 5"):
         descriptor(TINY, 0, 1, *[(2, 7 * beat)] * 4)
+
+
+@pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
+def test_products_take_the_fewest_tiles(config):
+    """Contexts are shared out for the least padding, and along b as far as that permits."""
+    limit = min(config.interleave, config.elements // config.rows)
+    for b in range(1, 2 * config.cols * config.interleave + 2):
+        sizes = {"a": config.elements, "b": b, "k": config.elements}
+        fields = product(config, Pattern.DENSE, **sizes)
+        tiles = {
+            n: -(-b // (config.cols * config.interleave >> n)) * (config.elements >> n)
+            for n in range(limit.bit_length())
+        }
+        assert fields["a_contexts"] == min(tiles, key=lambda n: (tiles[n], n))
+        assert fields["a_padding"] == 0
+        assert 0 <= fields["b_padding"] < config.cols * config.interleave >> fields["a_contexts"]
+    # The sums for a bias are one row: no more contexts along b than there must be.
+    bias = product(config, Pattern.DENSE, a=config.elements, b=1, k=1)
+    assert 1 << bias["a_contexts"] == limit and bias["b_tiles"] == 1
+
+
+@pytest.mark.parametrize("preset", ["tiny", "sim", "sim-8x"])
+def test_products_are_counted_to_the_last_entry(preset):
+    """The card counts as useful just the entries of just the outputs that there are."""
+    config, seed = PRESETS[preset], default_seed()
+    rng = np.random.default_rng(seed)
+    driver = Driver(GoldenCard(config))
+    for pattern in supported_patterns(config):
+        for _ in range(8):
+            a, b, k = (int(rng.integers(1, 3 * config.elements)) for _ in range(3))
+            program = Program(config)
+            program.compute(Stage.FF, o_stride=0, **product(config, pattern, a=a, b=b, k=k))
+            counters = driver.run(program).counters
+            message = f"{a} x {b} x {k}, {pattern}, SAT_SEED={seed}"
+            assert counters["USEFUL_MACS"] == a * b * pattern.n * -(-k // pattern.m), message
+            macs = sum(counters[f"{kind}_MACS"] for kind in ("USEFUL", "EDGE", "FILLER"))
+            assert macs == counters["MAC_SLOTS_FF"] * config.macs, message
+
+
+def test_padding_is_told_up_to_a_tile():
+    """Whole tiles of padding cannot be told to the card, all rows but one of the last can."""
+    sizes = {"a": 16, "b": 8, "k": 16}
+    fields = product(TINY, Pattern.DENSE, **sizes, a_padding=3, b_padding=5)
+    assert (fields["a_padding"], fields["b_padding"], fields["b_tiles"]) == (3, 5, 1)
+    fields = product(TINY, Pattern.DENSE, **sizes, a_padding=9, a_contexts=1)
+    assert (fields["a_padding"], fields["a_tiles"], fields["b_tiles"]) == (7, 2, 2)
 
 
 def _load(program, target, base, address, rows=16):
@@ -121,12 +169,13 @@ def _effects(config, command):
             return reads, set()
         case Opcode.COMPUTE:
             steps = Pattern(body.pattern).steps(config)
-            words = -(-body.d_words * steps // config.ratio) * body.a_tiles
-            bank_rows = body.b_tiles * config.interleave
+            blocks = body.a_tiles << body.a_contexts
+            words = -(-body.d_words * steps // config.ratio) * blocks
+            bank_rows = body.b_tiles * (config.interleave >> body.a_contexts)
             reads = _cells("S", (body.s_base, body.s_base + words))
             if not body.ones:
                 reads |= _cells("D", (body.d_base, body.d_base + bank_rows * body.d_words))
-            width = -(-body.a_tiles * config.rows // config.floats)
+            width = -(-blocks * config.rows // config.floats)
             starts = [body.o_base + row * body.o_stride for row in range(bank_rows)]
             return reads, _cells("O", *((start, start + width) for start in starts))
         case Opcode.STORE:

@@ -1,6 +1,8 @@
 """Training gives the same bits on every configuration, card and memory."""
 
 import dataclasses
+import functools
+import operator
 
 import numpy as np
 import pytest
@@ -24,9 +26,10 @@ STEPS = 4
 
 
 def trained(card):
-    """Train a small network on `card`; return its weights, momenta and biases, unpacked.
+    """Train a small network on `card`.
 
-    The tensors' layout in memory differs with the width of a beat, their values must not.
+    Returns its weights, momenta and biases, unpacked, as the tensors' layout in memory differs with
+    the width of a beat but their values must not; all bytes; and the counters.
     """
     random = np.random.default_rng(default_seed())
     layers = [
@@ -36,17 +39,21 @@ def trained(card):
     ]
     network = Network(Driver(card), layers, 16)
     network.initialise([layer.initial_weights(random) for layer in layers])
+    results = []
     for _ in range(STEPS):
-        network.forward(random.random((16, 20)))
-        network.backward(random.standard_normal((16, 10)) * 64)
-        network.update(Step(rate=0.05, momentum=0.9, decay=5e-4, scale=6))
+        results += [
+            network.forward(random.random((16, 20)))[1],
+            network.backward(random.standard_normal((16, 10)) * 64),
+            network.update(Step(rate=0.05, momentum=0.9, decay=5e-4, scale=6)),
+        ]
+    counters = functools.reduce(operator.add, results).counters
     state = {
         f"{layer.name} {block} {name}": values.view(np.uint32)
         for layer, tensors in zip(layers, network.tensors, strict=True)
         for block in ("state", "bias_state")
         for name, values in getattr(tensors, block).read(card).items()
     }
-    return state, network.snapshot()
+    return state, network.snapshot(), counters
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,7 @@ def expected():
 def test_configurations_agree(expected, config):
     """Array shape, lanes and interleave change no weight, momentum or bias."""
     with GoldenCard(config) as card:
-        state, _ = trained(card)
+        state, _, _ = trained(card)
     assert state.keys() == expected[0].keys()
     for name, values in state.items():
         np.testing.assert_array_equal(values, expected[0][name], err_msg=name)
@@ -72,8 +79,16 @@ def test_gateware_agrees_under_stalls(expected, config):
     """Gateware of two shapes, with random AXI stalls, leaves the golden card's very bytes."""
     timing = MemoryTiming(latency=17, bandwidth=0.7, stall=0.3, seed=default_seed())
     with VerilatedCard(config, timing=timing) as card:
-        state, snapshot = trained(card)
+        state, snapshot, counters = trained(card)
     for name, values in state.items():
         np.testing.assert_array_equal(values, expected[0][name], err_msg=name)
     for name, block in snapshot.items():
         np.testing.assert_array_equal(block, expected[1][name], err_msg=name)
+    with GoldenCard(config) as card:
+        golden = trained(card)[2]
+    for name, count in golden.items():
+        if name.startswith("MAC_SLOTS") or name.endswith("_MACS"):
+            assert counters[name] == count, name
+    macs = sum(counters[f"{kind}_MACS"] for kind in ("USEFUL", "EDGE", "FILLER"))
+    lost = sum(counters[f"LOST_{cause}"] for cause in ("FILL", "DRAIN", "OPERAND"))
+    assert macs + config.macs * lost == config.macs * counters["CYCLES"]
