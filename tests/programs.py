@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from firmware.program import product
 from rtl.config import Config
 from rtl.control.commands import LoadTarget, Opcode, Queue, Stage, encode
 from rtl.sparsity.pattern import Pattern
@@ -126,8 +127,14 @@ class LayerStep:
             **fields,
         )  # fmt: skip
 
-    def _b_tiles(self, rows: int) -> int:
-        return -(-rows // (self.config.cols * self.config.interleave))
+    def _compute(
+        self, pattern: Pattern, a: int, b: int, k: int, a_contexts: int | None, **fields: object
+    ) -> int:
+        """Add a COMPUTE; return the O words that it fills in each bank with an `o_stride` of 2."""
+        config = self.config
+        sizes = product(config, pattern, a=a, b=b, k=k, a_contexts=a_contexts)
+        self._add(Opcode.COMPUTE, **sizes, **fields)
+        return 2 * sizes["b_tiles"] * (config.interleave >> sizes["a_contexts"])
 
     def _forward(self, x: int, forward: int, bias: int, y: int) -> None:
         g = self.config.elements
@@ -142,9 +149,8 @@ class LayerStep:
             Opcode.LOAD, target=LoadTarget.AUX, rows=1, d_words=1, signal=COMPUTE,
             descriptor=self._descriptor(bias, 1), **stage,
         )  # fmt: skip
-        self._add(
-            Opcode.COMPUTE, pattern=self.pattern, d_words=words, o_stride=2, wait=LOAD,
-            a_tiles=g // self.config.rows, b_tiles=self._b_tiles(self.batch),
+        self._compute(
+            self.pattern, g, self.batch, self.inputs, 0, o_stride=2, wait=LOAD,
             signal=STORE | LOAD, **stage,
         )  # fmt: skip
         self._add(
@@ -166,10 +172,9 @@ class LayerStep:
             Opcode.LOAD, target=LoadTarget.D, rows=self.batch, d_words=1, signal=COMPUTE,
             descriptor=self._descriptor(dy, self.batch), **stage,
         )  # fmt: skip
-        self._add(
-            Opcode.COMPUTE, pattern=self.pattern, d_words=1, o_stride=2 * words,
-            wait=LOAD | STORE, a_tiles=self.inputs // self.config.rows,
-            b_tiles=self._b_tiles(self.batch), signal=STORE | LOAD, **stage,
+        self._compute(
+            self.pattern, self.inputs, self.batch, g, 1, o_stride=2 * words,
+            wait=LOAD | STORE, signal=STORE | LOAD, **stage,
         )  # fmt: skip
         self._add(
             Opcode.STORE, o_stride=2 * words, rows=self.batch, words=2 * words, mask=1, convert=1,
@@ -180,21 +185,19 @@ class LayerStep:
     def _update(
         self, x: int, dy: int, state: int, forward: int, backward: int, bias_state: int, bias: int
     ) -> None:
-        g, rows = self.config.elements, self.config.rows
+        g = self.config.elements
         tile = self.pattern.tile_beats(self.config) * self.config.beat_bytes
         stage = {"stage": Stage.WU}
         tiles = self.inputs // g
-        # The bias gradient's O words stand behind those of the weights.
-        behind = 2 * self._b_tiles(self.inputs) * self.config.interleave
         self._load_transposed(LoadTarget.S, dy, self.outputs, wait=COMPUTE, **stage)
         self._load_transposed(LoadTarget.D, x, self.inputs, signal=COMPUTE, **stage)
-        self._add(
-            Opcode.COMPUTE, d_words=1, o_stride=2, wait=LOAD | STORE, a_tiles=g // rows,
-            b_tiles=self._b_tiles(self.inputs), **stage,
-        )  # fmt: skip
-        self._add(
-            Opcode.COMPUTE, d_words=1, o_base=behind, o_stride=2, ones=1, a_tiles=g // rows,
-            b_tiles=1, signal=STORE, **stage,
+        # The bias gradient's O words stand behind those of the weights.
+        behind = self._compute(
+            Pattern.DENSE, g, self.inputs, self.batch, 0, o_stride=2, wait=LOAD | STORE, **stage
+        )
+        self._compute(
+            Pattern.DENSE, g, 1, self.batch, None, o_base=behind, o_stride=2, ones=1,
+            signal=STORE, **stage,
         )  # fmt: skip
         sgd = {
             "rate": _float_bits(0.1), "momentum": _float_bits(0.9), "decay": _float_bits(5e-4),
