@@ -222,7 +222,11 @@ class Program:
         self._add(Opcode.COMPUTE, stage, body, reads, writes)
 
     def store(self, stage: Stage, **body: Any) -> None:
-        """Add a STORE; `body` holds the fields of `rtl.control.commands.StoreBody`."""
+        """Add a STORE; `body` holds the fields of `rtl.control.commands.StoreBody`.
+
+        With ``compress`` its descriptor names the beats of tiles, ``pattern.tile_beats(config)``
+        each.
+        """
         config = self.config
         o_base, words, rows = body.get("o_base", 0), body["words"], body["rows"]
         last = (-(-rows // config.cols) - 1) * body["o_stride"]

@@ -13,7 +13,13 @@ from rtl.sparsity.pattern import Pattern, supported_patterns
 from sim.golden.arithmetic import dot, to_half
 from sim.golden.engine import epilogue
 from sim.golden.machine import Machine, Result
-from sim.golden.sparsity import pack_state_tile, pack_tiles, prune, unpack_state_tile
+from sim.golden.sparsity import (
+    pack_state_tile,
+    pack_tiles,
+    prune,
+    unpack_state_tile,
+    unpack_tiles,
+)
 from sim.golden.update import update
 from tests.harness import default_seed
 
@@ -90,6 +96,8 @@ def compute(config: Config, d_words: int, **fields: Any) -> bytes:
 
 def store(rows: int, words: int, *, convert: bool = True, **fields: Any) -> bytes:
     beats = rows * words // (2 if convert else 1)
+    if fields.get("compress"):
+        beats = beats // TINY.elements * fields["pattern"].tile_beats(TINY)
     fields = {"o_stride": words, "descriptor": nest(OUT_AT, beats), **fields}
     return encode(Opcode.STORE, rows=rows, words=words, convert=convert, **fields)
 
@@ -483,6 +491,46 @@ def test_store_applies_the_epilogue(bias: int, relu: int, mask: int) -> None:
     assert not get(machine, OUT_AT, (5, 32))[:, 16:].any()
 
 
+@pytest.mark.parametrize("pattern", supported_patterns(TINY), ids=str)
+def test_store_compresses_what_leaves_the_epilogue(pattern: Pattern) -> None:
+    """Two by two tiles, each of which has the channels of G pixels; the mask is row-major."""
+    machine, rng = Machine(TINY), np.random.default_rng(7)
+    s, d = random_halves(rng, 32, 16), random_halves(rng, 32, 16)
+    d[3, 2], d[17, 4] = 0x7C00, 0x7E01
+    vector, masks = random_halves(rng, 2, 16), random_halves(rng, 32, 32)
+    put(machine, S_AT, pack_tiles(s, Pattern.DENSE, TINY))
+    put(machine, D_AT, d)
+    put(machine, AUX_AT, np.concatenate([masks.reshape(-1, 16), vector])[2:])
+    product = [
+        load_s(TINY, Pattern.DENSE, 32, 1),
+        load_d(32, 1),
+        load_stream(LoadTarget.AUX, AUX_AT, 64, signal=TO_COMPUTE),
+        compute(TINY, 1, a_tiles=8, b_tiles=4, o_stride=4, wait=FROM_LOAD, signal=TO_STORE),
+    ]
+    compressed = {"compress": 1, "pattern": pattern}
+    tiles, row = pattern.tile_beats(TINY), 2 * 16
+    result = run(
+        machine,
+        *product,
+        store(32, 4, relu=1, bias=1, bias_base=62, **compressed, wait=FROM_COMPUTE),
+        # The upper half of the rows, masked, with a gap between its two tiles.
+        store(16, 4, o_base=32, mask=1, mask_base=30, **compressed,
+              descriptor=nest(ROW_AT, tiles, 2, strides=(2 * tiles * 32,))),
+    )  # fmt: skip
+    assert result.finished
+    sums = dot(s, d)
+    whole = epilogue(sums, bias=vector.ravel(), relu=True)
+    memory = get(machine, OUT_AT, (4 * tiles * row,), np.uint8)
+    assert np.array_equal(memory, pack_tiles(whole, pattern, TINY))
+    assert np.array_equal(unpack_tiles(memory, 32, 2, pattern, TINY), prune(whole, pattern))
+    upper = epilogue(sums[16:], mask=masks[16:])
+    halves = get(machine, ROW_AT, (2, 2 * tiles * row), np.uint8)[:, : tiles * row]
+    assert np.array_equal(halves.ravel(), pack_tiles(upper, pattern, TINY))
+    bad = sum(int(np.count_nonzero(part >> 10 & 31 == 31)) for part in (whole, upper))
+    assert bad and result.counters["NONFINITE"] == bad
+    assert result.counters["WRITE_BEATS"] == 6 * tiles
+
+
 # Updates
 
 FACTORS: dict[str, Any] = {
@@ -707,6 +755,18 @@ FAULTS = {
         store(2, 3, descriptor=nest(OUT_AT, 3)), Fault.MALFORMED, 0),
     "store binary32 mask": (store(2, 2, convert=False, mask=1), Fault.MALFORMED, 0),
     "store other size": (store(2, 2, descriptor=nest(OUT_AT, 3)), Fault.MALFORMED, 0),
+    "store compressed binary32": (
+        store(16, 2, convert=False, compress=1, pattern=Pattern.DENSE), Fault.MALFORMED, 0),
+    "store ragged tiles": (
+        store(24, 2, compress=1, pattern=Pattern.N2M8, descriptor=nest(OUT_AT, 5)),
+        Fault.MALFORMED, 0),
+    "store other tiles": (
+        store(16, 2, compress=1, pattern=Pattern.N2M8, descriptor=nest(OUT_AT, 16)),
+        Fault.MALFORMED, 0),
+    "store pattern": (store(16, 2, compress=1, pattern=Pattern.N2M16), Fault.PATTERN, 0),
+    "store compressed mask range": (
+        store(16, 2, compress=1, pattern=Pattern.N2M8, mask=1, mask_base=49),
+        Fault.SCRATCHPAD_RANGE, 49),
     "store O range": (store(8, 2, o_base=57), Fault.SCRATCHPAD_RANGE, 57),
     "store bias range": (
         store(8, 4, o_base=0, bias=1, bias_base=63), Fault.SCRATCHPAD_RANGE, 63),
