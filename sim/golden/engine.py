@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import numpy as np
 
 from .arithmetic import Floats, Halves, add, is_positive, to_float, to_half
 
 __all__ = ["epilogue"]
+
+
+@overload
+def epilogue(
+    o: Floats,
+    *,
+    bias: Halves | None = None,
+    relu: bool = False,
+    mask: Halves | None = None,
+    convert: Literal[True] = True,
+) -> Halves: ...
+
+
+@overload
+def epilogue(
+    o: Floats,
+    *,
+    bias: Halves | None = None,
+    relu: bool = False,
+    mask: Halves | None = None,
+    convert: bool,
+) -> Floats | Halves: ...
 
 
 def epilogue(

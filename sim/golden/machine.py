@@ -544,7 +544,7 @@ class Machine:
             convert=bool(body.convert),
         )
         if pattern is not None:
-            memory = pack_tiles(result, pattern, config)
+            memory = pack_tiles(result.astype(np.uint16), pattern, config)
         else:
             memory = result.astype(result.dtype.newbyteorder("<")).view(np.uint8)
         self._write(body.descriptor, memory)

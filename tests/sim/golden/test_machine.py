@@ -507,7 +507,7 @@ def test_store_compresses_what_leaves_the_epilogue(pattern: Pattern) -> None:
         load_stream(LoadTarget.AUX, AUX_AT, 64, signal=TO_COMPUTE),
         compute(TINY, 1, a_tiles=8, b_tiles=4, o_stride=4, wait=FROM_LOAD, signal=TO_STORE),
     ]
-    compressed = {"compress": 1, "pattern": pattern}
+    compressed: dict[str, Any] = {"compress": 1, "pattern": pattern}
     tiles, row = pattern.tile_beats(TINY), 2 * 16
     result = run(
         machine,
