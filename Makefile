@@ -26,8 +26,8 @@ test: $(STAMP) ## Lint, type checks and all tests but the long ones
 test-long: $(STAMP) ## The tests that take minutes each
 	$(RUN) -m pytest -m long $(ARGS)
 
-bench: $(STAMP) ## Count what the processing element costs on an FPGA; results in build/bench
-	@$(RUN) -m sim.area $(ARGS)
+bench: $(STAMP) ## Measure area, products and speed; ARGS="--quick" for a minute's worth, results in build/bench
+	@$(RUN) -m sim.bench $(ARGS)
 
 clean: ## Remove what was built, but not .venv
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache sat.egg-info

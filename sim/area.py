@@ -1,50 +1,179 @@
-"""What a block costs on an UltraScale+ FPGA, as Yosys counts it.
+"""What gateware costs on an FPGA, as Yosys counts it.
 
-``python -m sim.area`` synthesises the processing element and prints LUT, flip-flops and DSP, in all
-and for each MAC. Yosys doesn't combine two small functions in one LUT6, as Vivado does, so that its
-counts are an upper bound.
+``python -m sim.area`` synthesises the processing element, or any component that is made from a
+configuration alone, and prints what it takes, in all and for each MAC. Yosys doesn't combine two
+small functions in one LUT6, as Vivado does, so that its counts are an upper bound.
 """
+
+from __future__ import annotations
 
 import argparse
 import importlib
 import json
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rtl.block import find_yosys
 from rtl.build import elaborate
 from rtl.config import Config, ConfigError, preset
+from rtl.technology import DEVICE_TECHNOLOGY
 
-__all__ = ["Area", "count", "main", "synthesise"]
+from .synthesis import parts, synthesise
+
+__all__ = ["DEVICES", "RESOURCES", "Area", "Device", "Family", "count", "device_of", "main"]
 
 PROCESSING_ELEMENT = "rtl.engine.pe:ProcessingElement"
 
-LUTS = {"INV": 1, **{f"LUT{inputs}": 1 for inputs in range(1, 7)}}
-"""LUTs that a logic cell takes. Vivado absorbs most inverters."""
+RESOURCES = ("lut", "lutram", "ff", "dsp", "bram", "uram", "carry")
+"""What is counted. ``lut`` is all LUTs, ``lutram`` those of them that are memory or shift register.
+The unit of ``bram`` is a 36 Kb block on UltraScale+, an 18 Kb block on ECP5."""
 
-LUTRAMS = {
-    "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8,
-    "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
-    "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM32X16DR8": 8, "RAM64X8SW": 8,
-    "SRL16": 1, "SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1,
+
+@dataclass(frozen=True)
+class Family:
+    """An FPGA family.
+
+    Parameters
+    ----------
+    name
+        What Yosys calls it.
+    command
+        Synthesis as part of a larger design: hierarchy dissolved, no pads or clock buffers.
+    costs
+        For each cell, what it takes.
+    """
+
+    name: str
+    command: str
+    costs: Mapping[str, Mapping[str, float]]
+
+
+def _memory(luts: int) -> dict[str, float]:
+    return {"lut": luts, "lutram": luts}
+
+
+def _each(cells: Iterable[str], **resources: float) -> dict[str, Mapping[str, float]]:
+    return dict.fromkeys(cells, resources)
+
+
+ULTRASCALE_PLUS = Family(
+    "xcup",
+    "synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
+    {
+        # Vivado absorbs most inverters.
+        **_each(("INV", *(f"LUT{inputs}" for inputs in range(1, 7))), lut=1),
+        # LUTs that a memory takes: UG574, distributed RAM configurations.
+        **{
+            cell: _memory(luts)
+            for cell, luts in {
+                "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8,
+                "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
+                "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM32X16DR8": 8,
+                "RAM64X8SW": 8, "SRL16": 1, "SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1,
+            }.items()
+        },
+        **_each(("FDCE", "FDPE", "FDRE", "FDSE"), ff=1),
+        **_each(("CARRY4", "CARRY8"), carry=1),
+        "DSP48E2": {"dsp": 1}, "RAMB18E2": {"bram": 0.5}, "RAMB36E2": {"bram": 1},
+        "URAM288": {"uram": 1},
+        **_each(("$scopeinfo", "BUFG", "GND", "VCC", "MUXF7", "MUXF8", "MUXF9")),
+    },
+)  # fmt: skip
+
+ECP5 = Family(
+    "ecp5",
+    "synth_ecp5 -top {top}",
+    {
+        "LUT4": {"lut": 1},
+        "TRELLIS_FF": {"ff": 1},
+        # Two LUT4s with the carry chain between them.
+        "CCU2C": {"lut": 2, "carry": 1},
+        # Three slices of two LUT4s: FPGA-DS-02012, distributed RAM.
+        "TRELLIS_DPR16X4": _memory(6),
+        "MULT18X18D": {"dsp": 1}, "DP16KD": {"bram": 1}, "PDPW16KD": {"bram": 1},
+        **_each(("$scopeinfo", "PFUMX", "L6MUX21", "GND", "VCC", "GSR")),
+    },
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Device:
+    """An FPGA.
+
+    Parameters
+    ----------
+    name
+        Short name, which `rtl.config.Config.device` uses.
+    title
+        For tables.
+    family
+        How it's synthesised.
+    totals
+        What it has of each resource.
+    """
+
+    name: str
+    title: str
+    family: Family
+    totals: Mapping[str, int]
+
+
+DEVICES = {
+    device.name: device
+    for device in (
+        # UltraScale+ product selection guide (XMP103): CLB LUTs, distributed RAM (36.1 and
+        # 48.3 Mb, 64 bits a LUT), flip-flops, DSP slices, block RAM of 36 Kb, UltraRAM.
+        Device(
+            "xcvu9p", "Virtex UltraScale+ VU9P", ULTRASCALE_PLUS,
+            {"lut": 1_182_240, "lutram": 591_840, "ff": 2_364_480, "dsp": 6_840, "bram": 2_160,
+             "uram": 960},
+        ),
+        Device(
+            "xcu250", "Alveo U250 (VU13P)", ULTRASCALE_PLUS,
+            {"lut": 1_728_000, "lutram": 791_040, "ff": 3_456_000, "dsp": 12_288, "bram": 2_688,
+             "uram": 1_280},
+        ),
+        # ECP5 family data sheet (FPGA-DS-02012): LUT4s, 669 Kb of distributed RAM, 18 x 18
+        # multipliers, blocks of 18 Kb; a flip-flop to each LUT4.
+        Device(
+            "lfe5u-85f", "ECP5 LFE5U-85F", ECP5,
+            {"lut": 83_640, "lutram": 62_730, "ff": 83_640, "dsp": 156, "bram": 208},
+        ),
+    )
 }  # fmt: skip
-"""LUTs that a memory or a shift register in LUTs takes (UG574, distributed RAM configurations)."""
+"""Those that presets are made for; `device_of` tells which of them a configuration is for."""
 
-FLIP_FLOPS = ("FDCE", "FDPE", "FDRE", "FDSE")
-CARRIES = ("CARRY4", "CARRY8")
-BLOCK_RAMS = {"RAMB18E2": 0.5, "RAMB36E2": 1.0}
-FREE = ("$scopeinfo", "BUFG", "GND", "MUXF7", "MUXF8", "MUXF9", "VCC")
-"""Cells that take nothing, or nothing beside the LUTs they belong to."""
+
+def device_of(config: Config) -> Device:
+    """Return the device that `config` is for; a VU9P if it's for none in particular."""
+    return DEVICES["xcvu9p" if config.device == "generic" else config.device]
+
+
+def count(cells: Mapping[str, float], family: Family = ULTRASCALE_PLUS) -> dict[str, Any]:
+    """Sum up the cells of a netlist by resource.
+
+    Raises
+    ------
+    ValueError
+        A cell isn't in the family's table.
+    """
+    unknown = sorted(cells.keys() - family.costs.keys())
+    if unknown:
+        raise ValueError(f"don't know what these cells cost: {', '.join(unknown)}")
+    return {
+        resource: sum(
+            number * family.costs[cell].get(resource, 0) for cell, number in cells.items()
+        )
+        for resource in RESOURCES
+    }
 
 
 @dataclass(frozen=True)
 class Area:
-    """Resources of one block."""
+    """Resources of one component."""
 
     block: str
     preset: str
@@ -53,81 +182,35 @@ class Area:
     lut: int
     """LUTs in all, `lutram` among them."""
     lutram: int
-    flip_flops: int
+    ff: int
     dsp: int
-    carry: int
     bram: float
     uram: int
+    carry: int
     seconds: float
     cells: dict[str, int]
 
 
-def count(cells: dict[str, int]) -> dict[str, Any]:
-    """Sum up the cells of a netlist by resource.
-
-    Raises
-    ------
-    ValueError
-        A cell isn't in the tables.
-    """
-    unknown = set(cells).difference(
-        LUTS, LUTRAMS, FLIP_FLOPS, CARRIES, BLOCK_RAMS, FREE, ("DSP48E2", "URAM288")
-    )
-    if unknown:
-        raise ValueError(f"don't know what these cells cost: {', '.join(sorted(unknown))}")
-    lutram = sum(cells.get(cell, 0) * luts for cell, luts in LUTRAMS.items())
-    return {
-        "lut": lutram + sum(cells.get(cell, 0) * luts for cell, luts in LUTS.items()),
-        "lutram": lutram,
-        "flip_flops": sum(cells.get(cell, 0) for cell in FLIP_FLOPS),
-        "dsp": cells.get("DSP48E2", 0),
-        "carry": sum(cells.get(cell, 0) for cell in CARRIES),
-        "bram": sum(cells.get(cell, 0) * blocks for cell, blocks in BLOCK_RAMS.items()),
-        "uram": cells.get("URAM288", 0),
-    }
-
-
-def synthesise(component: Any, name: str, directory: Path) -> dict[str, int]:
-    """Synthesise `component` for UltraScale+ in `directory`; return its number of each cell."""
-    directory.mkdir(parents=True, exist_ok=True)
-    files = elaborate(component, name)
-    for file, text in files.items():
-        (directory / file).write_text(text)
-    script = [
-        *(f"read_verilog {file}" for file in files),
-        # As part of a larger design: hierarchy dissolved, no pads or clock buffers.
-        f"synth_xilinx -family xcup -top {name} -flatten -noiopad -noclkbuf",
-        "tee -q -o stat.json stat -json",
-    ]
-    log = directory / "yosys.log"
-    result = subprocess.run(
-        [find_yosys(), "-q", "-l", log.name, "-p", "; ".join(script)],
-        cwd=directory, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    if result.returncode:
-        raise RuntimeError(f"synthesis of '{name}' failed, log {log}:\n{result.stdout[-2000:]}")
-    stat = json.loads((directory / "stat.json").read_text())
-    return dict(sorted(stat["design"]["num_cells_by_type"].items()))
-
-
-def measure(block: str, config: Config, macs: int | None, directory: Path) -> Area:
-    """Synthesise the component class `block` (``module:Class``) made for `config`."""
+def measure(block: str, config: Config, macs: int | None, family: Family) -> Area:
+    """Synthesise the component class `block` (``module:Class``) made for `config`, flat."""
     module, _, name = block.partition(":")
     component = getattr(importlib.import_module(module), name)(config)
     started = time.monotonic()
-    cells = synthesise(component, name.lower(), directory / f"{name.lower()}-{config.name}")
+    files = elaborate(component, name.lower(), DEVICE_TECHNOLOGY[config.device])
+    (part,) = parts(files, name.lower(), flat=True)
+    cells = synthesise(part, family.command).cells
     if macs is None:
         macs = config.lanes if block == PROCESSING_ELEMENT else 0
     return Area(
         block=block, preset=config.name, config_hash=f"{config.hash:08x}", macs=macs,
-        seconds=round(time.monotonic() - started, 1), cells=cells, **count(cells),
+        seconds=round(time.monotonic() - started, 1), cells=cells, **count(cells, family),
     )  # fmt: skip
 
 
 def table(areas: Sequence[Area]) -> str:
     """Return `areas` as text: a line for each block and, where it has MACs, one for each MAC."""
-    columns = ("lut", "lutram", "flip_flops", "dsp", "carry", "bram", "uram")
-    heads = ("LUT", "of it RAM", "FF", "DSP", "carry", "BRAM36", "URAM")
+    columns = ("lut", "lutram", "ff", "dsp", "carry", "bram", "uram")
+    heads = ("LUT", "of it RAM", "FF", "DSP", "carry", "BRAM", "URAM")
     lines = ["".join([f"{'block':<34}", *(f"{head:>11}" for head in heads)])]
     for area in areas:
         numbers = [getattr(area, column) for column in columns]
@@ -155,12 +238,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         parser.error(str(error))
     areas = [
-        measure(block, config, options.macs, options.out)
+        measure(block, config, options.macs, device_of(config).family)
         for config in configs
         for block in options.block
     ]
     print(table(areas))
     result = options.out / "area.json"
+    result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps([asdict(area) for area in areas], indent=2) + "\n")
     print(f"written to {result}")
     return 0

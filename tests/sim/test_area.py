@@ -7,8 +7,8 @@ from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.config import Config
-from sim.area import count, main, table
+from rtl.config import PRESETS, Config
+from sim.area import DEVICES, RESOURCES, count, device_of, main, table
 
 
 class MultiplyAdd(wiring.Component):
@@ -35,9 +35,23 @@ def test_count_sums_up_by_resource():
         "URAM288": 6,
     }  # fmt: skip
     assert count(cells) == {
-        "lut": 6 + 2 * 8 + 2 + 3, "lutram": 2 * 8 + 2 + 3, "flip_flops": 11, "dsp": 5, "carry": 4,
+        "lut": 6 + 2 * 8 + 2 + 3, "lutram": 2 * 8 + 2 + 3, "ff": 11, "dsp": 5, "carry": 4,
         "bram": 2.5, "uram": 6,
     }  # fmt: skip
+
+
+def test_ecp5_has_prices_of_its_own():
+    cells = {"LUT4": 5, "CCU2C": 3, "TRELLIS_DPR16X4": 2, "TRELLIS_FF": 7, "MULT18X18D": 1}
+    assert count(cells | {"DP16KD": 4, "PFUMX": 9}, DEVICES["lfe5u-85f"].family) == {
+        "lut": 5 + 6 + 12, "lutram": 12, "ff": 7, "dsp": 1, "carry": 3, "bram": 4, "uram": 0,
+    }  # fmt: skip
+
+
+def test_every_preset_has_a_device():
+    for config in PRESETS.values():
+        device = device_of(config)
+        assert config.device in ("generic", device.name)
+        assert device.totals.keys() <= set(RESOURCES)
 
 
 def test_unknown_cell_is_refused():

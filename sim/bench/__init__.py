@@ -1,0 +1,1 @@
+"""Benchmarks of the gateware; ``python -m sim.bench`` runs them."""
