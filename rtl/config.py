@@ -15,11 +15,17 @@ COMMAND_BYTES = 64
 INDEX_SLOT_BITS = 4
 """Room that one N:M index takes in memory; a nibble serves M up to 16."""
 
-PRODUCT_BITS = 38
-"""A signed product whose one significand was shifted by 0..15: 26 + 11 bits and a sign."""
-
 ACCUMULATOR_BINS = 4
-"""Product exponents 0..58 fall into four bins of sixteen."""
+"""Product exponents 2..60 fall into four bins of sixteen."""
+
+PRODUCT_BITS = 40
+"""Magnitude of a product in units of its bin; see `rtl.arithmetic.operand`."""
+
+MULTIPLIER_BITS = 48
+"""Width of the adder behind a DSP block's multiplier, and so of the widest lane bin."""
+
+DEVICES = ("generic", "xcvu9p", "xcu250", "lfe5u-85f")
+"""FPGAs that presets are made for; ``generic`` uses the primitives of none."""
 
 
 class ConfigError(ValueError):
@@ -53,8 +59,13 @@ class Config:
         Words in each bank of the S, D and O scratchpads.
     aux_depth
         Words of the auxiliary scratchpad (bias vectors, ReLU masks).
+    drain_rows
+        Rows of a column whose sums leave by the same way, one a cycle; each way has a rounder.
+    bin_bits
+        Width of a lane's bins; ``2**(bin_bits - 41)`` products are added before they are drained.
     accumulator_bits
-        Width of one accumulator bin; bounds the length of a reduction.
+        Width of a PE's bins, to which those of its lanes are added; bounds the length of a
+        reduction.
     memory_bytes
         Card memory that the DMA may address, from address 0.
     queue_depth
@@ -63,6 +74,8 @@ class Config:
         Longest AXI burst.
     outstanding_reads
         Full read bursts under way at once; shorter ones share the same room.
+    device
+        FPGA whose primitives the gateware may use, one of `DEVICES`.
     """
 
     name: str
@@ -76,20 +89,25 @@ class Config:
     d_depth: int = 256
     o_depth: int = 256
     aux_depth: int = 256
-    accumulator_bits: int = 56
+    drain_rows: int = 4
+    bin_bits: int = 48
+    accumulator_bits: int = 64
     memory_bytes: int = 64 << 20
     queue_depth: int = 16
     burst_beats: int = 16
     outstanding_reads: int = 8
+    device: str = "generic"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name != "name" and (not isinstance(value, int) or isinstance(value, bool)):
+            if field.name in ("name", "device"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
                 self._refuse(field.name, "an integer")
         for name in (
             "rows", "cols", "lanes", "group", "ratio", "interleave", "s_depth", "d_depth",
-            "o_depth", "aux_depth", "memory_bytes", "queue_depth", "burst_beats",
+            "o_depth", "aux_depth", "drain_rows", "memory_bytes", "queue_depth", "burst_beats",
             "outstanding_reads",
         ):  # fmt: skip
             if not _is_power_of_two(getattr(self, name)):
@@ -108,8 +126,15 @@ class Config:
             self._refuse("cols", f"1 to {self.elements} (elements of a D word)")
         if not 4 <= self.interleave <= 16:
             self._refuse("interleave", "4 to 16: the accumulator's loop takes 4 cycles")
-        if not PRODUCT_BITS + 1 <= self.accumulator_bits <= 64:
-            self._refuse("accumulator_bits", f"{PRODUCT_BITS + 1} to 64")
+        if not min(4, self.rows) <= self.drain_rows <= self.rows:
+            self._refuse("drain_rows", f"{min(4, self.rows)} to {self.rows} (rows)")
+        if self.exits > 1 and self.rows > self.floats:
+            self._refuse("drain_rows", f"{self.rows} (rows), as there are more rows than floats")
+        if not PRODUCT_BITS + 2 <= self.bin_bits <= MULTIPLIER_BITS:
+            self._refuse("bin_bits", f"{PRODUCT_BITS + 2} to {MULTIPLIER_BITS}")
+        lowest = self.bin_bits + (self.lanes - 1).bit_length()
+        if not lowest <= self.accumulator_bits <= 72:
+            self._refuse("accumulator_bits", f"{lowest} to 72")
         for name in ("s_depth", "d_depth", "o_depth", "aux_depth"):
             if not 16 <= getattr(self, name) <= 65536:
                 self._refuse(name, "16 to 65536")
@@ -121,6 +146,8 @@ class Config:
             self._refuse("burst_beats", f"1 to {min(256, 4096 // self.beat_bytes)} (4 KiB)")
         if not 1 <= self.outstanding_reads <= 64:
             self._refuse("outstanding_reads", "1 to 64")
+        if self.device not in DEVICES:
+            self._refuse("device", f"one of {', '.join(DEVICES)}")
 
     def _refuse(self, field: str, valid: str) -> None:
         raise ConfigError(
@@ -131,6 +158,11 @@ class Config:
     def macs(self) -> int:
         """Multipliers in the whole array."""
         return self.rows * self.cols * self.lanes
+
+    @property
+    def exits(self) -> int:
+        """Ways out of a column."""
+        return self.rows // self.drain_rows
 
     @property
     def elements(self) -> int:
@@ -168,9 +200,14 @@ class Config:
         return self.group // self.ratio
 
     @property
+    def bin_additions(self) -> int:
+        """Products that a lane may add to an output before its bins must be drained."""
+        return 1 << (self.bin_bits - 1 - PRODUCT_BITS)
+
+    @property
     def max_additions(self) -> int:
-        """Products that one lane may add to an output before it must be drained."""
-        return 1 << (self.accumulator_bits - PRODUCT_BITS)
+        """S words that may be added to an output: the longest reduction."""
+        return 1 << (self.accumulator_bits - 1 - PRODUCT_BITS - (self.lanes - 1).bit_length())
 
     @property
     def hash(self) -> int:
@@ -184,15 +221,31 @@ PRESETS: dict[str, Config] = {
     for config in (
         Config(
             "tiny", rows=4, cols=2, lanes=4, s_depth=64, d_depth=64, o_depth=64, aux_depth=64,
-            accumulator_bits=44, memory_bytes=1 << 20, queue_depth=4, burst_beats=8,
+            bin_bits=44, accumulator_bits=49, memory_bytes=1 << 20, queue_depth=4, burst_beats=8,
             outstanding_reads=4,
         ),
         Config("sim"),
-        Config("sim-wide", rows=8, cols=4, interleave=8),
+        Config("sim-wide", rows=8, cols=4, interleave=8, drain_rows=8),
+        Config("sim-8x", rows=8, cols=4, group=16, ratio=8, drain_rows=8),
+        Config(
+            "ulx3s", rows=4, cols=2, lanes=4, s_depth=64, d_depth=64, o_depth=64, aux_depth=64,
+            memory_bytes=32 << 20, queue_depth=4, outstanding_reads=4, device="lfe5u-85f",
+        ),
+        Config(
+            "vcu1525", rows=16, cols=32, s_depth=1024, d_depth=1024, o_depth=512, aux_depth=1024,
+            drain_rows=8, memory_bytes=64 << 30, queue_depth=64, burst_beats=64,
+            outstanding_reads=16, device="xcvu9p",
+        ),
+        Config(
+            "u250", rows=16, cols=32, group=16, ratio=8, s_depth=1024, d_depth=512, o_depth=512,
+            aux_depth=1024, drain_rows=8, memory_bytes=64 << 30, queue_depth=64, burst_beats=32,
+            outstanding_reads=16, device="xcu250",
+        ),
     )
 }  # fmt: skip
-"""Named configurations: ``tiny`` for quick tests, ``sim`` for training in simulation,
-``sim-wide`` the same number of MACs in another shape."""
+"""Named configurations: ``tiny`` for quick tests; ``sim`` for training in simulation, ``sim-wide``
+as many MACs in another shape, ``sim-8x`` again as many at eight times the dense rate in 1:8 and
+2:16; and one for each board."""
 
 
 def preset(name: str) -> Config:

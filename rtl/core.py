@@ -158,7 +158,12 @@ class Core(wiring.Component):
         # Counters.
         steps = {
             "CYCLES": self.running,
-            "DRAIN_SLOTS": self.running & engine.drain,
+            "LOST_DRAIN": self.running & ~engine.mac & engine.draining,
+            "LOST_FILL": self.running & ~engine.mac & ~engine.draining & engine.busy,
+            "LOST_OPERAND": self.running & ~engine.mac & ~engine.draining & ~engine.busy,
+            "USEFUL_MACS": engine.useful,
+            "EDGE_MACS": engine.edge,
+            "FILLER_MACS": engine.filler,
             "READ_BEATS": load.beat,
             "WRITE_BEATS": write_dma.beat,
             "COMMANDS": processor.ended[0] + processor.ended[1] + processor.ended[2],

@@ -153,9 +153,10 @@ class LoadBody(data.Struct):
 class ComputeBody(data.Struct):
     """``O[b, a] = sum over k of S[a, k] * D[b, k]``, rounded once to binary32.
 
-    ``a < a_tiles * rows``, ``b < b_tiles * interleave * cols``. Element ``(b, a)`` goes to O bank
-    ``b % cols``, word ``o_base + b // cols * o_stride + a // (G/2)``, position ``a % (G/2)``.
-    Tiles run with a innermost.
+    Of the I contexts of a tile (`Config.interleave`) ``Ia = 2**a_contexts`` lie along a and
+    ``Ib = I / Ia`` along b: ``a < a_tiles * Ia * rows``, ``b < b_tiles * Ib * cols``. Element
+    ``(b, a)`` goes to O bank ``b % cols``, word ``o_base + b // cols * o_stride + a // (G/2)``,
+    position ``a % (G/2)``. Tiles run with a innermost.
     """
 
     s_base: unsigned(16)
@@ -170,6 +171,18 @@ class ComputeBody(data.Struct):
     """The D operand is 1.0 everywhere (sums of the S operand, for bias gradients)."""
     keep: unsigned(1)
     """Leave the sums in the accumulators for the next COMPUTE; needs a_tiles = b_tiles = 1."""
+    a_contexts: unsigned(3)
+    """Binary logarithm of the contexts along a; at most that of the interleave."""
+
+    # How much of the product is padding: for the counters of useful and lost MACs only.
+    a_padding: unsigned(8)
+    """Rows of the last tile along a that are padding; fewer than ``Ia * rows``."""
+    b_padding: unsigned(12)
+    """The same along b; fewer than ``Ib * cols``."""
+    tail_chunks: unsigned(4)
+    """Chunks of M elements that are full in the last D word of a row."""
+    tail_entries: unsigned(5)
+    """Entries of the chunk after these. Both zero: the last D word is full."""
 
 
 class StoreBody(data.Struct):

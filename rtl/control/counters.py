@@ -1,6 +1,6 @@
 """Event counters."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,11 +9,14 @@ from ..interface.register_map import COUNTERS
 
 __all__ = ["Counters"]
 
-STEP_BITS = 8
-
 
 class Counters(wiring.Component):
     """One 64-bit counter for each entry of `COUNTERS`.
+
+    Parameters
+    ----------
+    config
+        Configuration of the accelerator; no event happens more than `Config.macs` times a cycle.
 
     Attributes
     ----------
@@ -23,13 +26,14 @@ class Counters(wiring.Component):
         The counters; one cycle late.
     """
 
-    steps: In(data.ArrayLayout(STEP_BITS, len(COUNTERS)))
-    values: Out(data.ArrayLayout(64, len(COUNTERS)))
-
     def __init__(self, config: Config) -> None:
-        if config.elements >= 1 << STEP_BITS:
-            raise ValueError(f"{config.elements} events in a cycle, at most {(1 << STEP_BITS) - 1}")
-        super().__init__()
+        step = unsigned(config.macs.bit_length())
+        super().__init__(
+            {
+                "steps": In(data.ArrayLayout(step, len(COUNTERS))),
+                "values": Out(data.ArrayLayout(64, len(COUNTERS))),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

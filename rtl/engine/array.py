@@ -6,47 +6,44 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arithmetic.rounding import Rounder
 from ..block import Block
 from ..config import Config
 from ..delay import delayed
 from ..memory.ports import DWriteSignature, OReadSignature, SWriteSignature
 from ..memory.scratchpad import READ_LATENCY, DBank, DRead, OBank, OPlace, SBank, SRead
 from . import pe
-from .pe import ProcessingElement, Slot
+from .collector import ResultCollector
+from .decoder import OperandDecoder
+from .pe import DrainSlot, ProcessingElement, Slot
 
 __all__ = ["Issue", "ProcessingArray", "result_latency"]
 
 
 class Issue(wiring.Signature):
-    """One slot for the whole array, with the reads of its operands.
-
-    `take` goes with the slot that drains the last bin of a context whose sum is wanted.
-    """
+    """What the whole array does in one cycle, with the reads of its operands."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(
             {
                 "slot": Out(Slot(config)),
+                "drain": Out(DrainSlot(config)),
                 "s_read": Out(SRead(config)),
                 "d_read": Out(DRead),
-                "take": Out(1),
             }
         )
 
 
 def result_latency(config: Config) -> int:
-    """Cycles from the issue of a slot with `take` until all its results can be read."""
-    first = READ_LATENCY + pe.latency(config) + config.rows + Rounder.LATENCY
+    """Cycles from the issue of an output's last draining slot until it can be read everywhere."""
+    first = READ_LATENCY + pe.latency(config) + ResultCollector.latency(config)
     return first + (config.rows - 1) + (config.cols - 1) + 1
 
 
 class ProcessingArray(wiring.Component):
     """Rows by columns of processing elements, S banks to the left, D banks above, O banks below.
 
-    Slots and operands spread by one row and one column a cycle. The results of a slot with `take`
-    leave a column one a cycle, row 0 first, so two such slots are at least `config.rows` cycles
-    apart.
+    Slots and operands spread by one row and one column a cycle. Sums leave each `config.drain_rows`
+    rows of a column one a cycle, the uppermost first.
 
     Parameters
     ----------
@@ -56,12 +53,12 @@ class ProcessingArray(wiring.Component):
     Attributes
     ----------
     issue : In(Issue)
-        The slot of this cycle, for row 0 and column 0.
+        The slots of this cycle, for row 0 and column 0.
     valid : Out(1)
-        A result of column 0 is to be written.
+        A result of the first rows of column 0 is to be written.
     place : In(OPlace)
-        Where, in the same cycle; the results of the other columns follow one by one to the same
-        places of their banks.
+        Where, in the same cycle; those of the other rows and columns follow at their distance in
+        rows and columns, to the places beside it.
     s_write, d_write, o_read : In
         Ports of the scratchpads for the load and store units.
     """
@@ -90,15 +87,19 @@ class ProcessingArray(wiring.Component):
                 m.submodules[f"{part}_{index}"] = placement
             return placed
 
+        m.submodules.decoder = decoder = OperandDecoder(config)
+        wiring.connect(m, wiring.flipped(self.s_write), decoder.s_write)
+        wiring.connect(m, wiring.flipped(self.d_write), decoder.d_write)
+
         s_banks = place_all("s_bank", SBank(config), config.rows)
         s_read: Any = self.issue.s_read
         for row, bank in enumerate(s_banks):
             m.d.comb += [
                 bank.write_enable.eq(
-                    self.s_write.quarters & self.s_write.enable[row].replicate(config.ratio)
+                    decoder.s.quarters & decoder.s.enable[row].replicate(config.ratio)
                 ),
-                bank.write_address.eq(self.s_write.address),
-                bank.write_words.eq(self.s_write.words[row % config.ratio]),
+                bank.write_address.eq(decoder.s.address),
+                bank.write_words.eq(decoder.s.words[row % config.ratio]),
                 bank.read.eq(s_read),
             ]
             s_read = bank.read_next
@@ -107,57 +108,63 @@ class ProcessingArray(wiring.Component):
         d_read: Any = self.issue.d_read
         for column, bank in enumerate(d_banks):
             m.d.comb += [
-                bank.write_enable.eq(self.d_write.enable[column]),
-                bank.write_address.eq(self.d_write.address),
-                bank.write_data.eq(self.d_write.data),
+                bank.write_enable.eq(decoder.d.enable[column]),
+                bank.write_address.eq(decoder.d.address),
+                bank.write_data.eq(decoder.d.data),
                 bank.read.eq(d_read),
             ]
             d_read = bank.read_next
 
-        # Slots go down the columns with the D words, sums with the tokens that take them.
+        # Slots go down the columns with the D words.
         elements = place_all("pe", ProcessingElement(config), config.rows * config.cols)
         slot = delayed(m, self.issue.slot, READ_LATENCY)
-        take = delayed(m, self.issue.take, READ_LATENCY + pe.latency(config), reset=True)
+        drain = delayed(m, self.issue.drain, READ_LATENCY, reset=True)
         left: list[Any] = [bank.s for bank in s_banks]
-        bottom = []
         for column, bank in enumerate(d_banks):
-            upper: tuple[Any, ...] = (bank.d, slot, take)
-            result: Any = None
+            upper: tuple[Any, ...] = (bank.d, slot, drain)
             for row in range(config.rows):
                 element = elements[row * config.cols + column]
-                d, upper_slot, upper_take = upper
+                d, upper_slot, upper_drain = upper
                 m.d.comb += [
                     element.s.eq(left[row]),
                     element.d.eq(d),
                     element.slot.eq(upper_slot),
-                    element.take.eq(upper_take),
+                    element.drain.eq(upper_drain),
                 ]
-                if row:
-                    m.d.comb += element.above.eq(result)
                 left[row] = element.s_next
-                upper = (element.d_next, element.slot_next, element.take_next)
-                result = element.below
-            bottom.append(result)
-            slot, take = delayed(m, slot), delayed(m, take, reset=True)
+                upper = (element.d_next, element.slot_next, element.drain_next)
+            slot, drain = delayed(m, slot), delayed(m, drain, reset=True)
 
-        rounders = place_all("rounder", Rounder(pe.sum_bits(config)), config.cols)
+        # Each way out of a column writes its own positions of the O words.
+        collectors = place_all("collector", ResultCollector(config), config.exits * config.cols)
         o_banks = place_all("o_bank", OBank(config), config.cols)
-        place: Any = self.place
+        places = Signal.like(o_banks[0].places)
+        place = self.place
+        for number in range(config.exits):
+            m.d.comb += [
+                places[number].eq(place),
+                places[number].position.eq(place.position | number * config.drain_rows),
+            ]
+            place = delayed(m, place, config.drain_rows, reset=True)
         bank_number = delayed(m, self.o_read.bank)
         read_data = Signal.like(self.o_read.data, reset_less=True)
-        m.d.comb += self.o_read.data.eq(read_data)
-        for column, (rounder, bank) in enumerate(zip(rounders, o_banks, strict=True)):
+        m.d.comb += [
+            self.valid.eq(collectors[0].valid),
+            self.o_read.data.eq(read_data),
+        ]
+        for column, bank in enumerate(o_banks):
+            for number in range(config.exits):
+                collector = collectors[number * config.cols + column]
+                for row in range(config.drain_rows):
+                    element = elements[(number * config.drain_rows + row) * config.cols + column]
+                    m.d.comb += collector.results[row].eq(element.result)
+                m.d.comb += bank.values[number].eq(collector.value)
             m.d.comb += [
-                rounder.valid.eq(bottom[column].valid),
-                rounder.sum.eq(bottom[column].value),
-                bank.place.eq(place),
-                bank.value.eq(rounder.result),
+                bank.places.eq(places),
                 bank.read_enable.eq(self.o_read.bank == column),
                 bank.read_address.eq(self.o_read.address),
             ]
-            place = bank.place_next
-            if column == 0:
-                m.d.comb += self.valid.eq(rounder.valid_next)
+            places = bank.places_next
             with m.If(bank_number == column):
                 m.d.sync += read_data.eq(bank.read_data)
         return m

@@ -5,6 +5,7 @@ from typing import Any
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..config import Config
 from ..control.commands import ComputeBody, Fault
@@ -55,26 +56,44 @@ class CommandChecker(wiring.Component):
         m.d.comb += self.product.payload.eq(product)
 
         is_supported = Signal()
+        entries = Signal.like(body.tail_entries)
         steps, s_words = Signal.like(product.steps), Signal.like(product.s_words)
         with m.Switch(body.pattern):
             for pattern in supported_patterns(config):
                 with m.Case(pattern):
                     m.d.comb += [
                         is_supported.eq(1),
+                        entries.eq(pattern.entries_per_chunk(config)),
                         steps.eq(pattern.steps(config)),
                         s_words.eq(body.d_words * pattern.steps(config)),
                     ]
         is_empty = (body.d_words == 0) | (body.a_tiles == 0) | (body.b_tiles == 0)
         is_one_tile = (body.a_tiles == 1) & (body.b_tiles == 1)
+        shifts = exact_log2(config.interleave)
+        b_shift = (shifts - body.a_contexts)[: len(product.b_shift)]
+        a_rows = (config.rows << body.a_contexts)[: len(product.a_valid)]
+        b_rows = (config.cols << b_shift)[: len(product.b_valid)]
+        # What follows a COMPUTE that keeps its sums must share its contexts out in the same way.
+        additions = Signal(range(config.max_additions + 1))
+        kept_contexts = Signal.like(body.a_contexts, reset_less=True)
+        is_malformed = (
+            is_empty
+            | (body.keep & ~is_one_tile)
+            | (body.a_contexts > shifts)
+            | ((additions != 0) & (body.a_contexts != kept_contexts))
+            | (body.a_padding >= a_rows)
+            | (body.b_padding >= b_rows)
+            | (body.tail_chunks >= config.chunks)
+            | (body.tail_entries > entries)
+        )
 
         # One multiplier says how many words of each scratchpad the command reaches over.
-        contexts = body.b_tiles * config.interleave
-        factor, count = Signal.like(contexts), Signal(16)
+        contexts = product.b_tiles << product.b_shift
+        factor, count = Signal(16 + shifts), Signal(16)
         words = Signal(len(factor) + len(count), reset_less=True)
         m.d.sync += words.eq(factor * count)
 
-        # Products that were added to the sums that are kept.
-        additions = Signal(range(config.max_additions + 1))
+        # S words that were added to the sums that are kept.
         total = additions + product.s_words
 
         def refuse(code: Fault, address: Any) -> None:
@@ -96,21 +115,34 @@ class CommandChecker(wiring.Component):
                     product.s_base.eq(body.s_base),
                     product.d_base.eq(body.d_base),
                     product.d_words.eq(body.d_words),
+                    product.d_stride.eq(body.d_words << b_shift),
                     product.o_base.eq(body.o_base),
                     product.o_stride.eq(body.o_stride),
                     product.a_tiles.eq(body.a_tiles),
                     product.b_tiles.eq(body.b_tiles),
                     product.ones.eq(body.ones),
                     product.keep.eq(body.keep),
+                    product.b_shift.eq(b_shift),
+                    product.b_contexts.eq((1 << b_shift) - 1),
+                    product.a_valid.eq(a_rows - body.a_padding),
+                    product.b_valid.eq(b_rows - body.b_padding),
+                    product.entries.eq(
+                        Mux(entries < config.lanes_per_chunk, entries, config.lanes_per_chunk)
+                    ),
+                    product.tail_chunks.eq(body.tail_chunks),
+                    product.tail_entries.eq(body.tail_entries),
                 ]
                 m.next = "Measure-S"
                 with m.If(~is_supported):
                     refuse(Fault.PATTERN, 0)
-                with m.If(is_empty | (body.keep & ~is_one_tile)):
+                with m.If(is_malformed):
                     refuse(Fault.MALFORMED, 0)
 
             with m.State("Measure-S"):
-                m.d.comb += [factor.eq(product.a_tiles), count.eq(product.s_stride)]
+                m.d.comb += [
+                    factor.eq(product.a_tiles << body.a_contexts),
+                    count.eq(product.s_stride),
+                ]
                 m.next = "Check-S"
 
             with m.State("Check-S"):
@@ -126,7 +158,8 @@ class CommandChecker(wiring.Component):
                     refuse(Fault.SCRATCHPAD_RANGE, product.d_base)
 
             with m.State("Check-O"):
-                row = (product.a_tiles * config.rows + (config.floats - 1)) // config.floats
+                a_rows = (product.a_tiles << body.a_contexts) * config.rows
+                row = (a_rows + (config.floats - 1)) // config.floats
                 m.next = "Hand-Over"
                 with m.If(total > config.max_additions):
                     refuse(Fault.OVERRUN, product.s_base)
@@ -136,7 +169,10 @@ class CommandChecker(wiring.Component):
             with m.State("Hand-Over"):
                 m.d.comb += self.product.valid.eq(1)
                 with m.If(self.product.ready):
-                    m.d.sync += additions.eq(Mux(product.keep, total, 0))
+                    m.d.sync += [
+                        additions.eq(Mux(product.keep, total, 0)),
+                        kept_contexts.eq(body.a_contexts),
+                    ]
                     m.next = "Wait-For-Command"
 
             with m.State("Stopped"):

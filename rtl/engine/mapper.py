@@ -1,14 +1,16 @@
-"""The interleaved mapper: which slot the array carries out, and which operands it reads for it."""
+"""The interleaved mapper: what the array multiplies and drains, and which operands it reads."""
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, ValueLike, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arithmetic.accumulator import Operation
 from ..config import ACCUMULATOR_BINS, Config
+from ..delay import delayed
 from .array import Issue
+from .pe import DRAIN_DISTANCE, drain_turns
+from .tally import SlotSize
 
 __all__ = ["InterleavedMapper", "Product"]
 
@@ -25,21 +27,37 @@ class Product(data.Struct):
     """Steps that one D word serves ("T")."""
     d_base: unsigned(16)
     d_words: unsigned(16)
+    d_stride: unsigned(16)
+    """Bank words that the D rows of one tile take."""
     o_base: unsigned(16)
     o_stride: unsigned(16)
     a_tiles: unsigned(16)
     b_tiles: unsigned(16)
+    b_contexts: unsigned(4)
+    """Contexts along b, less one."""
+    b_shift: unsigned(3)
+    """Binary logarithm of the contexts along b."""
     ones: unsigned(1)
     keep: unsigned(1)
+    a_valid: unsigned(10)
+    """Rows of the last tile along a that aren't padding."""
+    b_valid: unsigned(13)
+    entries: unsigned(5)
+    """Entries that the lanes of a chunk have in one step, at most."""
+    tail_chunks: unsigned(4)
+    """Full chunks in the last D word of a row."""
+    tail_entries: unsigned(5)
+    """Entries of the chunk after these."""
 
 
 class InterleavedMapper(wiring.Component):
-    """Walks the tiles of a product, one slot a cycle.
+    """Walks the tiles of a product, one slot a cycle, and drains each while it walks the next.
 
-    For each tile, a innermost: for each S word, one MULTIPLY slot for each context in turn, the S
-    word read in the first of them; then, unless the sums are kept, DRAIN slots for all bins of all
-    contexts. Products follow each other without a pause. After reset it first clears the
-    accumulators.
+    For each tile, a innermost: for each S word, one slot for each context in turn. The S word is
+    read as the contexts' place along a changes. Products follow each other without a pause. After
+    the last word of a tile, unless the sums are kept, and at the latest after
+    `Config.bin_additions` words, the lanes' bins of all contexts are drained, while the other half
+    of the bins takes what follows. That waits only for what is still to be drained from it.
 
     Parameters
     ----------
@@ -51,11 +69,16 @@ class InterleavedMapper(wiring.Component):
     product : In(stream)
         What to compute.
     issue : Out(Issue)
-        The slot of this cycle.
+        The slots of this cycle.
+    size : Out(SlotSize)
+        How much of the array the multiplying slot of this cycle uses.
     last : Out(1)
-        It's the last one of its product.
+        A product's last slot is issued in this cycle: the last that drains it or, if its sums are
+        kept, that multiplies for it.
+    draining : Out(1)
+        No multiplying slot is issued in this cycle, as sums have to leave the accumulators first.
     idle : Out(1)
-        The accumulators are clear and no product is under way.
+        No product is under way.
     """
 
     def __init__(self, config: Config) -> None:
@@ -64,7 +87,9 @@ class InterleavedMapper(wiring.Component):
             {
                 "product": In(stream.Signature(Product)),
                 "issue": Out(Issue(config)),
+                "size": Out(SlotSize(config)),
                 "last": Out(1),
+                "draining": Out(1),
                 "idle": Out(1),
             }
         )
@@ -76,35 +101,50 @@ class InterleavedMapper(wiring.Component):
         product = Signal(Product, reset_less=True)
         a_tile, b_tile = Signal(16), Signal(16)
         context = Signal(range(config.interleave))
-        accumulator_bin = Signal(range(ACCUMULATOR_BINS))
         is_last_context = context == config.interleave - 1
-        is_last_bin = accumulator_bin == ACCUMULATOR_BINS - 1
+        is_last_along_b = (context & product.b_contexts) == product.b_contexts
+        is_last_a_tile = a_tile == product.a_tiles - 1
+        is_last_b_tile = b_tile == product.b_tiles - 1
 
-        # Addresses: S words of this tile from s_tile, D words of this tile from d_tile. The rows of
-        # the contexts are d_words apart.
-        s_tile, d_tile = Signal(16), Signal(16)
+        # Addresses: S words of this tile from s_tile, of this context from s_row; D words of this
+        # tile from d_tile. The rows of the contexts are d_words apart.
+        s_tile, s_row, d_tile = Signal(16), Signal(16), Signal(16)
         s_word = Signal(19)
         step = Signal(4)
         word = Signal(16)
         d_word, d_address = Signal(16), Signal(16)
         s_shift = (config.ratio - 1).bit_length()
+        is_last_step = step == product.steps - 1
+        is_last_d_word = word == product.d_words - 1
+        is_last_word = is_last_step & is_last_d_word
 
-        # A column passes on one result a cycle, so contexts must not be drained faster than in
-        # `rows` cycles each.
-        wait = Signal(range(config.rows))
-        with m.If(wait != 0):
-            m.d.sync += wait.eq(wait - 1)
+        # Halves of the bins: `half` takes products, `full` ones are to be drained. A half that
+        # ended a sum, or a product, says so.
+        half = Signal()
+        full = Signal(2)
+        ends_sum, ends_product, continues = Signal(2), Signal(2), Signal(2)
+        words = Signal(range(config.bin_additions))
+        kept = Signal()
+        """Some of this sum has been drained from the lanes already."""
+        closes = (is_last_word & ~product.keep) | (words == config.bin_additions - 1)
 
-        slot = Signal.like(self.issue.slot)
-        s_read, d_read = Signal.like(self.issue.s_read), Signal.like(self.issue.d_read)
-        take, last = Signal(), Signal()
-        m.d.comb += [slot.context.eq(context), slot.bin.eq(accumulator_bin)]
+        issue = self.issue
+        slot, s_read, d_read = (
+            Signal.like(port) for port in (issue.slot, issue.s_read, issue.d_read)
+        )
         m.d.comb += [
-            s_read.address.eq(s_tile + (s_word >> s_shift)),
+            slot.place.context.eq(context),
+            slot.place.half.eq(half),
+            slot.first.eq(words == 0),
+            slot.fresh.eq((words == 0) & ~kept),
+            slot.last.eq(closes),
+            s_read.address.eq(s_row + (s_word >> s_shift)),
             s_read.quarter.eq(s_word[:s_shift]),
             d_read.address.eq(d_address),
             d_read.ones.eq(product.ones),
         ]
+        drain = Signal.like(issue.drain)
+        keeps, drained = Signal(), Signal()
 
         def finish() -> None:
             """Go on with the next product, which may begin in the next cycle."""
@@ -117,90 +157,147 @@ class InterleavedMapper(wiring.Component):
                     a_tile.eq(0),
                     b_tile.eq(0),
                     s_tile.eq(incoming.s_base),
+                    s_row.eq(incoming.s_base),
                     d_tile.eq(incoming.d_base),
                     d_word.eq(incoming.d_base),
                     d_address.eq(incoming.d_base),
                 ]
                 m.next = "Multiply"
 
+        # Products may follow into a half that is being drained, context by context. A kept product
+        # ends with its last slot, so only after those before it were drained.
+        drained_half = Signal()
+        drained_context = Signal(range(config.interleave))
+        blocked, undrained = Signal(), Signal()
+        m.d.comb += [
+            undrained.eq((drained_half != half) | (drained_context <= context)),
+            blocked.eq(
+                ((words == 0) & full.bit_select(half, 1) & undrained)
+                | ((context == 0) & is_last_word & product.keep & full.any())
+            ),
+        ]
         with m.FSM() as fsm:
-            with m.State("Clear"):
-                m.d.comb += slot.operation.eq(Operation.DRAIN)
-                m.d.sync += accumulator_bin.eq(accumulator_bin + 1)
-                with m.If(is_last_bin):
-                    m.d.sync += context.eq(context + 1)
-                    with m.If(is_last_context):
-                        m.next = "Wait-For-Product"
-
             with m.State("Wait-For-Product"):
                 finish()
 
-            with m.State("Multiply"):
+            with m.State("Multiply"), m.If(~blocked):
                 m.d.comb += [
-                    slot.operation.eq(Operation.MULTIPLY),
-                    s_read.enable.eq(context == 0),
+                    slot.multiply.eq(1),
+                    s_read.enable.eq((context & product.b_contexts) == 0),
                     d_read.enable.eq(1),
                 ]
-                m.d.sync += [
-                    context.eq(context + 1),
-                    d_address.eq(d_address + product.d_words),
-                ]
+                m.d.sync += context.eq(context + 1)
+                with m.If(is_last_along_b):
+                    m.d.sync += [s_row.eq(s_row + product.s_stride), d_address.eq(d_word)]
+                with m.Else():
+                    m.d.sync += d_address.eq(d_address + product.d_words)
+
                 with m.If(is_last_context):
-                    m.d.sync += [s_word.eq(s_word + 1), step.eq(step + 1), d_address.eq(d_word)]
-                    with m.If(step == product.steps - 1):
+                    m.d.sync += [
+                        s_word.eq(s_word + 1),
+                        step.eq(step + 1),
+                        s_row.eq(s_tile),
+                        words.eq(words + 1),
+                    ]
+                    with m.If(closes):
+                        m.d.sync += [
+                            words.eq(0),
+                            half.eq(~half),
+                            full.bit_select(half, 1).eq(1),
+                            continues.bit_select(half, 1).eq(kept),
+                            ends_sum.bit_select(half, 1).eq(is_last_word & ~product.keep),
+                            ends_product.bit_select(half, 1).eq(is_last_a_tile & is_last_b_tile),
+                            kept.eq(~is_last_word | product.keep),
+                        ]
+                    with m.If(is_last_step):
                         m.d.sync += [
                             step.eq(0),
                             word.eq(word + 1),
                             d_word.eq(d_word + 1),
                             d_address.eq(d_word + 1),
                         ]
-                        with m.If(word == product.d_words - 1):
-                            m.d.sync += [word.eq(0), s_word.eq(0)]
-                            m.next = "Drain"
-                            with m.If(product.keep):
-                                m.d.comb += last.eq(1)
-                                finish()
-
-            with m.State("Drain"), m.If((accumulator_bin != 0) | (wait == 0)):
-                m.d.comb += [
-                    slot.operation.eq(Operation.DRAIN),
-                    take.eq(is_last_bin),
-                ]
-                m.d.sync += accumulator_bin.eq(accumulator_bin + 1)
-                with m.If(accumulator_bin == 0):
-                    m.d.sync += wait.eq(config.rows - 1)
-                with m.If(is_last_bin):
-                    m.d.sync += context.eq(context + 1)
-                    with m.If(is_last_context):
-                        m.next = "Multiply"
-                        with m.If(a_tile != product.a_tiles - 1):
+                    with m.If(is_last_word):
+                        m.d.sync += [word.eq(0), s_word.eq(0)]
+                        with m.If(~is_last_a_tile):
                             m.d.sync += [
                                 a_tile.eq(a_tile + 1),
-                                s_tile.eq(s_tile + product.s_stride),
+                                s_tile.eq(s_row + product.s_stride),
+                                s_row.eq(s_row + product.s_stride),
                                 d_word.eq(d_tile),
                                 d_address.eq(d_tile),
                             ]
-                        with m.Elif(b_tile != product.b_tiles - 1):
-                            next_tile = d_tile + product.d_words * config.interleave
+                        with m.Elif(~is_last_b_tile):
+                            next_tile = d_tile + product.d_stride
                             m.d.sync += [
                                 a_tile.eq(0),
                                 b_tile.eq(b_tile + 1),
                                 s_tile.eq(product.s_base),
+                                s_row.eq(product.s_base),
                                 d_tile.eq(next_tile),
                                 d_word.eq(next_tile),
                                 d_address.eq(next_tile),
                             ]
                         with m.Else():
-                            m.d.comb += last.eq(1)
+                            m.d.comb += keeps.eq(product.keep)
                             finish()
 
-            m.d.comb += self.idle.eq(fsm.ongoing("Wait-For-Product"))
+        # Drain: contexts, bins and turns of one half after the other, as soon as their last
+        # products have been added.
+        drained_bin = Signal(range(ACCUMULATOR_BINS))
+        turn = Signal(range(drain_turns(config) + 1))
+        added = delayed(m, full, max(0, DRAIN_DISTANCE - config.interleave), reset=True)
+        is_continued = continues.bit_select(drained_half, 1)
+        m.d.comb += [
+            drain.enable.eq((full & added).bit_select(drained_half, 1)),
+            drain.place.context.eq(drained_context),
+            drain.place.half.eq(drained_half),
+            drain.bin.eq(drained_bin),
+            drain.turn.eq(turn),
+            drain.ends.eq(turn == drain_turns(config) - 1 + is_continued),
+            drain.final.eq(ends_sum.bit_select(drained_half, 1)),
+        ]
+        with m.If(drain.enable):
+            m.d.sync += turn.eq(turn + 1)
+            with m.If(drain.ends):
+                m.d.sync += [turn.eq(0), drained_bin.eq(drained_bin + 1)]
+                with m.If(drained_bin == ACCUMULATOR_BINS - 1):
+                    m.d.sync += drained_context.eq(drained_context + 1)
+                    with m.If(drained_context == config.interleave - 1):
+                        m.d.comb += drained.eq(
+                            (ends_sum & ends_product).bit_select(drained_half, 1)
+                        )
+                        m.d.sync += [
+                            full.bit_select(drained_half, 1).eq(0),
+                            drained_half.eq(~drained_half),
+                        ]
 
         m.d.sync += [
-            self.issue.slot.eq(slot),
-            self.issue.s_read.eq(s_read),
-            self.issue.d_read.eq(d_read),
-            self.issue.take.eq(take),
-            self.last.eq(last),
+            issue.slot.eq(slot),
+            issue.drain.eq(drain),
+            issue.s_read.eq(s_read),
+            issue.d_read.eq(d_read),
+            self.last.eq(keeps | drained),
+            self.draining.eq(Mux(fsm.ongoing("Multiply"), blocked, full.any())),
+        ]
+        m.d.comb += self.idle.eq(fsm.ongoing("Wait-For-Product") & ~full.any())
+
+        # How much of the slot is padding: rows in the last tiles, entries in the last D word.
+        a_left = product.a_valid - (context >> product.b_shift) * config.rows
+        b_left = product.b_valid - (context & product.b_contexts) * config.cols
+        entries_left = product.tail_entries - step * config.lanes_per_chunk
+        active = product.entries * config.chunks
+        has_tail = (product.tail_chunks != 0) | (product.tail_entries != 0)
+        tail = product.tail_chunks * product.entries + _clamp(entries_left, product.entries)
+        m.d.sync += [
+            self.size.multiply.eq(slot.multiply),
+            self.size.rows.eq(Mux(is_last_a_tile, _clamp(a_left, config.rows), config.rows)),
+            self.size.cols.eq(Mux(is_last_b_tile, _clamp(b_left, config.cols), config.cols)),
+            self.size.lanes.eq(Mux(is_last_d_word & has_tail, tail, active)),
+            self.size.active.eq(active),
         ]
         return m
+
+
+def _clamp(value: Value, limit: ValueLike) -> Value:
+    """Return `value`, but at least 0 and at most `limit`."""
+    return Mux(value < 0, 0, Mux(value > limit, limit, value))

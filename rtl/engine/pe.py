@@ -1,48 +1,112 @@
 """The sparse processing element."""
 
+import functools
+import operator
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arithmetic.accumulator import BIN_SHIFT, UNIT_EXPONENT, ExactAccumulator, Operation
-from ..arithmetic.formats import HALF, Special
+from ..arithmetic.formats import Special
+from ..arithmetic.operand import BIN_SHIFT, UNIT_EXPONENT
 from ..arithmetic.rounding import FixedPoint
-from ..config import ACCUMULATOR_BINS, HALF_BITS, Config
+from ..config import ACCUMULATOR_BINS, Config
 from ..delay import delayed
-from ..memory.ports import SWord
-from ..memory.scratchpad import DWord
+from ..memory.scratchpad import DOperands, SOperands
+from ..technology import wide_select
+from .lane import BIN, Lane, Place
 
-__all__ = ["ProcessingElement", "Result", "Slot", "latency", "sum_bits"]
+__all__ = [
+    "DRAIN_DISTANCE",
+    "REUSE_DISTANCE",
+    "DrainSlot",
+    "ProcessingElement",
+    "Result",
+    "Slot",
+    "drain_turns",
+    "latency",
+    "sum_bits",
+]
+
+_SELECT = 1
+"""Cycles from the entry registers to cycle 0 of the lanes."""
+
+DRAIN_DISTANCE = _SELECT + Lane.WRITE_STAGE
+"""Cycles from the last multiplying slot of an output to the first that drains it, at least: bins
+are read a cycle after the slot has come."""
+
+REUSE_DISTANCE = 1 - DRAIN_DISTANCE
+"""Cycles from the last draining slot of an output to the first multiplying one that takes its
+place, at least."""
 
 
 class Slot(data.StructLayout):
-    """What a processing element does in one cycle."""
+    """What the multipliers do in one cycle.
+
+    ``first`` says that the output begins in the lanes' bins, ``fresh`` that it begins altogether,
+    ``last`` that the lanes' bins are drained next.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__(
             {
-                "operation": Operation,
-                "context": unsigned((config.interleave - 1).bit_length()),
-                "bin": unsigned((ACCUMULATOR_BINS - 1).bit_length()),
+                "multiply": unsigned(1),
+                "place": Place(config),
+                "first": unsigned(1),
+                "fresh": unsigned(1),
+                "last": unsigned(1),
             }
         )
 
 
+class DrainSlot(data.StructLayout):
+    """What the drain does in one cycle: one turn of a bin.
+
+    In turn t the lanes t (mod `drain_turns`) are added, in turn `drain_turns` what the processing
+    element kept of this output before; without that, the turn is left out. ``ends`` marks the last
+    turn of a bin. If the slot is ``final`` the sum leaves, otherwise it's kept.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            {
+                "enable": unsigned(1),
+                "place": Place(config),
+                "bin": BIN,
+                "turn": range(drain_turns(config) + 1),
+                "ends": unsigned(1),
+                "final": unsigned(1),
+            }
+        )
+
+
+def drain_turns(config: Config) -> int:
+    """Turns in which the lanes of a processing element are added to one bin.
+
+    As many as hide behind the other processing elements on the same way out.
+    """
+    return max(1, config.drain_rows // ACCUMULATOR_BINS)
+
+
+def _tree_levels(config: Config) -> int:
+    return max(1, (max(1, config.lanes // drain_turns(config)) - 1).bit_length())
+
+
 def latency(config: Config) -> int:
-    """Cycles from the slot that drains a context's last bin until its sum can be taken."""
-    return 9 + (config.lanes - 1).bit_length()
+    """Cycles from the entry of the last draining slot of an output until its sum has left."""
+    return 6 + _tree_levels(config)
 
 
 def sum_bits(config: Config) -> int:
     """Width of an exact dot product, as `FixedPoint` holds it."""
-    bins = config.accumulator_bits + (config.lanes - 1).bit_length()
-    return bins + 1 + BIN_SHIFT * (ACCUMULATOR_BINS - 1) + UNIT_EXPONENT - FixedPoint.UNIT_EXPONENT
+    low = BIN_SHIFT * (ACCUMULATOR_BINS - 1)
+    return config.accumulator_bits + low + UNIT_EXPONENT - FixedPoint.UNIT_EXPONENT
 
 
 class Result(data.StructLayout):
-    """One place in the chain of results that a column passes down."""
+    """A sum that leaves a processing element, or else all zeros."""
 
     def __init__(self, config: Config) -> None:
         super().__init__({"valid": unsigned(1), "value": FixedPoint(sum_bits(config))})
@@ -51,13 +115,12 @@ class Result(data.StructLayout):
 class ProcessingElement(wiring.Component):
     """Exact dot products of S and D words, `config.interleave` of them at once.
 
-    Operands and slots leave a cycle after they arrived. In a MULTIPLY slot every lane multiplies
+    Operands and slots leave a cycle after they arrived. In a multiplying slot every lane multiplies
     its entry of the S word by the element of its chunk of the D word that the entry's index names,
-    and adds to the slot's context. Draining the bins of a context in ascending order and
-    consecutive slots ends its sum, which is held until `take`, and then goes down the chain of
-    results.
+    and adds to the slot's output. Outputs come in turn: contexts 0, 1, ... of a half.
 
-    A context may come back 4 cycles after its last MULTIPLY slot at the earliest.
+    Draining takes an output's bins in ascending order and consecutive slots, `drain_turns` or one
+    more for each, while the other half of the bins accumulates.
 
     Parameters
     ----------
@@ -66,33 +129,27 @@ class ProcessingElement(wiring.Component):
 
     Attributes
     ----------
-    s, d, slot : In
-        Operands and what to do with them, all of one cycle.
-    s_next, d_next, slot_next : Out
-        The same a cycle later, for the PE to the right (S) and the one below (D and slot).
-    take : In(1)
-        The held sum enters the chain. Valid from `latency(config)` cycles after the slot of the
-        last bin on, until as many cycles after that of the next context.
-    take_next : Out(1)
-        The same two cycles later, for the PE below.
-    above, below : In, Out(Result)
-        The chain of results; `below` follows `above`, or shows the taken sum, a cycle later.
+    s, d, slot, drain : In
+        Operands and what to do with them, and what to drain, all of one cycle.
+    s_next, d_next, slot_next, drain_next : Out
+        The same a cycle later, for the PE to the right (S) and the one below.
+    result : Out(Result)
+        A sum, `latency(config)` cycles after the last slot that drains it.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         super().__init__(
             {
-                "s": In(SWord(config)),
-                "s_next": Out(SWord(config)),
-                "d": In(DWord(config)),
-                "d_next": Out(DWord(config)),
+                "s": In(SOperands(config)),
+                "s_next": Out(SOperands(config)),
+                "d": In(DOperands(config)),
+                "d_next": Out(DOperands(config)),
                 "slot": In(Slot(config)),
                 "slot_next": Out(Slot(config)),
-                "take": In(1),
-                "take_next": Out(1),
-                "above": In(Result(config)),
-                "below": Out(Result(config)),
+                "drain": In(DrainSlot(config)),
+                "drain_next": Out(DrainSlot(config)),
+                "result": Out(Result(config)),
             }
         )
 
@@ -100,103 +157,151 @@ class ProcessingElement(wiring.Component):
         config = self._config
         m = Module()
 
-        # Entry registers, also the way on to the neighbours. Only `take` and what it makes valid
-        # need a reset: slots that are under way make no result, and what they leave is drained
-        # later.
-        s = Signal(SWord(config), reset_less=True)
-        d = Signal(DWord(config), reset_less=True)
+        # Entry registers, also the way on to the neighbours. Only the drain needs a reset: products
+        # that are under way leave no result.
+        s = Signal(SOperands(config), reset_less=True)
+        d = Signal(DOperands(config), reset_less=True)
         slot = Signal(Slot(config), reset_less=True)
-        m.d.sync += [s.eq(self.s), d.eq(self.d), slot.eq(self.slot)]
-        m.d.comb += [self.s_next.eq(s), self.d_next.eq(d), self.slot_next.eq(slot)]
+        drain = Signal(DrainSlot(config))
+        m.d.sync += [s.eq(self.s), d.eq(self.d), slot.eq(self.slot), drain.eq(self.drain)]
+        m.d.comb += [
+            self.s_next.eq(s),
+            self.d_next.eq(d),
+            self.slot_next.eq(slot),
+            self.drain_next.eq(drain),
+        ]
 
-        # Select the activations.
-        selected = delayed(m, slot)
+        # Select the activations, multiply, accumulate.
+        touch = delayed(m, slot, _SELECT + Lane.TOUCH_STAGE)
+        read = delayed(m, touch, Lane.READ_STAGE - Lane.TOUCH_STAGE)
+        write = delayed(m, read, Lane.WRITE_STAGE - Lane.READ_STAGE)
         lanes = []
         for index in range(config.lanes):
-            lane = ExactAccumulator(config.accumulator_bits, config.interleave)
+            lane = Lane(config)
             m.submodules[f"lane_{index}"] = lane
             lanes.append(lane)
             chunk = index // config.lanes_per_chunk * config.group
-            elements = Cat(d[chunk + element] for element in range(config.group))
-            value, activation = Signal(HALF, reset_less=True), Signal(HALF, reset_less=True)
-            # In two steps, for simulators: a shift of 64 bits is much quicker than one of 128.
-            half = config.group // 2 * HALF_BITS
-            nearest = Mux(s[index].index[-1], elements[half:], elements[:half])
-            m.d.sync += [
-                value.eq(s[index].value),
-                activation.eq(nearest.word_select(s[index].index[:-1], HALF_BITS)),
-            ]
+            elements = [d[chunk + element] for element in range(config.group)]
+            selected = delayed(m, wide_select(m, platform, elements, s[index].index))
             m.d.comb += [
-                lane.a.eq(value),
-                lane.b.eq(activation),
-                lane.operation.eq(selected.operation),
-                lane.context.eq(selected.context),
-                lane.bin.eq(selected.bin),
+                lane.a.eq(delayed(m, s[index].operand)),
+                lane.kind.eq(delayed(m, s[index].kind)),
+                lane.b.eq(selected),
+                lane.touch.eq(touch.multiply),
+                lane.first.eq(touch.first),
+                lane.read.eq(read.place),
+                lane.write.eq(write.place),
+                lane.write_enable.eq(write.multiply),
             ]
 
-        # Infinities of each context, kept until its last bin is drained.
-        checked = delayed(m, selected, ExactAccumulator.SPECIAL_LATENCY)
+        # Infinities of the outputs, which come in turn.
         met = Signal(Special)
         m.d.comb += [
             met.positive.eq(Cat(lane.special.positive for lane in lanes).any()),
             met.negative.eq(Cat(lane.special.negative for lane in lanes).any()),
         ]
-        kept = Signal(data.ArrayLayout(Special, config.interleave), reset_less=True)
-        for context in range(config.interleave):
-            with m.If(checked.context == context):
-                with m.If(checked.operation == Operation.MULTIPLY):
-                    m.d.sync += kept[context].eq(kept[context].as_value() | met.as_value())
-                with m.If(_is_last(checked)):
-                    m.d.sync += kept[context].eq(0)
-        special = delayed(m, kept[checked.context])
-
-        # Sum each bin over the lanes.
-        depth = (config.lanes - 1).bit_length()
-        sums = [lane.sum for lane in lanes]
-        while len(sums) > 1:
-            pairs = [
-                Signal(signed(len(sums[0]) + 1), reset_less=True) for _ in range(len(sums) // 2)
-            ]
+        specials = Signal(data.ArrayLayout(Special, config.interleave), reset_less=True)
+        with m.If(touch.multiply):
             m.d.sync += [
-                pair.eq(left + right)
-                for pair, left, right in zip(pairs, sums[0::2], sums[1::2], strict=True)
+                specials[-1].eq(Mux(touch.fresh, 0, specials[0].as_value()) | met.as_value()),
+                *(specials[i].eq(specials[i + 1]) for i in range(config.interleave - 1)),
             ]
-            sums = pairs
 
-        # Combine the bins, lowest first: what is lower than the next bin reaches is final.
-        in_step = ExactAccumulator.LATENCY - ExactAccumulator.SPECIAL_LATENCY + depth
-        summed = delayed(m, checked, in_step)
-        special = delayed(m, special, in_step)
-        high = Signal(signed(len(sums[0]) + 1), reset_less=True)
-        low = Signal(BIN_SHIFT * (ACCUMULATOR_BINS - 1), reset_less=True)
-        carried = Mux(summed.bin == 0, 0, high >> BIN_SHIFT)
-        with m.If(summed.operation == Operation.DRAIN):
-            m.d.sync += [high.eq(sums[0] + carried), low.eq(Cat(low, high)[BIN_SHIFT:])]
-        combined = delayed(m, summed)
-
-        # Hold the sum, and pass it down when its turn comes.
-        result = Signal(FixedPoint(sum_bits(config)), reset_less=True)
-        with m.If(_is_last(combined)):
-            m.d.sync += [
-                result.units.eq(Cat(low, high)[FixedPoint.UNIT_EXPONENT - UNIT_EXPONENT :]),
-                result.special.eq(special),
-            ]
-        valid, taken, take_next = Signal(), Signal(), Signal()
-        value = Signal(FixedPoint(sum_bits(config)), reset_less=True)
-        m.d.sync += [
-            valid.eq(self.take | self.above.valid),
-            value.eq(Mux(self.take, result, self.above.value)),
-            taken.eq(self.take),
-            take_next.eq(taken),
-        ]
+        # What is known of an output when its bins are to be drained.
+        touched_layout = data.ArrayLayout(ACCUMULATOR_BINS, config.lanes)
+        notes_layout = data.StructLayout({"touched": touched_layout, "special": Special})
+        m.submodules.notes = notes = Memory(
+            shape=notes_layout,
+            depth=2 * config.interleave,
+            init=[],
+            attrs={"ram_style": "distributed"},
+        )
+        note, noted = notes.write_port(), notes.read_port(domain="comb")
+        noting = delayed(m, touch)
         m.d.comb += [
-            self.below.valid.eq(valid),
-            self.below.value.eq(value),
-            self.take_next.eq(take_next),
+            note.addr.eq(noting.place),
+            note.data.special.eq(specials[-1]),
+            note.en.eq(noting.multiply & noting.last),
+            noted.addr.eq(drain.place),
         ]
+
+        # Drain, a bin at a time: read it in the lanes whose turn it is.
+        turns = drain_turns(config)
+        reading = delayed(m, drain, reset=True)
+        for index, lane in enumerate(lanes):
+            skip = Signal(reset_less=True)
+            m.d.sync += skip.eq(~noted.data.touched[index].bit_select(drain.bin, 1))
+            with m.If(drain.turn != index % turns):
+                m.d.sync += skip.eq(1)
+            m.d.comb += [
+                note.data.touched[index].eq(lane.touched),
+                lane.drain.eq(reading.place),
+                lane.drain_bin.eq(reading.bin),
+                lane.drain_skip.eq(skip),
+            ]
+        special = delayed(m, noted.data.special)
+
+        # The sums that were kept, and which of them has its turn.
+        m.submodules.kept = kept = Memory(
+            shape=signed(config.accumulator_bits),
+            depth=config.interleave * ACCUMULATOR_BINS,
+            init=[],
+            attrs={"ram_style": "distributed"},
+        )
+        keep, keeping = kept.write_port(), kept.read_port(domain="comb")
+        earlier = Signal(config.accumulator_bits, reset_less=True)
+        m.d.comb += keeping.addr.eq(Cat(reading.bin, reading.place.context))
+        m.d.sync += earlier.eq(keeping.data)
+        with m.If(reading.turn != turns):
+            m.d.sync += earlier.eq(0)
+
+        # Add the lanes. Those that share an adder take turns and are zero otherwise. The lower bits
+        # of the kept sum come in here, the upper ones behind the adders.
+        sums = [
+            functools.reduce(operator.or_, [lane.drained for lane in lanes[first : first + turns]])
+            for first in range(0, config.lanes, turns)
+        ]
+        lower = config.bin_bits - 1
+        sums[0] = (sums[0] | earlier[:lower]).as_signed()
+        levels = _tree_levels(config)
+        for _ in range(levels):
+            pairs = zip(sums[0::2], sums[1::2] or [Const(0)], strict=True)
+            sums = [delayed(m, left + right) for left, right in pairs]
+        upper = delayed(m, earlier[lower:], levels).as_signed() << lower
+        addend = delayed(m, (sums[0] | upper)[: config.accumulator_bits].as_signed())
+
+        # Combine the turns of a bin, and the bins: what is lower than the next bin reaches is
+        # final.
+        ahead = delayed(m, reading, 1 + levels, reset=True)
+        adding = delayed(m, ahead, reset=True)
+        goes_on = ahead.final & (ahead.bin != 0)
+        clears = delayed(m, (ahead.turn == 0) & ~goes_on)
+        shifts = delayed(m, (ahead.turn == 0) & goes_on)
+        high = Signal(signed(config.accumulator_bits), reset_less=True)
+        low = Signal(BIN_SHIFT * (ACCUMULATOR_BINS - 1), reset_less=True)
+        with m.If(adding.enable):
+            m.d.sync += high.eq(
+                addend + Mux(clears, 0, Mux(shifts, high >> BIN_SHIFT, high)).as_signed()
+            )
+            with m.If(shifts):
+                m.d.sync += low.eq(Cat(low, high)[BIN_SHIFT:])
+
+        # Keep the sum of a bin, or let all of them leave.
+        added = delayed(m, adding, reset=True)
+        special = delayed(m, special, levels + 3)
+        m.d.comb += [
+            keep.addr.eq(Cat(added.bin, added.place.context)),
+            keep.data.eq(high),
+            keep.en.eq(added.enable & added.ends & ~added.final),
+        ]
+        leaves = added.enable & added.ends & added.final & (added.bin == ACCUMULATOR_BINS - 1)
+        result = Signal(Result(config))
+        m.d.sync += result.eq(0)
+        with m.If(leaves):
+            m.d.sync += [
+                result.valid.eq(1),
+                result.value.units.eq(Cat(low, high)[FixedPoint.UNIT_EXPONENT - UNIT_EXPONENT :]),
+                result.value.special.eq(special),
+            ]
+        m.d.comb += self.result.eq(result)
         return m
-
-
-def _is_last(slot: Any) -> Value:
-    """Whether `slot` drains the last bin of its context."""
-    return (slot.operation == Operation.DRAIN) & (slot.bin == ACCUMULATOR_BINS - 1)

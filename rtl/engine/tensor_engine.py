@@ -6,7 +6,6 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..arithmetic.accumulator import Operation
 from ..config import Config
 from ..control.commands import ComputeBody
 from ..control.fault import FaultReport
@@ -15,6 +14,7 @@ from ..memory.ports import DWriteSignature, OReadSignature, SWriteSignature
 from .array import ProcessingArray, result_latency
 from .checker import CommandChecker
 from .mapper import InterleavedMapper
+from .tally import SlotTally
 from .writer import ResultWriter
 
 __all__ = ["TensorEngine"]
@@ -45,10 +45,12 @@ class TensorEngine(wiring.Component):
         Ports of the scratchpads.
     mac : Out(1)
         The array multiplies in this cycle.
-    drain : Out(1)
-        The array drains accumulators in this cycle.
+    draining : Out(1)
+        It doesn't, as sums have to leave the accumulators first.
+    useful, edge, filler : Out
+        Products added, as `SlotTally` counts them.
     busy : Out(1)
-        A command is under way, or the accumulators are being cleared after reset.
+        A command is under way.
     """
 
     def __init__(self, config: Config) -> None:
@@ -62,7 +64,10 @@ class TensorEngine(wiring.Component):
                 "d_write": In(DWriteSignature(config)),
                 "o_read": In(OReadSignature(config)),
                 "mac": Out(1),
-                "drain": Out(1),
+                "draining": Out(1),
+                "useful": Out(range(config.macs + 1)),
+                "edge": Out(range(config.macs + 1)),
+                "filler": Out(range(config.macs + 1)),
                 "busy": Out(1),
             }
         )
@@ -74,6 +79,7 @@ class TensorEngine(wiring.Component):
         m.submodules.mapper = mapper = InterleavedMapper(config)
         m.submodules.array = array = ProcessingArray(config)
         m.submodules.writer = writer = ResultWriter(config)
+        m.submodules.tally = tally = SlotTally(config)
 
         connect(m, flipped(self.command), checker.command)
 
@@ -91,8 +97,12 @@ class TensorEngine(wiring.Component):
 
         connect(m, mapper.issue, array.issue)
         m.d.comb += [
-            self.mac.eq(mapper.issue.slot.operation == Operation.MULTIPLY),
-            self.drain.eq(mapper.issue.slot.operation == Operation.DRAIN),
+            self.mac.eq(mapper.issue.slot.multiply),
+            self.draining.eq(mapper.draining),
+            tally.size.eq(mapper.size),
+            self.useful.eq(tally.useful),
+            self.edge.eq(tally.edge),
+            self.filler.eq(tally.filler),
             writer.valid.eq(array.valid),
             array.place.eq(writer.place),
         ]

@@ -18,10 +18,10 @@ _QUEUE_DEPTH = 4
 
 
 class ResultWriter(wiring.Component):
-    """Counts the results of column 0 and says where each goes.
+    """Counts the results of the first way out of column 0 and says where each goes.
 
     They come in the order of the mapper: tiles, a innermost; in a tile contexts, and for each
-    context the rows.
+    context its rows.
 
     Parameters
     ----------
@@ -62,12 +62,12 @@ class ResultWriter(wiring.Component):
         product = Signal(Product, reset_less=True)
         active = Signal()
         done = Signal()
-        row = Signal(range(config.rows))
+        row = Signal(range(config.drain_rows))
         context = Signal(range(config.interleave))
         a_tile, b_tile = Signal(16), Signal(16)
 
         # The address of (b, a) is that of (b, 0) and a // (G/2).
-        a_bits = 16 + (config.rows - 1).bit_length()
+        a_bits = 16 + (config.rows * config.interleave - 1).bit_length()
         a, a_base = Signal(a_bits), Signal(a_bits)
         b_address, b_base = Signal(16), Signal(16)
         position_bits = len(self.place.position)
@@ -79,26 +79,28 @@ class ResultWriter(wiring.Component):
 
         with m.If(self.valid):
             m.d.sync += [row.eq(row + 1), a.eq(a + 1)]
-            with m.If(row == config.rows - 1):
+            with m.If(row == config.drain_rows - 1):
                 m.d.sync += [
+                    row.eq(0),
                     a.eq(a_base),
                     context.eq(context + 1),
                     b_address.eq(b_address + product.o_stride),
                 ]
+                with m.If((context & product.b_contexts) == product.b_contexts):
+                    m.d.sync += [
+                        a.eq(a_base + config.rows),
+                        a_base.eq(a_base + config.rows),
+                        b_address.eq(b_base),
+                    ]
                 with m.If(context == config.interleave - 1):
-                    with m.If(a_tile != product.a_tiles - 1):
-                        m.d.sync += [
-                            a_tile.eq(a_tile + 1),
-                            a_base.eq(a_base + config.rows),
-                            a.eq(a_base + config.rows),
-                            b_address.eq(b_base),
-                        ]
-                    with m.Else():
+                    m.d.sync += a_tile.eq(a_tile + 1)
+                    with m.If(a_tile == product.a_tiles - 1):
                         m.d.sync += [
                             a_tile.eq(0),
                             a_base.eq(0),
                             a.eq(0),
                             b_tile.eq(b_tile + 1),
+                            b_address.eq(b_address + product.o_stride),
                             b_base.eq(b_address + product.o_stride),
                         ]
                         m.d.comb += done.eq(b_tile == product.b_tiles - 1)

@@ -90,7 +90,12 @@ COUNTERS = (
         Counter(f"MAC_SLOTS_{stage}", f"cycles in which the array took operands for {stage}")
         for stage in STAGE_NAMES
     ),
-    Counter("DRAIN_SLOTS", "cycles in which the array drained accumulators"),
+    Counter("LOST_FILL", "cycles without operands between products, or before results are there"),
+    Counter("LOST_DRAIN", "cycles without operands until sums have left the accumulators"),
+    Counter("LOST_OPERAND", "cycles without operands as no product was ready to be computed"),
+    Counter("USEFUL_MACS", "products added that belong to a result"),
+    Counter("EDGE_MACS", "products added that pad a tile or a reduction"),
+    Counter("FILLER_MACS", "products left out as a pattern is sparser than the array's ratio"),
     Counter("LOAD_BUSY", "cycles in which the load queue carried out a command"),
     Counter("COMPUTE_BUSY", "cycles in which the compute queue carried out a command"),
     Counter("STORE_BUSY", "cycles in which the store queue carried out a command"),

@@ -12,23 +12,47 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..arithmetic.formats import FLOAT
-from ..config import FLOAT_BITS, HALF_BITS, Config
+from ..arithmetic.operand import Kind, Operand
+from ..config import FLOAT_BITS, Config
 from ..delay import delayed
-from .ports import SWord
 
-__all__ = ["READ_LATENCY", "DBank", "DRead", "DWord", "OBank", "OPlace", "SBank", "SRead"]
+__all__ = [
+    "READ_LATENCY",
+    "DBank",
+    "DOperands",
+    "DRead",
+    "OBank",
+    "OPlace",
+    "SBank",
+    "SOperands",
+    "SRead",
+]
 
 READ_LATENCY = 3
 """Cycles from the read of an operand bank to its word."""
 
-_HALF_ONE = 0x3C00
+_ONE = Operand.const({"significand": 1 << 13, "exponent": 3, "sign": 0})
 
 
-class DWord(data.ArrayLayout):
-    """One D word: G binary16 values."""
+class SOperand(data.StructLayout):
+    """What one lane multiplies, and the element of the chunk it belongs to."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(unsigned(HALF_BITS), config.elements)
+        super().__init__({"operand": Operand, "kind": Kind, "index": unsigned(config.index_bits)})
+
+
+class SOperands(data.ArrayLayout):
+    """One S word, decoded: an entry for each lane."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(SOperand(config), config.lanes)
+
+
+class DOperands(data.ArrayLayout):
+    """One D word, decoded: G values."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(Operand, config.elements)
 
 
 class SRead(data.StructLayout):
@@ -77,7 +101,7 @@ class SBank(wiring.Component):
         A read. Words that are read stay on `s` until the next one.
     read_next : Out(SRead)
         The same a cycle later, for the next row.
-    s : Out(SWord)
+    s : Out(SOperands)
         The S word, `READ_LATENCY` cycles after its read.
     """
 
@@ -87,10 +111,10 @@ class SBank(wiring.Component):
             {
                 "write_enable": In(config.ratio),
                 "write_address": In(16),
-                "write_words": In(data.ArrayLayout(SWord(config), config.ratio)),
+                "write_words": In(data.ArrayLayout(SOperands(config), config.ratio)),
                 "read": In(SRead(config)),
                 "read_next": Out(SRead(config)),
-                "s": Out(SWord(config)),
+                "s": Out(SOperands(config)),
             }
         )
 
@@ -101,11 +125,11 @@ class SBank(wiring.Component):
 
         read = delayed(m, self.read)
         selected = delayed(m, read)
-        word = Signal(SWord(config), reset_less=True)
+        word = Signal(SOperands(config), reset_less=True)
         m.d.comb += self.s.eq(word)
         # One memory for each S word: memories with wide write enables don't map well.
         for quarter in range(config.ratio):
-            memory = Memory(shape=unsigned(SWord(config).size), depth=config.s_depth, init=[])
+            memory = Memory(shape=unsigned(SOperands(config).size), depth=config.s_depth, init=[])
             m.submodules[f"words_{quarter}"] = memory
             write, port = memory.write_port(), memory.read_port()
             m.d.comb += [
@@ -134,7 +158,7 @@ class DBank(wiring.Component):
         A read.
     read_next : Out(DRead)
         The same a cycle later, for the next column.
-    d : Out(DWord)
+    d : Out(DOperands)
         The D word, `READ_LATENCY` cycles after its read.
     """
 
@@ -144,10 +168,10 @@ class DBank(wiring.Component):
             {
                 "write_enable": In(1),
                 "write_address": In(16),
-                "write_data": In(DWord(config)),
+                "write_data": In(DOperands(config)),
                 "read": In(DRead),
                 "read_next": Out(DRead),
-                "d": Out(DWord(config)),
+                "d": Out(DOperands(config)),
             }
         )
 
@@ -157,7 +181,7 @@ class DBank(wiring.Component):
         m.d.comb += self.read_next.eq(delayed(m, self.read))
 
         m.submodules.words = memory = Memory(
-            shape=unsigned(DWord(config).size), depth=config.d_depth, init=[]
+            shape=unsigned(DOperands(config).size), depth=config.d_depth, init=[]
         )
         write, port = memory.write_port(), memory.read_port()
         m.d.comb += [
@@ -168,10 +192,10 @@ class DBank(wiring.Component):
             port.addr.eq(self.read.address),
         ]
         ones = delayed(m, self.read.ones, 2)
-        word = Signal(DWord(config), reset_less=True)
+        word = Signal(DOperands(config), reset_less=True)
         m.d.sync += word.eq(delayed(m, port.data))
         with m.If(ones):
-            m.d.sync += word.eq(DWord(config).const([_HALF_ONE] * config.elements))
+            m.d.sync += word.eq(DOperands(config).const([_ONE] * config.elements))
         m.d.comb += self.d.eq(word)
         return m
 
@@ -179,12 +203,14 @@ class DBank(wiring.Component):
 class OBank(wiring.Component):
     """The results of one PE column.
 
+    Each way out of the column writes the positions of its rows.
+
     Attributes
     ----------
-    place, value : In
-        Writes one element; it can be read from the next cycle on.
-    place_next : Out(OPlace)
-        `place` a cycle later, for the next column, whose results are a cycle behind.
+    places, values : In
+        For each way out an element to write; it can be read from the next cycle on.
+    places_next : Out
+        `places` a cycle later, for the next column, whose results are a cycle behind.
     read_enable, read_address : In
         A read.
     read_data : Out
@@ -193,11 +219,12 @@ class OBank(wiring.Component):
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        places = data.ArrayLayout(OPlace(config), config.exits)
         super().__init__(
             {
-                "place": In(OPlace(config)),
-                "place_next": Out(OPlace(config)),
-                "value": In(FLOAT),
+                "places": In(places),
+                "places_next": Out(places),
+                "values": In(data.ArrayLayout(FLOAT, config.exits)),
                 "read_enable": In(1),
                 "read_address": In(16),
                 "read_data": Out(data.ArrayLayout(unsigned(FLOAT_BITS), config.floats)),
@@ -207,16 +234,18 @@ class OBank(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         config = self._config
         m = Module()
-        m.d.comb += self.place_next.eq(delayed(m, self.place, reset=True))
+        m.d.comb += self.places_next.eq(delayed(m, self.places, reset=True))
 
         for position in range(config.floats):
             memory = Memory(shape=unsigned(FLOAT_BITS), depth=config.o_depth, init=[])
             m.submodules[f"elements_{position}"] = memory
             write, port = memory.write_port(), memory.read_port()
+            exit_number = position // config.drain_rows % config.exits
+            place = self.places[exit_number]
             m.d.comb += [
-                write.en.eq(self.place.enable & (self.place.position == position)),
-                write.addr.eq(self.place.address),
-                write.data.eq(self.value),
+                write.en.eq(place.enable & (place.position == position)),
+                write.addr.eq(place.address),
+                write.data.eq(self.values[exit_number]),
                 port.en.eq(self.read_enable),
                 port.addr.eq(self.read_address),
                 self.read_data[position].eq(port.data),

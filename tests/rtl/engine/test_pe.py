@@ -7,12 +7,23 @@ import numpy as np
 import pytest
 from cocotb.triggers import RisingEdge
 
-from rtl.arithmetic.accumulator import Operation
 from rtl.config import ACCUMULATOR_BINS, preset
-from rtl.engine.pe import ProcessingElement, Result, Slot, latency, sum_bits
-from rtl.memory.ports import SWord
+from rtl.engine.pe import (
+    DRAIN_DISTANCE,
+    REUSE_DISTANCE,
+    DrainSlot,
+    ProcessingElement,
+    Result,
+    Slot,
+    drain_turns,
+    latency,
+    sum_bits,
+)
+from rtl.memory.scratchpad import SOperand
+from rtl.technology import Technology
 from sim.golden.arithmetic import ExactSum, Operand
 from tests.harness import config, pack, rng, simulate, start, unpack
+from tests.operands import d_bits, s_bits
 
 CORNERS = [
     0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x0400, 0x8400, 0x3555, 0x3C00, 0xBC00, 0x7BFF, 0xFBFF,
@@ -22,7 +33,7 @@ CORNERS = [
 
 
 class Driver:
-    """Drives the ports of a PE slot by slot, and takes its results.
+    """Drives the ports of a PE slot by slot: while one half accumulates, it drains the other.
 
     The testbench's sums are the golden model's: `expected` has them as exact integers.
     """
@@ -32,35 +43,45 @@ class Driver:
         self.config = configuration
         self.random = random
         self.cycle = 0
-        self.takes = {}
+        self.half = 0
+        self.free = [0, 0]
+        """Cycle from which a half takes products."""
+        self.drains = []
+        """Draining slots to come, each with the first cycle it may be in."""
+        self.kept = []
+        """Tiles of the sums under way."""
+        self.latencies = []
         self.results = []
         self.expected = []
         self.slot_layout = Slot(configuration)
-        self.entry_bits = SWord(configuration).size // configuration.lanes
+        self.drain_layout = DrainSlot(configuration)
+        self.entry_layout = SOperand(configuration)
         self.result_layout = Result(configuration)
 
-    async def slot(self, operation=Operation.IDLE, context=0, accumulator_bin=0, s=0, d=0):
+    async def slot(self, s=0, d=0, **slot):
         dut = self.dut
-        dut.slot.value = pack(
-            self.slot_layout, {"operation": operation, "context": context, "bin": accumulator_bin}
-        )
+        dut.slot.value = pack(self.slot_layout, slot) if slot else 0
         dut.s.value = s
         dut.d.value = d
-        dut.take.value = self.takes.pop(self.cycle, 0)
-        if operation is Operation.DRAIN and accumulator_bin == ACCUMULATOR_BINS - 1:
-            # The next context's sum comes 4 cycles later at the earliest.
-            self.takes[self.cycle + latency(self.config) + int(self.random.integers(4))] = 1
+        dut.drain.value = 0
+        if self.drains and self.drains[0][0] <= self.cycle:
+            _, drain = self.drains.pop(0)
+            dut.drain.value = pack(self.drain_layout, drain)
+            if drain["final"] and drain["ends"] and drain["bin"] == ACCUMULATOR_BINS - 1:
+                self.latencies.append(self.cycle + latency(self.config))
         await RisingEdge(dut.clk)
         self.cycle += 1
-        result = int(dut.below.value)
-        if result & 1:
+        result = int(dut.result.value)
+        assert result == 0 or result & 1
+        if result:
+            assert self.latencies.pop(0) == self.cycle - 1
             value = unpack(self.result_layout, result).value
             self.results.append(
                 (value.units, bool(value.special.positive), bool(value.special.negative))
             )
 
-    async def tile(self, values, indices, activations, pauses=0.0):
-        """Compute one sum for each context.
+    async def tile(self, values, indices, activations, pauses=0.0, final=True):
+        """Compute one sum for each context, or go on with those that weren't final.
 
         Parameters
         ----------
@@ -69,19 +90,50 @@ class Driver:
         activations
             D words ``[steps, contexts, elements]``.
         """
-        for step, context in itertools.product(range(len(values)), range(self.config.interleave)):
+        while self.cycle < self.free[self.half] or len(self.drains) > self._slots():
+            await self.slot()
+        contexts = self.config.interleave
+        for step, context in itertools.product(range(len(values)), range(contexts)):
             while self.random.random() < pauses:
                 await self.slot()
-            s = sum(
-                (int(value) | int(index) << 16) << self.entry_bits * lane
-                for lane, (value, index) in enumerate(zip(values[step], indices[step], strict=True))
+            s = s_bits(self.entry_layout, values[step], indices[step])
+            await self.slot(
+                s=s,
+                d=d_bits(activations[step, context]),
+                multiply=1,
+                place={"context": context, "half": self.half},
+                first=step == 0,
+                fresh=step == 0 and not self.kept,
+                last=step == len(values) - 1,
             )
-            d = int.from_bytes(activations[step, context].astype("<u2").tobytes(), "little")
-            await self.slot(Operation.MULTIPLY, context, s=s, d=d)
-        for context in range(self.config.interleave):
-            for accumulator_bin in range(ACCUMULATOR_BINS):
-                await self.slot(Operation.DRAIN, context, accumulator_bin)
-        self._expect(values, indices, activations)
+        self._drain(final)
+        self.kept.append((values, indices, activations))
+        if final:
+            self._expect(*(np.concatenate(parts) for parts in zip(*self.kept, strict=True)))
+            self.kept.clear()
+        self.half ^= 1
+
+    def _slots(self):
+        """Draining slots of the last tile, at most."""
+        return self.config.interleave * ACCUMULATOR_BINS * (drain_turns(self.config) + 1)
+
+    def _drain(self, final):
+        """Queue the slots that drain this half."""
+        start = self.cycle - self.config.interleave + DRAIN_DISTANCE
+        if self.drains:
+            start = max(start, self.drains[-1][0] + 1)
+        turns = drain_turns(self.config) + bool(self.kept)
+        slots = itertools.product(
+            range(self.config.interleave), range(ACCUMULATOR_BINS), range(turns)
+        )
+        for context, accumulator_bin, turn in slots:
+            drain = {
+                "enable": 1, "place": {"context": context, "half": self.half},
+                "bin": accumulator_bin, "turn": turn, "ends": turn == turns - 1, "final": final,
+            }  # fmt: skip
+            self.drains.append((start, drain))
+            start += 1
+        self.free[self.half] = start - 1 + REUSE_DISTANCE
 
     def _expect(self, values, indices, activations):
         steps, contexts, elements = activations.shape
@@ -101,6 +153,8 @@ class Driver:
             self.expected.append(((high << 40) + (middle << 20) + low, *specials))
 
     async def check(self):
+        while self.drains:
+            await self.slot()
         for _ in range(latency(self.config) + 8):
             await self.slot()
         assert len(self.results) == len(self.expected)
@@ -111,16 +165,8 @@ class Driver:
 
 
 async def begin(dut):
-    random = rng()
-    driver = Driver(dut, config(), random)
+    driver = Driver(dut, config(), rng())
     await start(dut)
-    for context, accumulator_bin in itertools.product(
-        range(config().interleave), range(ACCUMULATOR_BINS)
-    ):
-        await driver.slot(Operation.DRAIN, context, accumulator_bin)
-    for _ in range(20):
-        await driver.slot()
-    driver.results.clear()
     return driver
 
 
@@ -154,13 +200,17 @@ async def single_products_are_exact(dut):
 @cocotb.test()
 async def longest_sums_dont_overflow(dut):
     driver = await begin(dut)
-    steps = min(driver.config.max_additions, 256)
-    # The largest products of every bin, of either sign: 2047 * 2047 shifted by 15, or 12 in the
-    # last.
-    for exponents in ((30, 30), (30, 17), (16, 15), (14, 1)):
+    steps = driver.config.bin_additions
+    tiles = min(driver.config.max_additions // steps, 8)
+    # The largest products of every bin, of either sign.
+    for exponents in ((30, 30), (30, 29), (27, 19), (19, 11), (11, 3)):
         magnitude, activation = (exponent << 10 | 0x3FF for exponent in exponents)
         for sign in (0, 0x8000):
-            await driver.tile(*words(driver, steps, value=magnitude | sign, activation=activation))
+            for tile in range(tiles):
+                await driver.tile(
+                    *words(driver, steps, value=magnitude | sign, activation=activation),
+                    final=tile == tiles - 1,
+                )
     await driver.check()
 
 
@@ -216,28 +266,31 @@ async def random_sums_are_exact(dut):
 
 
 @cocotb.test()
-async def results_go_down_the_chain(dut):
+async def random_sums_are_kept_and_go_on(dut):
     driver = await begin(dut)
-    layout, value = Result(config()), {"units": -5, "special": {"positive": 0, "negative": 1}}
-    dut.above.value = pack(layout, {"valid": 1, "value": value})
-    dut.take.value = 0
-    await RisingEdge(dut.clk)
-    dut.above.value = 0
-    await RisingEdge(dut.clk)
-    below = unpack(layout, int(dut.below.value))
-    assert below.valid and below.value.units == -5 and below.value.special.negative
-    await driver.slot()
-    assert not int(dut.below.value) & 1
+    random, configuration = driver.random, driver.config
+    for tile in range(40):
+        values, indices, activations = words(driver, int(random.integers(1, 8)))
+        indices[:] = random.integers(0, configuration.group, indices.shape)
+        for array in (values, activations):
+            array[:] = random.integers(0, 1 << 16, array.shape)
+            if tile % 8:
+                array &= 0xBFFF
+        final = tile == 39 or random.random() < 0.4
+        await driver.tile(values, indices, activations, pauses=0.1, final=final)
+    await driver.check()
 
 
-@pytest.mark.parametrize("name", ["tiny", "sim"])
-def test_pe(name):
+@pytest.mark.parametrize("technology", Technology)
+@pytest.mark.parametrize("name", ["tiny", "sim", "sim-wide", "sim-8x"])
+def test_pe(name, technology):
     configuration = preset(name)
     simulate(
         ProcessingElement(configuration),
-        name=f"pe_{name}",
+        name=f"pe_{name.replace('-', '_')}_{technology.name.lower()}",
         testbench=__name__,
         config=configuration,
+        technology=technology,
     )
 
 

@@ -1,15 +1,18 @@
 """The tensor engine at its ports: scratchpads written, COMPUTE carried out, O read."""
 
 import dataclasses
+import itertools
 
 import cocotb
 import numpy as np
 import pytest
+from amaranth.utils import exact_log2
 from cocotb.triggers import RisingEdge
 
 from rtl.config import preset
 from rtl.control.commands import ComputeBody, Fault
 from rtl.control.fault import FaultReport
+from rtl.engine.pe import DRAIN_DISTANCE
 from rtl.engine.tensor_engine import TensorEngine
 from rtl.memory.ports import O_READ_LATENCY, SWord
 from rtl.sparsity.pattern import Pattern, supported_patterns
@@ -30,7 +33,8 @@ class Bench:
         self.config = configuration
         self.random = random
         self.done = 0
-        self.mac_slots = self.drain_slots = 0
+        self.mac_slots = 0
+        self.counted = {"useful": 0, "edge": 0, "filler": 0}
         self.activity = []
         self.kept = None
         self.commands = []
@@ -42,8 +46,9 @@ class Bench:
             await RisingEdge(self.dut.clk)
             self.done += int(self.dut.done.value)
             self.mac_slots += int(self.dut.mac.value)
-            self.drain_slots += int(self.dut.drain.value)
-            self.activity.append(bool(self.dut.mac.value) or bool(self.dut.drain.value))
+            for name in self.counted:
+                self.counted[name] += int(getattr(self.dut, name).value)
+            self.activity.append(bool(self.dut.mac.value))
 
     def halves(self, shape, *, special=False):
         """Random binary16 of all sizes, infinities and NaNs only if `special`."""
@@ -156,12 +161,12 @@ class Bench:
                     )
         self.expected.clear()
 
-    def shape(self, a_tiles, b_tiles, d_words):
+    def shape(self, a_tiles, b_tiles, d_words, a_contexts=0):
         """Rows of S, rows of D, length."""
         configuration = self.config
         return (
-            a_tiles * configuration.rows,
-            b_tiles * configuration.interleave * configuration.cols,
+            a_tiles * configuration.rows << a_contexts,
+            b_tiles * (configuration.interleave >> a_contexts) * configuration.cols,
             d_words * configuration.elements,
         )
 
@@ -176,27 +181,68 @@ async def begin(dut):
 
 @cocotb.test()
 async def every_pattern(dut):
+    """Every pattern with every way to share the contexts out, sums of any length, specials."""
     bench = await begin(dut)
-    for pattern in supported_patterns(bench.config):
+    configuration, random = bench.config, bench.random
+    for pattern, a_contexts in itertools.product(
+        supported_patterns(configuration), range(exact_log2(configuration.interleave) + 1)
+    ):
         for a_tiles, b_tiles, d_words, special in (
             (1, 1, 1, False), (3, 2, 2, False), (2, 3, 3, True),
         ):  # fmt: skip
-            a, b, k = bench.shape(a_tiles, b_tiles, d_words)
-            s_base, d_base, o_base = (int(bench.random.integers(4)) for _ in range(3))
-            o_stride = -(-a // bench.config.floats) + int(bench.random.integers(2))
+            a, b, k = bench.shape(a_tiles, b_tiles, d_words, a_contexts)
+            s_base, d_base, o_base = (int(random.integers(4)) for _ in range(3))
+            o_stride = -(-a // configuration.floats) + int(random.integers(2))
             d = bench.halves((b, k), special=special)
             s = await bench.write_s(s_base, bench.halves((a, k), special=special), pattern)
             await bench.write_d(d_base, d)
-            macs, drains = bench.mac_slots, bench.drain_slots
+            macs = bench.mac_slots
             bench.compute(
                 s, Operand.dense(d), s_base=s_base, d_base=d_base, o_base=o_base,
                 o_stride=o_stride, d_words=d_words, a_tiles=a_tiles, b_tiles=b_tiles,
-                pattern=pattern,
+                pattern=pattern, a_contexts=a_contexts,
             )  # fmt: skip
             await bench.run()
-            slots = a_tiles * b_tiles * bench.config.interleave
-            assert bench.mac_slots - macs == slots * d_words * pattern.steps(bench.config)
-            assert bench.drain_slots - drains == slots * 4
+            slots = a_tiles * b_tiles * configuration.interleave
+            assert bench.mac_slots - macs == slots * d_words * pattern.steps(configuration)
+
+
+@cocotb.test()
+async def every_mac_is_accounted_for(dut):
+    """Useful, padding and left-out products, counted one by one from the shapes."""
+    bench = await begin(dut)
+    configuration, random = bench.config, bench.random
+    for _ in range(24):
+        pattern = random.choice(supported_patterns(configuration))
+        a_contexts = int(random.integers(exact_log2(configuration.interleave) + 1))
+        a_tiles, b_tiles, d_words = (int(random.integers(1, 3)) for _ in range(3))
+        a, b, k = bench.shape(a_tiles, b_tiles, d_words, a_contexts)
+        a_padding = int(random.integers(a // a_tiles))
+        b_padding = int(random.integers(b // b_tiles))
+        # Real elements of the last D word, and the entries that are kept of them.
+        real = int(random.integers(1, configuration.elements + 1))
+        groups = -(-real // pattern.m) if pattern.m > 1 else real
+        entries = groups * pattern.n
+        per_chunk = pattern.entries_per_chunk(configuration)
+        tail = (0, 0) if real == configuration.elements else divmod(entries, per_chunk)
+        if tail[0] == configuration.chunks:
+            tail = (0, 0)
+        body = {
+            "o_stride": -(-a // configuration.floats), "d_words": d_words, "a_tiles": a_tiles,
+            "b_tiles": b_tiles, "pattern": pattern, "a_contexts": a_contexts,
+            "a_padding": a_padding, "b_padding": b_padding,
+            "tail_chunks": tail[0], "tail_entries": tail[1],
+        }  # fmt: skip
+        bench.counted = dict.fromkeys(bench.counted, 0)
+        slots, done = bench.mac_slots, bench.done
+        await send(dut, "command", [pack(ComputeBody, body)])
+        await bench.until(lambda done=done: bench.done == done + 1)
+        slots = bench.mac_slots - slots
+        length = (d_words - 1) * per_chunk * configuration.chunks + entries
+        counted = bench.counted
+        assert counted["useful"] == (a - a_padding) * (b - b_padding) * length
+        assert sum(counted.values()) == slots * configuration.macs
+        assert (counted["filler"] > 0) == (per_chunk < configuration.lanes_per_chunk)
 
 
 @cocotb.test()
@@ -250,25 +296,32 @@ async def commands_follow_each_other(dut):
 
 @cocotb.test()
 async def products_keep_the_array_busy(dut):
-    """Two products in a row: no cycle is lost between their slots, nor between tiles."""
+    """No cycle is lost between tiles or products, as long as draining a tile hides behind one."""
     bench = await begin(dut)
-    a_tiles, d_words = 2, 2
-    a, b, k = bench.shape(a_tiles, 1, d_words)
-    d = bench.halves((b, k))
-    s = await bench.write_s(0, bench.halves((a, k)), Pattern.DENSE)
-    await bench.write_d(0, d)
-    for index in range(2):
-        bench.compute(
-            s, Operand.dense(d), o_base=32 * index, o_stride=-(-a // bench.config.floats),
-            d_words=d_words, a_tiles=a_tiles, b_tiles=1, pattern=Pattern.DENSE,
-        )  # fmt: skip
-    bench.activity.clear()
-    await bench.run()
-    contexts, rows = bench.config.interleave, bench.config.rows
-    # A column passes on one result a cycle.
-    tile = contexts * d_words * bench.config.ratio + (contexts - 1) * max(4, rows) + 4
-    first, *_, last = [cycle for cycle, active in enumerate(bench.activity) if active]
-    assert last - first + 1 == 2 * a_tiles * tile
+    configuration = bench.config
+    contexts = configuration.interleave
+    # A way out passes on one result a cycle.
+    drain = contexts * max(4, configuration.drain_rows)
+    for d_words in (4, 3, 2, 1):
+        a_tiles = 2
+        a, b, k = bench.shape(a_tiles, 1, d_words)
+        d = bench.halves((b, k))
+        s = await bench.write_s(0, bench.halves((a, k)), Pattern.N2M4)
+        await bench.write_d(0, d)
+        products = 4
+        for index in range(products):
+            bench.compute(
+                s, Operand.dense(d), o_base=contexts * index,
+                o_stride=-(-a // configuration.floats), d_words=d_words, a_tiles=a_tiles,
+                b_tiles=1, pattern=Pattern.N2M4,
+            )  # fmt: skip
+        bench.activity.clear()
+        await bench.run()
+        tile = contexts * d_words * Pattern.N2M4.steps(configuration)
+        first, *_, last = [cycle for cycle, active in enumerate(bench.activity) if active]
+        # The first two tiles find both halves of the bins empty.
+        bound = (products * a_tiles - 2) * max(tile, drain) + 2 * tile
+        assert last - first + 1 <= bound + (0 if tile >= drain else DRAIN_DISTANCE)
 
 
 @cocotb.test()
@@ -302,6 +355,12 @@ async def faults_stop_the_engine(dut):
         ({"b_tiles": 0}, Fault.MALFORMED, 0),
         ({"keep": 1, "a_tiles": 2}, Fault.MALFORMED, 0),
         ({"keep": 1, "b_tiles": 2}, Fault.MALFORMED, 0),
+        ({"a_contexts": exact_log2(contexts) + 1}, Fault.MALFORMED, 0),
+        ({"a_padding": configuration.rows}, Fault.MALFORMED, 0),
+        ({"b_padding": contexts * configuration.cols}, Fault.MALFORMED, 0),
+        ({"a_contexts": 1, "b_padding": contexts * configuration.cols // 2}, Fault.MALFORMED, 0),
+        ({"tail_chunks": configuration.chunks}, Fault.MALFORMED, 0),
+        ({"tail_entries": configuration.group // 4 + 1}, Fault.MALFORMED, 0),
         ({"s_base": configuration.s_depth}, Fault.SCRATCHPAD_RANGE, configuration.s_depth),
         (
             {"s_base": configuration.s_depth - 1, "a_tiles": 2},
@@ -325,6 +384,14 @@ async def faults_stop_the_engine(dut):
         good = pack(ComputeBody, GOOD | {"o_base": 0})
         await send(dut, "command", [good, pack(ComputeBody, GOOD | changed)])
         await expect_fault(bench, code, address, done=1)
+
+
+@cocotb.test()
+async def kept_sums_keep_their_contexts(dut):
+    bench = await begin(dut)
+    kept = pack(ComputeBody, GOOD | {"keep": 1, "a_contexts": 1})
+    await send(dut, "command", [kept, pack(ComputeBody, GOOD)])
+    await expect_fault(bench, Fault.MALFORMED, 0, done=1)
 
 
 @cocotb.test()
@@ -408,10 +475,15 @@ async def reset_forgets_sums(dut):
 SHAPES = {
     "tiny": preset("tiny"),
     "tall": dataclasses.replace(
-        preset("tiny"), name="tall", rows=8, cols=1, interleave=8, lanes=8, group=16,
-        accumulator_bits=46, s_depth=128, d_depth=128,
+        preset("tiny"), name="tall", rows=8, cols=1, interleave=8, lanes=8, group=16, drain_rows=8,
+        bin_bits=44, accumulator_bits=50, s_depth=128, d_depth=128,
+    ),
+    "wide": dataclasses.replace(
+        preset("tiny"), name="wide", rows=8, cols=4, lanes=8, ratio=8, group=16, drain_rows=4,
+        bin_bits=45, accumulator_bits=64,
     ),
 }  # fmt: skip
+"""The smallest, one of a single column whose sums share their way, and one with two ways out."""
 
 
 @pytest.mark.parametrize("name", SHAPES)

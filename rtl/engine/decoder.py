@@ -1,0 +1,93 @@
+"""Decodes operands on their way into the scratchpads."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..arithmetic.formats import HALF
+from ..arithmetic.operand import Operand, decode
+from ..config import Config
+from ..delay import delayed
+from ..memory.ports import DWriteSignature, SWriteSignature
+from ..memory.scratchpad import DOperands, SOperands
+
+__all__ = ["OperandDecoder"]
+
+
+class OperandDecoder(wiring.Component):
+    """Decodes what is written to the S and D banks: once here, rather than in every PE.
+
+    Parameters
+    ----------
+    config
+        Configuration of the accelerator.
+
+    Attributes
+    ----------
+    s_write, d_write : In
+        Ports for the load unit.
+    s, d : Out
+        The same a cycle later, with decoded operands.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "s_write": In(SWriteSignature(config)),
+                "d_write": In(DWriteSignature(config)),
+                "s": Out(
+                    wiring.Signature(
+                        {
+                            "enable": Out(config.rows),
+                            "quarters": Out(config.ratio),
+                            "address": Out(16),
+                            "words": Out(
+                                data.ArrayLayout(
+                                    data.ArrayLayout(SOperands(config), config.ratio), config.ratio
+                                )
+                            ),
+                        }
+                    )
+                ),
+                "d": Out(
+                    wiring.Signature(
+                        {
+                            "enable": Out(config.cols),
+                            "address": Out(16),
+                            "data": Out(DOperands(config)),
+                        }
+                    )
+                ),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        config = self._config
+        m = Module()
+        for name in ("enable", "quarters", "address"):
+            m.d.comb += getattr(self.s, name).eq(delayed(m, getattr(self.s_write, name)))
+        for name in ("enable", "address"):
+            m.d.comb += getattr(self.d, name).eq(delayed(m, getattr(self.d_write, name)))
+
+        words = Signal.like(self.s.words, reset_less=True)
+        with m.If(self.s_write.enable.any()):
+            for place in range(config.ratio):
+                for quarter in range(config.ratio):
+                    for lane in range(config.lanes):
+                        entry = self.s_write.words[place][quarter][lane]
+                        operand = Operand(decode(entry.value))
+                        m.d.sync += [
+                            words[place][quarter][lane].operand.eq(operand),
+                            words[place][quarter][lane].kind.eq(operand.kind()),
+                            words[place][quarter][lane].index.eq(entry.index),
+                        ]
+        word = Signal.like(self.d.data, reset_less=True)
+        with m.If(self.d_write.enable.any()):
+            for element in range(config.elements):
+                half = HALF(self.d_write.data[element])
+                m.d.sync += word[element].eq(decode(half))
+        m.d.comb += [self.s.words.eq(words), self.d.data.eq(word)]
+        return m
