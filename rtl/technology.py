@@ -18,7 +18,7 @@ class Technology(enum.Enum):
 
     GENERIC = "generic"
     """None: plain logic that every tool takes, and that simulators run quickly."""
-    ULTRASCALE_PLUS = "ultrascale-plus"
+    ULTRASCALE_PLUS = "ultrascale_plus"
 
 
 DEVICE_TECHNOLOGY = {
@@ -33,14 +33,13 @@ DEVICE_TECHNOLOGY = {
 def technology_of(platform: Any) -> Technology:
     """Return the technology of what `elaborate` was given as `platform`.
 
-    That is its attribute ``technology`` where it has one, and else what the ``device`` of a vendor
-    platform belongs to.
+    That is its attribute ``technology`` where it has one, and else what the ``family`` of
+    Amaranth's Xilinx platforms tells.
     """
     technology = getattr(platform, "technology", None)
     if isinstance(technology, Technology):
         return technology
-    device = getattr(platform, "device", None)
-    if isinstance(device, str) and device.lower().startswith(("xcvu", "xcu2")):
+    if getattr(platform, "family", None) == "ultrascaleplus":
         return Technology.ULTRASCALE_PLUS
     return Technology.GENERIC
 

@@ -47,7 +47,9 @@ from cocotb_tools.runner import get_runner
 
 from rtl.build import elaborate
 from rtl.config import Config
+from rtl.technology import Technology
 from sim.cache import digest, locked
+from sim.primitives import models
 
 __all__ = [
     "clocks",
@@ -91,6 +93,7 @@ def simulate(
     seed: int | None = None,
     waves: bool | None = None,
     testcase: str | Sequence[str] | None = None,
+    technology: Technology = Technology.GENERIC,
 ) -> None:
     """Simulate `component` under the cocotb tests of a module, and fail if one of them fails.
 
@@ -112,6 +115,8 @@ def simulate(
         Write waveforms; as ``SAT_WAVES`` says unless given.
     testcase
         Names of the cocotb tests to run; all unless given.
+    technology
+        Family of FPGAs whose primitives `component` may use; they're simulated by their models.
 
     Raises
     ------
@@ -120,7 +125,7 @@ def simulate(
     """
     seed = default_seed() if seed is None else seed
     waves = os.environ.get("SAT_WAVES", "0") != "0" if waves is None else waves
-    model = _build(component, name, waves)
+    model = _build(component, name, technology, waves)
 
     (BUILD / "runs").mkdir(exist_ok=True)
     run_dir = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=BUILD / "runs"))
@@ -173,10 +178,11 @@ def _failures(results: Path, log: Path) -> list[str]:
         for failure in (*case.iter("failure"), *case.iter("error")):
             text = failure.text or failure.get("message") or "failed"
             failures.append(f"{case.get('name')}: {text.strip()}")
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    failures += [line for line in lines if "%Fatal" in line]
     if failures or any(case.find("skipped") is None for case in cases):
         return failures
-    tail = log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
-    return ["no test ran", *tail]
+    return ["no test ran", *lines[-20:]]
 
 
 def _ports(component: Any) -> Iterator[tuple[str, Any]]:
@@ -184,10 +190,11 @@ def _ports(component: Any) -> Iterator[tuple[str, Any]]:
         yield "__".join(map(str, path)), member.flow
 
 
-def _build(component: Any, name: str, waves: bool) -> Path:
+def _build(component: Any, name: str, technology: Technology, waves: bool) -> Path:
     """Return the directory of the Verilated model, built unless it's there already."""
-    files = elaborate(component, name)
+    files = elaborate(component, name, technology)
     files["ports.vlt"] = _visibility(component, name, files)
+    files |= models(technology)
     flags = [*VERILATOR_FLAGS, *(["--trace-vcd", "--trace-structs"] if waves else [])]
     versions = [importlib.metadata.version(package) for package in ("verilator", "cocotb")]
     recipe = [flags, MAKE_VARIABLES, versions, str(cocotb_config.libs_dir)]

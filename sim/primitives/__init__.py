@@ -1,0 +1,15 @@
+"""Models of FPGA primitives that gateware places, for simulators and for proofs."""
+
+from pathlib import Path
+
+from rtl.technology import Technology
+
+__all__ = ["models"]
+
+
+def models(technology: Technology) -> dict[str, str]:
+    """Return the Verilog models of a technology's primitives, by file name."""
+    if technology is Technology.GENERIC:
+        return {}
+    path = Path(__file__).with_name(f"{technology.value}.v")
+    return {path.name: path.read_text()}
