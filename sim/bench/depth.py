@@ -82,8 +82,8 @@ def _kind(cell: str) -> str:
     return ""
 
 
-def _is_clock(port: str) -> bool:
-    return port in ("C", "CLK", "WCLK") or "CLKA" in port or "CLKB" in port
+def _is_clock(kind: str, port: str) -> bool:
+    return port == "C" if kind == "FD" else port in ("CLK", "WCLK", "CLKARDCLK", "CLKBWRCLK")
 
 
 class _Timing:
@@ -141,7 +141,7 @@ class _Timing:
             if kind not in _SETUP:
                 continue
             for port, _, bit in _bits(cell, "input"):
-                if _is_clock(port) or (kind in ("RAM", "SRL") and self._reads(cell, port)):
+                if _is_clock(kind, port) or (kind in ("RAM", "SRL") and self._reads(cell, port)):
                     continue
                 yield self._register(name, cell, port), bit, self._entry(cell, kind, port, bit)
 

@@ -99,11 +99,11 @@ SHAPES = (
 """What ``python -m sim.bench`` measures."""
 
 QUICK_SHAPES = (
-    *_every("tiny", (64, 64, 64), patterns=("dense", "2:8")),
+    *_every("tiny", (32, 32, 32), patterns=("dense", "2:8")),
     Shape("tiny", 13, 21, 37, "1:4"),
     Shape("tiny", 1, 1, 1, "dense"),
 )
-"""A few that take seconds."""
+"""A few that take seconds, and fit the preset as it is."""
 
 
 def _depth(words: int) -> int:
@@ -111,7 +111,7 @@ def _depth(words: int) -> int:
 
 
 def config_for(name: str, shapes: Sequence[Shape]) -> Config:
-    """Return the preset `name` with scratchpads as deep as the operands of `shapes` need."""
+    """Return the preset `name`, its scratchpads made as deep as the operands of `shapes` need."""
     config = preset(name)
     s_words, d_words, o_words = [config.s_depth], [config.d_depth], [config.o_depth]
     for shape in shapes:
@@ -122,14 +122,14 @@ def config_for(name: str, shapes: Sequence[Shape]) -> Config:
         s_words.append(a // config.rows * pattern.words_per_row(config, words))
         d_words.append(b // config.cols * words)
         o_words.append(b // config.cols * _o_stride(config, shape))
-    return dataclasses.replace(
-        config,
-        name=f"{name}-deep",
-        s_depth=_depth(max(s_words)),
-        d_depth=_depth(max(d_words)),
-        o_depth=_depth(max(o_words)),
-        memory_bytes=1 << 26,
-    )
+    depths = {
+        "s_depth": _depth(max(s_words)),
+        "d_depth": _depth(max(d_words)),
+        "o_depth": _depth(max(o_words)),
+    }
+    if all(getattr(config, field) == depth for field, depth in depths.items()):
+        return config
+    return dataclasses.replace(config, name=f"{name}-deep", memory_bytes=1 << 26, **depths)
 
 
 def _padded(count: int, unit: int) -> int:

@@ -26,7 +26,7 @@ from ..synthesis import CACHE, Part, Synthesised, instances, parts, synthesise_a
 from .baseline import FloatMac
 from .depth import DSP_MEGAHERTZ, DSP_PICOSECONDS, stages
 
-__all__ = ["elaboration", "measure"]
+__all__ = ["card_figures", "elaboration", "measure"]
 
 Progress = Callable[[str], None]
 
@@ -120,7 +120,7 @@ def measure(presets: Sequence[str], progress: Progress) -> dict[str, Any]:
     cards: dict[str, Any] = {}
     for index, config in enumerate(configs):
         card, neutral = modules(designs[2 * index]), modules(designs[2 * index + 1])
-        cards[config.name] = _card_figures(config, card)
+        cards[config.name] = card_figures(config, card)
         element = next(module for name, module in card.items() if name.endswith("_pe"))
         elements[config.name] = {
             "device": device_of(config).name,
@@ -151,7 +151,7 @@ def _per_mac(resources: Mapping[str, float], macs: int) -> dict[str, float]:
     }
 
 
-def _card_figures(config: Config, modules: Mapping[str, Synthesised]) -> dict[str, Any]:
+def card_figures(config: Config, modules: Mapping[str, Synthesised]) -> dict[str, Any]:
     """Return the resources of a card, in all and for each part."""
     device = device_of(config)
     number = instances(modules, TOP)

@@ -1,0 +1,73 @@
+"""Products on the card: that every MAC slot is accounted for, and what scratchpads they need."""
+
+import dataclasses
+
+import pytest
+
+from firmware.cards.verilated import VerilatedCard
+from firmware.driver import Driver
+from rtl.config import preset
+from sim.bench.gemm import LOST, QUICK_SHAPES, SHAPES, Shape, config_for, run
+from tests.harness import default_seed
+
+
+@pytest.fixture(scope="module")
+def driver():
+    with VerilatedCard(preset("tiny")) as card:
+        yield Driver(card)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *QUICK_SHAPES,
+        Shape("tiny", 7, 9, 33, "4:8"),
+        Shape("tiny", 3, 20, 16, "1:8", a_contexts=1),
+        Shape("tiny", 8, 5, 5, "2:4", a_contexts=2),
+    ],
+    ids=str,
+)
+def test_slots_add_up_and_results_are_golden(driver, shape):
+    result = run(driver, shape, default_seed())
+    assert result["utilisation"] + sum(result["lost"].values()) == pytest.approx(1, abs=1e-4)
+    products = shape.m * shape.n * shape.k
+    entries = {"dense": 1, "4:8": 0.5, "2:4": 0.5, "1:4": 0.25, "2:8": 0.25, "1:8": 0.125}
+    used = result["utilisation"] * result["cycles"] * result["macs"]
+    # Tails of a reduction keep more of their elements than a whole group does.
+    assert used >= products * entries[shape.pattern] * 0.999
+    assert used <= result["cycles"] * result["macs"]
+
+
+def test_wrong_results_are_noticed(driver, monkeypatch):
+    monkeypatch.setattr("sim.bench.gemm.dot", lambda s, d: (s[:1, :1] + d[:, :1]) * 0)
+    with pytest.raises(AssertionError, match="differ from the golden model"):
+        run(driver, QUICK_SHAPES[0])
+
+
+def test_a_lost_slot_is_noticed(driver, monkeypatch):
+    monkeypatch.delitem(LOST, "fill")
+    with pytest.raises(AssertionError, match=r"aren't \d+ in all"):
+        run(driver, QUICK_SHAPES[0])
+
+
+def test_quick_shapes_fit_the_preset():
+    assert config_for("tiny", QUICK_SHAPES) == preset("tiny")
+
+
+def test_scratchpads_are_as_deep_as_operands_need():
+    config = config_for("sim", [Shape("sim", 1024, 1024, 1024, "dense")])
+    g, sim = config.elements, preset("sim")
+    assert config.s_depth * config.rows * config.lanes * config.ratio >= 1024 * 1024
+    assert config.d_depth * config.cols * g == 1024 * 1024
+    assert config.o_depth * config.cols * config.floats == 1024 * 1024
+    same = dataclasses.replace(
+        config, name=sim.name, s_depth=sim.s_depth, d_depth=sim.d_depth, o_depth=sim.o_depth,
+        memory_bytes=sim.memory_bytes,
+    )  # fmt: skip
+    assert same == sim
+
+
+def test_every_shape_has_a_configuration():
+    for name in {shape.preset for shape in SHAPES}:
+        config = config_for(name, [shape for shape in SHAPES if shape.preset == name])
+        assert config.macs == preset(name).macs
