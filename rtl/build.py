@@ -5,17 +5,20 @@ for each repeated block, and ``sat_sim.json`` and ``sat_sim.h`` for software.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import gc
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .block import to_verilog
+from .block import to_rtlil, to_verilog
 from .config import PRESETS, Config, ConfigError, preset
 from .headers import c_header, describe
+from .technology import DEVICE_TECHNOLOGY, Technology
 
 __all__ = ["elaborate", "main"]
 
@@ -23,41 +26,72 @@ TOP = "sat"
 """Name of the top-level module."""
 
 
-class _Files:
-    """Collects the Verilog of the blocks that a design places."""
+class _Modules:
+    """Collects the blocks that a design places."""
 
-    def __init__(self) -> None:
-        self.files: dict[str, str] = {}
+    def __init__(self, technology: Technology) -> None:
+        self.technology = technology
+        self.texts: dict[str, str] = {}
 
-    def add_file(self, filename: str, content: str) -> None:
-        if self.files.setdefault(filename, content) != content:
-            raise ValueError(f"two different modules are called '{filename}'")
+    def add_module(self, name: str, rtlil_text: str) -> None:
+        if self.texts.setdefault(name, rtlil_text) != rtlil_text:
+            raise ValueError(f"two different modules are called '{name}'")
 
 
-def elaborate(component: Any, name: str) -> dict[str, str]:
+def elaborate(
+    component: Any, name: str, technology: Technology = Technology.GENERIC
+) -> dict[str, str]:
     """Return the Verilog of `component` by file name, its top module `name` first.
 
     Every `Block` that the component places is a file of its own. Ports are called as their path in
     the signature, joined by two underscores (``command__payload``); a port with a layout is one
     packed vector. ``clk`` and ``rst`` belong to the domain ``sync``.
 
+    Parameters
+    ----------
+    component
+        The design.
+    name
+        Name of its top module.
+    technology
+        Family of FPGAs whose primitives the design may use.
+
     Raises
     ------
     ValueError
         Two different blocks have one name, or another clock domain than ``sync`` is used.
+    RuntimeError
+        Yosys, which writes the Verilog, can't be started or fails.
     """
-    platform = _Files()
-    text, _ = to_verilog(component, name, platform)
-    platform.add_file(f"{name}.v", text)
-    return {f"{name}.v": text} | platform.files
+    platform = _Modules(technology)
+    with _collector_paused():
+        text, _ = to_rtlil(component, name, platform)
+        platform.add_module(name, text)
+    return {
+        f"{module}.v": verilog
+        for module, verilog in to_verilog({name: text} | platform.texts).items()
+    }
 
 
-def write(config: Config, directory: Path) -> list[Path]:
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause Python's search for unused cycles, which takes half the time of a large netlist."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def write(config: Config, directory: Path, technology: Technology) -> list[Path]:
     """Write the card's Verilog, register map and C header to `directory`; returns the files."""
     from .top import Top  # here, as the gateware is needed for nothing else in this file
 
-    texts = elaborate(Top(config), TOP) | {
-        f"{TOP}_{config.name}.json": json.dumps(describe(config), indent=2) + "\n",
+    card = describe(config) | {"technology": technology.value}
+    texts = elaborate(Top(config), TOP, technology) | {
+        f"{TOP}_{config.name}.json": json.dumps(card, indent=2) + "\n",
         f"{TOP}_{config.name}.h": c_header(config),
     }
     directory.mkdir(parents=True, exist_ok=True)
@@ -83,7 +117,9 @@ def configure(name: str, settings: Sequence[str]) -> Config:
             raise ConfigError(
                 f"--set takes field=value, got '{setting}'; fields are: {', '.join(fields)}"
             )
-        if field == "name":
+        if field == "device":
+            values[field] = value
+        elif field == "name":
             if not re.fullmatch(r"[a-z][a-z0-9-]*", value):
                 raise ConfigError(f"name is '{value}', must be lower-case letters, digits and '-'")
             values[field] = value
@@ -104,24 +140,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="FIELD=VALUE", dest="settings",
         help="change a parameter of the preset; may be given several times",
     )  # fmt: skip
+    parser.add_argument(
+        "--technology", choices=[technology.value for technology in Technology],
+        help="FPGA family whose primitives are used (that of the configuration's device)",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the presets and exit")
     options = parser.parse_args(arguments)
     if options.list:
         for config in PRESETS.values():
             print(
                 f"{config.name:<12}{config.rows} x {config.cols} PEs of {config.lanes} lanes, "
-                f"{config.macs} MACs, {config.beat_bits}-bit AXI, hash {config.hash:08x}"
+                f"{config.macs} MACs, {config.beat_bits}-bit AXI, {config.device}, "
+                f"hash {config.hash:08x}"
             )
         return 0
     try:
         config = configure(options.preset, options.settings)
     except ConfigError as error:
         parser.error(str(error))
+    technology = Technology(options.technology or DEVICE_TECHNOLOGY[config.device])
     directory = options.out or Path("build") / "rtl" / config.name
     try:
-        files = write(config, directory)
+        files = write(config, directory, technology)
     except OSError as error:
         parser.error(f"cannot write to '{directory}': {error.strerror}")
+    print(f"{config.name} for {config.device}, {technology.value} technology")
     for file in files:
         print(f"{file.stat().st_size:>12,} bytes  {file}")
     return 0

@@ -103,7 +103,8 @@ def c_header(config: Config) -> str:
             "CONFIG_HASH": card["config_hash"],
         }),
         ("Configuration", {
-            name: value for name, value in card["config"].items() if name != "name"
+            "CONFIG_NAME" if name == "name" else name: value
+            for name, value in card["config"].items()
         }),
         ("Register offsets in bytes", {
             f"REG_{register['name']}": register["offset"] for register in card["registers"]
@@ -131,8 +132,6 @@ def c_header(config: Config) -> str:
         f"#define {guard}",
         "",
         "#include <stdint.h>",
-        "",
-        f'#define SAT_CONFIG_NAME "{config.name}"',
     ]
     for title, macros in sections:
         lines += ["", f"/* {title} */"]
@@ -150,5 +149,7 @@ def _macro(name: str) -> str:
     return name.upper().replace("-", "_")
 
 
-def _literal(value: int) -> str:
+def _literal(value: int | str) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
     return f"UINT{32 if value < 1 << 32 else 64}_C({value if value < 10 else hex(value)})"

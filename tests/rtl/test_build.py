@@ -5,13 +5,18 @@ import subprocess
 from typing import Any
 
 import pytest
+from amaranth.hdl import Instance, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
 
-from rtl.build import TOP, configure, main
+from rtl.block import Block
+from rtl.build import TOP, configure, elaborate, main
 from rtl.config import PRESETS, Config, ConfigError, preset
 from rtl.control.commands import Fault, LoadTarget, Opcode, Queue, Stage, encode
 from rtl.headers import c_header, describe
 from rtl.interface.register_map import IDENTITY, REGISTERS, Control
 from rtl.sparsity.pattern import Pattern
+from rtl.technology import Technology, technology_of
 
 LOAD: dict[str, Any] = {
     "target": LoadTarget.UPDATE, "pattern": Pattern.N2M8, "base": 0x1234, "rows": 0xFEDC,
@@ -76,7 +81,8 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
         #define PUT(field, value) put(field##_BIT, field##_WIDTH, (uint64_t)(value))
 
         int main(void) {
-            printf("%s %lx %lx %lx %lu %lu\n", SAT_CONFIG_NAME, (unsigned long)SAT_IDENTITY,
+            printf("%s %s %lx %lx %lx %lu %lu\n", SAT_CONFIG_NAME, SAT_DEVICE,
+                (unsigned long)SAT_IDENTITY,
                 (unsigned long)SAT_CONFIG_HASH, (unsigned long)SAT_REG_FAULT_ADDRESS_HIGH,
                 (unsigned long)SAT_MACS, (unsigned long)SAT_CONTROL_SOFT_RESET);
             PUT(SAT_HEADER_OPCODE, SAT_OPCODE_LOAD);
@@ -107,8 +113,8 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
     output = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout
     constants, command = output.splitlines()
     assert constants == (
-        f"{config.name} {IDENTITY:x} {config.hash:x} {REGISTERS['FAULT_ADDRESS_HIGH'].offset:x} "
-        f"{config.macs} {Control.SOFT_RESET.value}"
+        f"{config.name} {config.device} {IDENTITY:x} {config.hash:x} "
+        f"{REGISTERS['FAULT_ADDRESS_HIGH'].offset:x} {config.macs} {Control.SOFT_RESET.value}"
     )
     assert bytes.fromhex(command) == load_command()
 
@@ -123,6 +129,7 @@ def test_writes_verilog_register_map_and_header(tmp_path, capsys):
     assert main(["--preset", "tiny", "--set", "s_depth=128", "--out", str(out)]) == 0
     config = configure("tiny", ["s_depth=128"])
     card = json.loads((out / "sat_tiny.json").read_text())
+    assert card.pop("technology") == "generic"
     assert card == json.loads(json.dumps(describe(config)))
     assert card["config"]["s_depth"] == 128
     assert card["config_hash"] == config.hash != preset("tiny").hash
@@ -130,14 +137,92 @@ def test_writes_verilog_register_map_and_header(tmp_path, capsys):
     assert card["enumerations"]["Queue"] == {queue.name: queue.value for queue in Queue}
     assert card["patterns"] == ["dense", "1:4", "2:4", "1:8", "2:8", "4:8"]
     assert f"module {TOP}(" in (out / "sat.v").read_text()
+    assert "DSP48E2" not in "".join(file.read_text() for file in out.glob("*.v"))
     assert (out / "sat_tiny.h").exists()
-    assert str(out / "sat.v") in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "tiny for generic, generic technology" in output
+    assert str(out / "sat.v") in output
 
 
-def test_list_names_every_preset(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "technology"),
+    [
+        (["--set", "device=xcvu9p"], Technology.ULTRASCALE_PLUS),
+        (["--technology", "ultrascale_plus"], Technology.ULTRASCALE_PLUS),
+        (["--set", "device=xcvu9p", "--technology", "generic"], Technology.GENERIC),
+        (["--set", "device=lfe5u-85f"], Technology.GENERIC),
+    ],
+)
+def test_technology_is_the_devices_unless_told(
+    arguments, technology, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("rtl.top.Top", Probe)
+    assert main(["--preset", "tiny", *arguments, "--out", str(tmp_path)]) == 0
+    device = arguments[1].removeprefix("device=") if "--set" in arguments else "generic"
+    output = capsys.readouterr().out
+    assert f"tiny for {device}, {technology.value} technology" in output
+    assert json.loads((tmp_path / "sat_tiny.json").read_text())["technology"] == technology.value
+    files = {file.name: file.read_text() for file in tmp_path.glob("*.v")}
+    uses_dsp = technology is Technology.ULTRASCALE_PLUS
+    assert ("DSP48E2" in files["inner.v"]) == uses_dsp
+    assert set(files) == {"sat.v", "inner.v"}, "models of primitives are for simulation only"
+
+
+class Probe(wiring.Component):
+    """Stands for the top level: one block, which uses a primitive where it may."""
+
+    y: Out(1)
+
+    def __init__(self, config: Config, *, inner: bool = False) -> None:
+        super().__init__()
+        self._config = config
+        self._inner = inner
+
+    def elaborate(self, platform):
+        m = Module()
+        if not self._inner:
+            block = Block("inner", Probe(self._config, inner=True))
+            m.submodules.inner = inner = block.place(platform)
+            m.d.comb += self.y.eq(inner.y)
+        elif technology_of(platform) is Technology.ULTRASCALE_PLUS:
+            m.submodules.dsp = Instance("DSP48E2", o_OVERFLOW=self.y)
+        return m
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if config.macs <= 32 else pytest.mark.long)
+        for name, config in PRESETS.items()
+    ],
+)
+def test_every_preset_elaborates(name, tmp_path):
+    assert main(["--preset", name, "--out", str(tmp_path)]) == 0
+    elements = sum(file.read_text().count("_pe pe_") for file in tmp_path.glob("*.v"))
+    assert elements == preset(name).rows * preset(name).cols
+
+
+def test_list_names_every_preset_and_its_device(capsys):
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(PRESETS)
+    for line, config in zip(lines, PRESETS.values(), strict=True):
+        assert f" {config.device}," in line
+
+
+def test_yosys_that_does_not_exist_is_named(monkeypatch):
+    monkeypatch.setenv("YOSYS", "/nowhere/yosys")
+    with pytest.raises(RuntimeError, match="cannot start Yosys as '/nowhere/yosys': No such file"):
+        elaborate(Probe(preset("tiny")), "probe")
+
+
+def test_yosys_that_fails_is_reported_with_its_output(tmp_path, monkeypatch):
+    yosys = tmp_path / "yosys"
+    yosys.write_text("#!/bin/sh\necho no such pass; exit 1\n")
+    yosys.chmod(0o755)
+    monkeypatch.setenv("YOSYS", str(yosys))
+    with pytest.raises(RuntimeError, match="Yosys failed on probe, inner:\nno such pass"):
+        elaborate(Probe(preset("tiny")), "probe")
 
 
 @pytest.mark.parametrize(
@@ -148,6 +233,9 @@ def test_list_names_every_preset(capsys):
         (["--set", "rows=many"], "rows is 'many', must be an integer"),
         (["--set", "lanes=1"], "lanes is 1, must be 4 to 16"),
         (["--set", "rows"], "--set takes field=value, got 'rows'; fields are: name, rows"),
+        (["--set", "device=card"], "device is 'card', must be one of generic, xcvu9p"),
+        (["--set", "drain_rows=1"], "drain_rows is 1, must be 4 to 4 (rows)"),
+        (["--technology", "coal"], "invalid choice: 'coal' (choose from"),
         (["--set", "wheels=4"], "--set takes field=value, got 'wheels=4'; fields are: name"),
         (["--set", "name=../x"], "name is '../x', must be lower-case"),
     ],
@@ -160,7 +248,8 @@ def test_impossible_request_is_refused_with_the_valid_choices(arguments, message
 
 
 def test_configure_changes_what_was_asked_for():
-    config = configure("tiny", ["name=small", "d_depth=0x80"])
-    assert config == Config(**vars(preset("tiny")) | {"name": "small", "d_depth": 128})
+    config = configure("tiny", ["name=small", "d_depth=0x80", "device=xcu250"])
+    changes = {"name": "small", "d_depth": 128, "device": "xcu250"}
+    assert config == Config(**vars(preset("tiny")) | changes)
     with pytest.raises(ConfigError):
         configure("tiny", ["macs=1"])

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from rtl.config import PRESETS, Config, ConfigError, preset
+from rtl.config import DEVICES, PRESETS, PRODUCT_BITS, Config, ConfigError, preset
+from rtl.technology import DEVICE_TECHNOLOGY
 
 SIM = preset("sim")
 
@@ -19,8 +20,8 @@ SIM = preset("sim")
             ({field: value}, f"{field} is {value}, must be a power of two")
             for field in (
                 "rows", "cols", "lanes", "group", "ratio", "interleave", "s_depth", "d_depth",
-                "o_depth", "aux_depth", "memory_bytes", "queue_depth", "burst_beats",
-                "outstanding_reads",
+                "o_depth", "aux_depth", "drain_rows", "memory_bytes", "queue_depth",
+                "burst_beats", "outstanding_reads",
             )
             for value in (0, -4, 3)
         ),
@@ -36,8 +37,20 @@ SIM = preset("sim")
         ({"cols": 64}, r"cols is 64, must be 1 to 32 \(elements of a D word\)"),
         ({"interleave": 2}, "interleave is 2, must be 4 to 16"),
         ({"interleave": 32}, "interleave is 32, must be 4 to 16"),
-        ({"accumulator_bits": 38}, "accumulator_bits is 38, must be 39 to 64"),
-        ({"accumulator_bits": 65}, "accumulator_bits is 65, must be 39 to 64"),
+        ({"drain_rows": 2}, r"drain_rows is 2, must be 4 to 4 \(rows\)"),
+        ({"rows": 16, "drain_rows": 2}, r"drain_rows is 2, must be 4 to 16 \(rows\)"),
+        ({"rows": 16, "drain_rows": 32}, r"drain_rows is 32, must be 4 to 16 \(rows\)"),
+        ({"rows": 32, "drain_rows": 8}, r"drain_rows is 8, must be 32 \(rows\)"),
+        ({"ratio": 2, "rows": 2, "drain_rows": 1, "lanes": 16}, "drain_rows is 1, must be 2 to 2"),
+        ({"bin_bits": 41}, "bin_bits is 41, must be 42 to 48"),
+        ({"bin_bits": 49}, "bin_bits is 49, must be 42 to 48"),
+        ({"bin_bits": "48"}, "bin_bits is '48', must be an integer"),
+        ({"accumulator_bits": 50}, "accumulator_bits is 50, must be 51 to 72"),
+        ({"accumulator_bits": 73}, "accumulator_bits is 73, must be 51 to 72"),
+        ({"accumulator_bits": 45, "bin_bits": 43}, "accumulator_bits is 45, must be 46 to 72"),
+        ({"accumulator_bits": 51, "lanes": 16}, "accumulator_bits is 51, must be 52 to 72"),
+        ({"device": "xc7a35t"}, "device is 'xc7a35t', must be one of generic, xcvu9p, xcu250"),
+        ({"device": 9}, "device is 9, must be one of generic, xcvu9p"),
         *(
             ({field: value}, f"{field} is {value}, must be 16 to 65536")
             for field in ("s_depth", "d_depth", "o_depth", "aux_depth")
@@ -59,10 +72,13 @@ def test_impossible_parameter_is_refused(changes, message):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"rows": 32}, {"cols": 1}, {"cols": 32}, {"lanes": 4}, {"lanes": 16},
+        {"rows": 32, "drain_rows": 32}, {"rows": 16}, {"rows": 16, "drain_rows": 16},
+        {"cols": 1}, {"cols": 32}, {"lanes": 4}, {"lanes": 16},
+        {"lanes": 16, "ratio": 2, "rows": 2, "drain_rows": 2},
         {"group": 16, "ratio": 8, "rows": 8}, {"ratio": 2}, {"interleave": 16},
-        {"accumulator_bits": 39}, {"accumulator_bits": 64}, {"s_depth": 16}, {"d_depth": 65536},
-        {"memory_bytes": 1 << 40},
+        {"bin_bits": 42}, {"accumulator_bits": 51}, {"accumulator_bits": 72},
+        {"s_depth": 16}, {"d_depth": 65536}, {"memory_bytes": 1 << 16}, {"memory_bytes": 1 << 40},
+        *({"device": device} for device in DEVICES),
         {"queue_depth": 2}, {"burst_beats": 1}, {"burst_beats": 64}, {"outstanding_reads": 1},
     ],
 )  # fmt: skip
@@ -77,9 +93,11 @@ def test_unknown_preset_is_refused_with_the_known_ones():
 
 def test_derived_values():
     config = Config(
-        "x", rows=8, cols=4, lanes=16, group=16, ratio=4, accumulator_bits=48, burst_beats=32
-    )
-    assert config.macs == 8 * 4 * 16
+        "x", rows=16, cols=4, lanes=16, group=16, ratio=4, drain_rows=8, bin_bits=45,
+        accumulator_bits=52, burst_beats=32,
+    )  # fmt: skip
+    assert config.macs == 16 * 4 * 16
+    assert config.exits == 2
     assert config.elements == 64
     assert config.floats == 32
     assert (config.beat_bits, config.beat_bytes) == (1024, 128)
@@ -87,23 +105,65 @@ def test_derived_values():
     assert config.chunks == 4
     assert config.lanes_per_chunk == 4
     assert config.chunks * config.lanes_per_chunk == config.lanes
-    assert config.max_additions == 1 << 10
+    assert config.bin_additions == 1 << 4
+    assert config.max_additions == 1 << 7
+
+
+@pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
+def test_longest_reduction_of_largest_products_fits(config):
+    """The bound is exact: twice as many of the largest products wouldn't fit."""
+    product = (1 << PRODUCT_BITS) - 1
+    lane_bin = config.bin_additions * product
+    assert lane_bin < 1 << config.bin_bits - 1 <= 2 * lane_bin + 2 * config.bin_additions
+    longest = config.max_additions * config.lanes
+    accumulator = longest * product
+    assert accumulator < 1 << config.accumulator_bits - 1 <= 2 * accumulator + 2 * longest
+    # A lane's bins of one drain must fit those that they are added to.
+    assert config.max_additions >= config.bin_additions
+
+
+@pytest.mark.parametrize(
+    ("name", "macs", "bin_additions", "max_additions"),
+    [
+        ("tiny", 32, 8, 64),
+        ("sim", 256, 128, 1 << 20),
+        ("sim-wide", 256, 128, 1 << 20),
+        ("sim-8x", 256, 128, 1 << 20),
+        ("ulx3s", 32, 128, 1 << 21),
+        ("vcu1525", 4096, 128, 1 << 20),
+        ("u250", 4096, 128, 1 << 20),
+    ],
+)
+def test_preset(name, macs, bin_additions, max_additions):
+    config = preset(name)
+    assert config.name == name
+    assert config.macs == macs
+    assert (config.bin_additions, config.max_additions) == (bin_additions, max_additions)
+
+
+def test_every_preset_is_tested():
+    (mark,) = test_preset.pytestmark
+    assert [name for name, *_ in mark.args[1]] == list(PRESETS)
+
+
+def test_every_device_has_a_technology():
+    assert tuple(DEVICE_TECHNOLOGY) == DEVICES
+    assert {config.device for config in PRESETS.values()} == set(DEVICES)
 
 
 def test_hash_depends_on_every_parameter():
-    changes = [
-        {"name": "other"},
-        *(
-            {field.name: getattr(SIM, field.name) * 2}
-            for field in dataclasses.fields(Config)
-            if field.name not in ("name", "group", "ratio", "accumulator_bits")
-        ),
-        {"group": 16},
-        {"ratio": 2},
-        {"accumulator_bits": 57},
+    other = {
+        "name": "other", "group": 16, "ratio": 2, "drain_rows": 8, "bin_bits": 47,
+        "accumulator_bits": 63, "device": "xcvu9p",
+    }  # fmt: skip
+    base = dataclasses.replace(SIM, rows=8)
+    configs = [
+        dataclasses.replace(base, **{name: other.get(name, value * 2)})
+        for name, value in vars(base).items()
     ]
-    hashes = {dataclasses.replace(SIM, **change).hash for change in changes} | {SIM.hash}
-    assert len(hashes) == len(changes) + 1
+    assert all(config != base for config in configs)
+    hashes = {config.hash for config in configs} | {base.hash}
+    assert len(hashes) == len(configs) + 1
     assert all(0 <= value < 1 << 32 for value in hashes)
 
 
