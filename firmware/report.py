@@ -36,8 +36,8 @@ _RUN_COLOURS = ("#6c757d", "#d1495b")
 
 _SLOTS = {
     "useful": ("useful", "#2b7a3d"),
-    "edge": ("padding, bias sums", "#7a9e1f"),
-    "filler": ("lanes without an entry", "#cf9a20"),
+    "edge": ("padding, biases", "#7a9e1f"),
+    "filler": ("empty lanes", "#cf9a20"),
     "fill": ("filling", "#f78154"),
     "drain": ("draining", "#b5446e"),
     "operand": ("no product ready", "#8d959d"),
