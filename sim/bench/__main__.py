@@ -14,8 +14,8 @@ baseline
     The same of a plain FP16 multiplier plus FP32 adder (`sim.bench.baseline`).
 presets.NAME
     ``macs``, ``lut``, ``ff``, ``dsp``, ``lutram``, ``bram``, ``uram``; ``share`` of each that the
-    device has; ``elaborate_seconds`` and ``elaborate_peak_bytes`` of ``python -m rtl.build``;
-    ``modules`` with the resources of one instance and the number of instances.
+    device has; ``elaborate_seconds``, ``elaborate_cpu_seconds`` and ``elaborate_peak_bytes`` of
+    ``python -m rtl.build``; ``modules`` with the resources of one instance and how many there are.
 depth
     The longest paths in that processing element, by the delay model of `sim.bench.depth`.
 gemm

@@ -122,14 +122,15 @@ def config_for(name: str, shapes: Sequence[Shape]) -> Config:
         s_words.append(a // config.rows * pattern.words_per_row(config, words))
         d_words.append(b // config.cols * words)
         o_words.append(b // config.cols * _o_stride(config, shape))
-    depths = {
-        "s_depth": _depth(max(s_words)),
-        "d_depth": _depth(max(d_words)),
-        "o_depth": _depth(max(o_words)),
-    }
-    if all(getattr(config, field) == depth for field, depth in depths.items()):
+    deep = dataclasses.replace(
+        config,
+        s_depth=_depth(max(s_words)),
+        d_depth=_depth(max(d_words)),
+        o_depth=_depth(max(o_words)),
+    )
+    if deep == config:
         return config
-    return dataclasses.replace(config, name=f"{name}-deep", memory_bytes=1 << 26, **depths)
+    return dataclasses.replace(deep, name=f"{name}-deep", memory_bytes=1 << 26)
 
 
 def _padded(count: int, unit: int) -> int:

@@ -115,17 +115,15 @@ def _presets(figures: Figures, before: Figures) -> list[_Table]:
         )
         share.append((name, card["device_title"], *shares))
         if "elaborate_seconds" in card:
+            peak, former = (
+                each.get("elaborate_peak_bytes", 0) / 1e6 or None for each in (card, old)
+            )
             build.append(
                 (
                     name,
                     _figure(card["elaborate_seconds"], old.get("elaborate_seconds"), ".1f"),
-                    _figure(
-                        card["elaborate_peak_bytes"] / 1e6,
-                        old["elaborate_peak_bytes"] / 1e6
-                        if "elaborate_peak_bytes" in old
-                        else None,
-                        ",.0f",
-                    ),
+                    _figure(card["elaborate_cpu_seconds"], old.get("elaborate_cpu_seconds"), ".1f"),
+                    _figure(peak, former),
                 )
             )
     heads = tuple(_HEADS[key] for key in _RESOURCES)
@@ -141,7 +139,9 @@ def _presets(figures: Figures, before: Figures) -> list[_Table]:
         _Table("Share of the device", ("", "", *heads), share),
     ]
     if build:
-        found.append(_Table("python -m rtl.build", ("", "seconds", "peak MB"), build))
+        found.append(
+            _Table("python -m rtl.build", ("", "seconds", "of a processor", "peak MB"), build)
+        )
     return found
 
 
