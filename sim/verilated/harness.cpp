@@ -2,11 +2,12 @@
 // register accesses. Driven through the C functions at the end; nothing else runs in a cycle.
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <memory>
 #include <vector>
+
+#include <sys/mman.h>
 
 #include "Vsat.h"
 #include "verilated.h"
@@ -40,6 +41,19 @@ struct Injection {
   uint8_t response;
 };
 
+struct Unmap {
+  uint64_t bytes;
+  void operator()(uint8_t* memory) const { munmap(memory, bytes); }
+};
+using Memory = std::unique_ptr<uint8_t, Unmap>;
+
+// Zeros, of which only those written take room on the host; null if it has no room at all.
+Memory map_memory(uint64_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return Memory(memory == MAP_FAILED ? nullptr : static_cast<uint8_t*>(memory), Unmap{bytes});
+}
+
 }  // namespace
 
 // Mirrored by `sim.verilated.model.MemoryTiming`.
@@ -54,7 +68,7 @@ struct sat_timing {
 class Card {
  public:
   Card(uint64_t memory_bytes, const char* trace_file)
-      : memory_(static_cast<uint8_t*>(std::calloc(memory_bytes, 1)), &std::free),
+      : memory_(map_memory(memory_bytes)),
         memory_bytes_(memory_bytes),
         context_(new VerilatedContext),
         top_(new Vsat(context_.get())) {
@@ -278,7 +292,7 @@ class Card {
   static constexpr uint64_t kBeatCost = 1024;
   static constexpr uint64_t kBurstCredit = 16 * kBeatCost;
 
-  std::unique_ptr<uint8_t, decltype(&std::free)> memory_;
+  Memory memory_;
   uint64_t memory_bytes_;
   std::unique_ptr<VerilatedContext> context_;
   std::unique_ptr<Vsat> top_;

@@ -93,3 +93,20 @@ def test_faster_memory_takes_fewer_cycles(model):
 def test_refuses_impossible_timing(field, value):
     with pytest.raises(ValueError, match=f"{field} is {value}, must be"):
         MemoryTiming(**{field: value})
+
+
+def test_memory_of_a_large_card_takes_room_only_where_it_is_written(model):
+    size = 64 << 30
+    library = model._library
+    card = library.sat_create(size, None)
+    try:
+        memory = np.ctypeslib.as_array(library.sat_memory(card), (size,))
+        assert memory[0] == memory[-1] == memory[size // 2] == 0
+        memory[[0, size // 2, -1]] = (1, 2, 3)
+        assert list(memory[[0, 1, size // 2, -2, -1]]) == [1, 0, 2, 0, 3]
+    finally:
+        library.sat_destroy(card)
+
+
+def test_memory_without_room_is_refused(model):
+    assert not model._library.sat_create(1 << 62, None)
