@@ -8,7 +8,7 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Cat, Instance, Module, Mux, Signal, Value
+from amaranth.hdl import Instance, Module, Mux, Signal, Value
 
 __all__ = ["DEVICE_TECHNOLOGY", "Technology", "technology_of", "wide_select"]
 
@@ -75,12 +75,9 @@ def wide_select(m: Module, platform: Any, elements: Sequence[Any], index: Value)
 
 
 def _select(values: Sequence[Value], index: Value) -> Value:
-    """Select by plain logic, written for simulators."""
+    """Select by a tree of plain choices, in simulators as quick as shifts of packed elements."""
     if len(values) == 1:
         return values[0]
-    # They shift words of up to 64 bits in one step.
-    if len(Cat(*values)) <= 64:
-        return Cat(*values).word_select(index, len(values[0]))
     half = len(values) // 2
     return Mux(index[-1], _select(values[half:], index[:-1]), _select(values[:half], index[:-1]))
 
@@ -88,11 +85,10 @@ def _select(values: Sequence[Value], index: Value) -> Value:
 def _select_by_muxf(m: Module, values: Sequence[Value], index: Value) -> Value:
     """Select by the multiplexers behind the LUTs of a slice (UG574).
 
-    Each four bits fill a LUT6; tools that don't know these multiplexers take half as many again.
+    Four bits fill a LUT6; tools that don't use these multiplexers take half as many LUTs again.
     """
     if len(values) == 4:
-        low, high = (Mux(index[0], values[i + 1], values[i]) for i in (0, 2))
-        return Mux(index[1], high, low)
+        return _select(values, index)
     half = len(values) // 2
     low, high = (_select_by_muxf(m, part, index[:-1]) for part in (values[:half], values[half:]))
     selected = Signal(len(low))
