@@ -91,7 +91,7 @@ class Config:
     aux_depth: int = 256
     drain_rows: int = 4
     bin_bits: int = 48
-    accumulator_bits: int = 64
+    accumulator_bits: int = 61
     memory_bytes: int = 64 << 20
     queue_depth: int = 16
     burst_beats: int = 16

@@ -29,8 +29,10 @@ class MultiplyAdd(wiring.Component):
 
     Attributes
     ----------
-    a, high, b : In
-        The factors, in cycle 0.
+    b : In
+        One factor, in cycle 0.
+    a, high : In
+        The other, in cycle 1.
     c, accumulate, negative : In
         What the product is added to, in cycle 2.
     p : Out(signed(bits))
@@ -64,8 +66,7 @@ class MultiplyAdd(wiring.Component):
         m = Module()
 
         # Cycles 0 to 2: shift, then multiply.
-        a, high = delayed(m, self.a), delayed(m, self.high)
-        shifted = delayed(m, Mux(high, a.shift_left(_HIGH_SHIFT), a))
+        shifted = delayed(m, Mux(self.high, self.a.shift_left(_HIGH_SHIFT), self.a))
         product = delayed(m, shifted * delayed(m, self.b, 2))
         negative = delayed(m, self.negative)
         c = Signal(self._bits, reset_less=True)
@@ -88,17 +89,18 @@ class MultiplyAdd(wiring.Component):
         m.submodules.slice = Instance(
             "DSP48E2",
             i_CLK=ClockSignal(),
-            # Cycle 0. The pre-adder gets `a` in both places, and lets one through.
-            p_AREG=1, p_ACASCREG=1, i_CEA1=0, i_CEA2=1, i_RSTA=0,
-            i_A=Cat(self.a, Const(0, 30 - _A_BITS)),
-            p_DREG=1, i_CED=1, i_RSTD=0,
-            i_D=Cat(Const(0, _HIGH_SHIFT), self.a, Const(0, 27 - _HIGH_SHIFT - _A_BITS)),
-            p_INMODEREG=1, i_CEINMODE=1, i_RSTINMODE=0,
-            i_INMODE=Cat(Const(0, 1), self.high, self.high, Const(0, 2)),
+            # Cycle 0.
             p_BREG=2, p_BCASCREG=2, i_CEB1=1, i_CEB2=1, i_RSTB=0,
             i_B=Cat(self.b, Const(0, 18 - _B_BITS)),
-            # Cycles 1 and 2.
-            p_PREADDINSEL="A", p_ADREG=1, i_CEAD=1,
+            # Cycle 1. The pre-adder gets `a` in both places, and lets one through.
+            p_AREG=0, p_ACASCREG=0, i_CEA1=0, i_CEA2=0, i_RSTA=0,
+            i_A=Cat(self.a, Const(0, 30 - _A_BITS)),
+            p_DREG=0, i_CED=0,
+            i_D=Cat(Const(0, _HIGH_SHIFT), self.a, Const(0, 27 - _HIGH_SHIFT - _A_BITS)),
+            p_INMODEREG=0, i_CEINMODE=0, i_RSTINMODE=0,
+            i_INMODE=Cat(Const(0, 1), self.high, self.high, Const(0, 2)),
+            p_PREADDINSEL="A", p_ADREG=1, i_CEAD=1, i_RSTD=0,
+            # Cycle 2.
             p_AMULTSEL="AD", p_BMULTSEL="B", p_USE_MULT="MULTIPLY", p_MREG=1, i_CEM=1, i_RSTM=0,
             # X and Y make the product, Z is C or zero; Z + (X + Y) or Z - (X + Y).
             p_CREG=1, i_CEC=1, i_RSTC=0, i_C=c,

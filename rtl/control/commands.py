@@ -175,10 +175,10 @@ class ComputeBody(data.Struct):
     """Binary logarithm of the contexts along a; at most that of the interleave."""
 
     # How much of the product is padding: for the counters of useful and lost MACs only.
-    a_padding: unsigned(8)
-    """Rows of the last tile along a that are padding; fewer than ``Ia * rows``."""
-    b_padding: unsigned(12)
-    """The same along b; fewer than ``Ib * cols``."""
+    a_padding: unsigned(16)
+    """How many of the last rows along a are padding; fewer than there are."""
+    b_padding: unsigned(16)
+    """The same along b."""
     tail_chunks: unsigned(4)
     """Chunks of M elements that are full in the last D word of a row."""
     tail_entries: unsigned(5)

@@ -71,8 +71,8 @@ class CommandChecker(wiring.Component):
         is_one_tile = (body.a_tiles == 1) & (body.b_tiles == 1)
         shifts = exact_log2(config.interleave)
         b_shift = (shifts - body.a_contexts)[: len(product.b_shift)]
-        a_rows = (config.rows << body.a_contexts)[: len(product.a_valid)]
-        b_rows = (config.cols << b_shift)[: len(product.b_valid)]
+        a_rows = ((body.a_tiles * config.rows) << body.a_contexts)[: len(product.a_rows)]
+        b_rows = ((body.b_tiles * config.cols) << b_shift)[: len(product.b_rows)]
         # What follows a COMPUTE that keeps its sums must share its contexts out in the same way.
         additions = Signal(range(config.max_additions + 1))
         kept_contexts = Signal.like(body.a_contexts, reset_less=True)
@@ -124,8 +124,8 @@ class CommandChecker(wiring.Component):
                     product.keep.eq(body.keep),
                     product.b_shift.eq(b_shift),
                     product.b_contexts.eq((1 << b_shift) - 1),
-                    product.a_valid.eq(a_rows - body.a_padding),
-                    product.b_valid.eq(b_rows - body.b_padding),
+                    product.a_rows.eq(a_rows - body.a_padding),
+                    product.b_rows.eq(b_rows - body.b_padding),
                     product.entries.eq(
                         Mux(entries < config.lanes_per_chunk, entries, config.lanes_per_chunk)
                     ),

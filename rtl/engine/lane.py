@@ -67,8 +67,8 @@ class Lane(wiring.Component):
     """
 
     TOUCH_STAGE = 2
-    READ_STAGE = 4
-    WRITE_STAGE = 6
+    READ_STAGE = 3
+    WRITE_STAGE = 5
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -116,16 +116,18 @@ class Lane(wiring.Component):
             special.negative.eq(is_nan | (is_infinite & negative)),
         ]
         m.d.comb += self.special.eq(special)
+        m.submodules.multiply_add = multiply_add = MultiplyAdd(config.bin_bits)
+        m.d.comb += multiply_add.b.eq(b)
         a = _shift(m, a, exponent[0], 4)
-        b = delayed(m, b)
-        bins = exponent[2:]
-        high, bins, negative = delayed(m, exponent[1]), delayed(m, bins), delayed(m, negative)
+        high, bins, negative = (
+            delayed(m, value) for value in (exponent[1], exponent[2:], negative)
+        )
 
         # Cycle 2: multiply. Was the bin touched before? The contexts come in turn, each with the
         # bins it touched.
-        m.submodules.multiply_add = multiply_add = MultiplyAdd(config.bin_bits)
-        m.d.comb += [multiply_add.a.eq(a), multiply_add.high.eq(high), multiply_add.b.eq(b)]
-        turns = Signal(data.ArrayLayout(ACCUMULATOR_BINS, config.interleave), reset_less=True)
+        m.d.comb += [multiply_add.a.eq(a), multiply_add.high.eq(high)]
+        # (Reset keeps it in flip-flops: as shift registers it would take LUTs.)
+        turns = Signal(data.ArrayLayout(ACCUMULATOR_BINS, config.interleave))
         before = turns[0]
         with m.If(self.touch):
             m.d.sync += turns[-1].eq(
@@ -137,9 +139,7 @@ class Lane(wiring.Component):
         accumulate = delayed(m, before.bit_select(bins, 1) & ~self.first)
         bins, negative = delayed(m, bins), delayed(m, negative)
 
-        # Cycle 4: read the bin; the adder takes it as the product leaves the multiplier.
-        accumulate = delayed(m, accumulate)
-        bins, negative = delayed(m, bins), delayed(m, negative)
+        # Cycle 3: read the bin; the adder takes it as the product leaves the multiplier.
         m.submodules.bins = memory = BinMemory(
             config.bin_bits, 2 * config.interleave * ACCUMULATOR_BINS
         )
@@ -150,7 +150,7 @@ class Lane(wiring.Component):
             multiply_add.negative.eq(negative),
         ]
 
-        # Cycle 6: write it back.
+        # Cycle 5: write it back.
         bins = delayed(m, bins, self.WRITE_STAGE - self.READ_STAGE)
         m.d.comb += [
             memory.write_address.eq(Cat(bins, self.write)),

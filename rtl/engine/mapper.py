@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value, ValueLike, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, ValueLike, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,9 +39,9 @@ class Product(data.Struct):
     """Binary logarithm of the contexts along b."""
     ones: unsigned(1)
     keep: unsigned(1)
-    a_valid: unsigned(10)
-    """Rows of the last tile along a that aren't padding."""
-    b_valid: unsigned(13)
+    a_rows: unsigned(26)
+    """Rows along a that aren't padding."""
+    b_rows: unsigned(26)
     entries: unsigned(5)
     """Entries that the lanes of a chunk have in one step, at most."""
     tail_chunks: unsigned(4)
@@ -118,6 +118,11 @@ class InterleavedMapper(wiring.Component):
         is_last_d_word = word == product.d_words - 1
         is_last_word = is_last_step & is_last_d_word
 
+        # Rows that aren't padding, from this tile on; negative behind the last.
+        a_left, b_left = Signal(signed(27)), Signal(signed(27))
+        a_rows = a_left - (context >> product.b_shift) * config.rows
+        b_rows = b_left - (context & product.b_contexts) * config.cols
+
         # Halves of the bins: `half` takes products, `full` ones are to be drained. A half that
         # ended a sum, or a product, says so.
         half = Signal()
@@ -156,6 +161,8 @@ class InterleavedMapper(wiring.Component):
                     product.eq(incoming),
                     a_tile.eq(0),
                     b_tile.eq(0),
+                    a_left.eq(incoming.a_rows),
+                    b_left.eq(incoming.b_rows),
                     s_tile.eq(incoming.s_base),
                     s_row.eq(incoming.s_base),
                     d_tile.eq(incoming.d_base),
@@ -221,6 +228,7 @@ class InterleavedMapper(wiring.Component):
                         with m.If(~is_last_a_tile):
                             m.d.sync += [
                                 a_tile.eq(a_tile + 1),
+                                a_left.eq(a_rows - config.rows),
                                 s_tile.eq(s_row + product.s_stride),
                                 s_row.eq(s_row + product.s_stride),
                                 d_word.eq(d_tile),
@@ -231,6 +239,8 @@ class InterleavedMapper(wiring.Component):
                             m.d.sync += [
                                 a_tile.eq(0),
                                 b_tile.eq(b_tile + 1),
+                                a_left.eq(product.a_rows),
+                                b_left.eq(b_rows - config.cols),
                                 s_tile.eq(product.s_base),
                                 s_row.eq(product.s_base),
                                 d_tile.eq(next_tile),
@@ -282,16 +292,14 @@ class InterleavedMapper(wiring.Component):
         m.d.comb += self.idle.eq(fsm.ongoing("Wait-For-Product") & ~full.any())
 
         # How much of the slot is padding: rows in the last tiles, entries in the last D word.
-        a_left = product.a_valid - (context >> product.b_shift) * config.rows
-        b_left = product.b_valid - (context & product.b_contexts) * config.cols
         entries_left = product.tail_entries - step * config.lanes_per_chunk
         active = product.entries * config.chunks
         has_tail = (product.tail_chunks != 0) | (product.tail_entries != 0)
         tail = product.tail_chunks * product.entries + _clamp(entries_left, product.entries)
         m.d.sync += [
             self.size.multiply.eq(slot.multiply),
-            self.size.rows.eq(Mux(is_last_a_tile, _clamp(a_left, config.rows), config.rows)),
-            self.size.cols.eq(Mux(is_last_b_tile, _clamp(b_left, config.cols), config.cols)),
+            self.size.rows.eq(_clamp(a_rows, config.rows)),
+            self.size.cols.eq(_clamp(b_rows, config.cols)),
             self.size.lanes.eq(Mux(is_last_d_word & has_tail, tail, active)),
             self.size.active.eq(active),
         ]

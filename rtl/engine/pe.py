@@ -267,7 +267,7 @@ class ProcessingElement(wiring.Component):
         for _ in range(levels):
             pairs = zip(sums[0::2], sums[1::2] or [Const(0)], strict=True)
             sums = [delayed(m, left + right) for left, right in pairs]
-        upper = delayed(m, earlier[lower:], levels).as_signed() << lower
+        upper = delayed(m, earlier[lower:], levels, reset=True).as_signed() << lower
         addend = delayed(m, (sums[0] | upper)[: config.accumulator_bits].as_signed())
 
         # Combine the turns of a bin, and the bins: what is lower than the next bin reaches is
@@ -279,16 +279,18 @@ class ProcessingElement(wiring.Component):
         shifts = delayed(m, (ahead.turn == 0) & goes_on)
         high = Signal(signed(config.accumulator_bits), reset_less=True)
         low = Signal(BIN_SHIFT * (ACCUMULATOR_BINS - 1), reset_less=True)
+        carried = Mux(clears, 0, Mux(shifts, high >> BIN_SHIFT, high)).as_signed()
+        # An addition, written as the subtraction of the complement less the borrow of a bit below:
+        # so that synthesis can't swap the operands, and the select shares the adder's LUTs.
+        total = Cat(0, addend).as_signed() - Cat(1, ~carried).as_signed()
         with m.If(adding.enable):
-            m.d.sync += high.eq(
-                addend + Mux(clears, 0, Mux(shifts, high >> BIN_SHIFT, high)).as_signed()
-            )
+            m.d.sync += high.eq(total[1:])
             with m.If(shifts):
                 m.d.sync += low.eq(Cat(low, high)[BIN_SHIFT:])
 
         # Keep the sum of a bin, or let all of them leave.
         added = delayed(m, adding, reset=True)
-        special = delayed(m, special, levels + 3)
+        special = delayed(m, special, levels + 3, reset=True)
         m.d.comb += [
             keep.addr.eq(Cat(added.bin, added.place.context)),
             keep.data.eq(high),

@@ -11,7 +11,8 @@
 `endif
 
 // Multiplier with pre-adder and post-adder (UG579): P = Z +- AD * B, where AD is A, D or their sum,
-// and Z is C or zero; every register is used, and none is reset or held.
+// and Z is C or zero; A, D and INMODE have no registers, everything else has, and none is reset or
+// held.
 module DSP48E2 #(
     parameter integer ACASCREG = 1,
     parameter integer ADREG = 1,
@@ -54,8 +55,8 @@ module DSP48E2 #(
     input RSTA, RSTALLCARRYIN, RSTALUMODE, RSTB, RSTC, RSTCTRL, RSTD, RSTINMODE, RSTM, RSTP,
     output [47:0] P
 );
-    localparam MODELLED = AREG == 1 && ACASCREG == 1 && BREG == 2 && BCASCREG == 2 && CREG == 1
-        && DREG == 1 && ADREG == 1 && MREG == 1 && PREG == 1 && INMODEREG == 1 && OPMODEREG == 1
+    localparam MODELLED = AREG == 0 && ACASCREG == 0 && BREG == 2 && BCASCREG == 2 && CREG == 1
+        && DREG == 0 && ADREG == 1 && MREG == 1 && PREG == 1 && INMODEREG == 0 && OPMODEREG == 1
         && ALUMODEREG == 1 && CARRYINREG == 0 && CARRYINSELREG == 0 && A_INPUT == "DIRECT"
         && B_INPUT == "DIRECT" && AMULTSEL == "AD" && BMULTSEL == "B" && PREADDINSEL == "A"
         && USE_MULT == "MULTIPLY" && USE_SIMD == "ONE48";
@@ -63,21 +64,18 @@ module DSP48E2 #(
         `REFUSE("DSP48E2: an attribute has a value that isn't modelled")
     end
 
-    reg signed [26:0] a, d, ad;
+    reg signed [26:0] ad;
     reg signed [17:0] b1, b2;
     reg signed [44:0] m;
     reg signed [47:0] c, p;
-    reg drop_a, take_d, take_c, subtract;
-    initial {a, d, ad, b1, b2, m, c, p, drop_a, take_d, take_c, subtract} = 0;
+    reg take_c, subtract;
+    initial {ad, b1, b2, m, c, p, take_c, subtract} = 0;
 
+    wire signed [26:0] a = A[26:0], d = D;
     wire signed [47:0] z = take_c ? c : 48'sd0;
     always @(posedge CLK) begin
-        a <= A[26:0];
-        d <= D;
-        drop_a <= INMODE[1];
-        take_d <= INMODE[2];
         b1 <= B;
-        ad <= (drop_a ? 27'sd0 : a) + (take_d ? d : 27'sd0);
+        ad <= (INMODE[1] ? 27'sd0 : a) + (INMODE[2] ? d : 27'sd0);
         b2 <= b1;
         m <= ad * b2;
         c <= C;
@@ -88,10 +86,8 @@ module DSP48E2 #(
     assign P = p;
 
 `ifndef SYNTHESIS
-    // A1 isn't used where A has one register.
-    wire held = !(CEA2 & CED & CEAD & CEB1 & CEB2 & CEM & CEC & CEP & CEINMODE & CECTRL & CEALUMODE);
-    wire cleared = RSTA | RSTB | RSTC | RSTD | RSTM | RSTP | RSTINMODE | RSTCTRL | RSTALUMODE
-        | RSTALLCARRYIN;
+    wire held = !(CEAD & CEB1 & CEB2 & CEM & CEC & CEP & CECTRL & CEALUMODE);
+    wire cleared = RSTB | RSTC | RSTD | RSTM | RSTP | RSTCTRL | RSTALUMODE | RSTALLCARRYIN;
     wire carried = CARRYIN | (CARRYINSEL != 0);
     always @(posedge CLK) begin
         if (held | cleared | carried)

@@ -31,7 +31,8 @@ class Slice(wiring.Component):
         enables = ("CEA2", "CEAD", "CEALUMODE", "CEB2", "CEC", "CECTRL", "CED", "CEINMODE", "CEM")
         m.submodules.slice = Instance(
             "DSP48E2",
-            p_BREG=2, p_BCASCREG=2, p_AMULTSEL="AD", p_CARRYINREG=0, p_CARRYINSELREG=0,
+            p_AREG=0, p_ACASCREG=0, p_DREG=0, p_INMODEREG=0, p_BREG=2, p_BCASCREG=2,
+            p_AMULTSEL="AD", p_CARRYINREG=0, p_CARRYINSELREG=0,
             i_CLK=ClockSignal(), i_A=Const(3, 30), i_B=Const(5, 18), i_C=Const(0, 48),
             i_D=Const(0, 27),
             **{f"i_{name}": Const(1, 1) for name in enables},
@@ -79,6 +80,7 @@ def test_refuses_to_hold_clear_or_carry(port):
     "component, attribute, value",
     [
         (MultiplyAdd(), "AMULTSEL", '"\\"A\\""'),
+        (MultiplyAdd(), "AREG", "1"),
         (MultiplyAdd(), "BREG", "1"),
         (MultiplyAdd(), "PREG", "0"),
         (MultiplyAdd(), "USE_SIMD", '"\\"TWO24\\""'),

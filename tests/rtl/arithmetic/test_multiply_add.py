@@ -119,8 +119,10 @@ async def multiplies_and_adds(dut):
     await start(dut)
     idle = [dict.fromkeys(work[0], 0)] * MultiplyAdd.LATENCY
     for cycle, item in enumerate(work + idle):
-        # Factors go in two cycles before what belongs to their product.
-        dut.a.value, dut.high.value, dut.b.value = item["a"], item["high"], item["b"]
+        # The factors go in one after the other, before what belongs to their product.
+        dut.b.value = item["b"]
+        earlier = (work + idle)[cycle - 1] if cycle >= 1 else idle[0]
+        dut.a.value, dut.high.value = earlier["a"], earlier["high"]
         earlier = (work + idle)[cycle - 2] if cycle >= 2 else idle[0]
         dut.c.value = earlier["c"]
         dut.accumulate.value, dut.negative.value = earlier["accumulate"], earlier["negative"]

@@ -187,9 +187,8 @@ async def every_pattern(dut):
     for pattern, a_contexts in itertools.product(
         supported_patterns(configuration), range(exact_log2(configuration.interleave) + 1)
     ):
-        for a_tiles, b_tiles, d_words, special in (
-            (1, 1, 1, False), (3, 2, 2, False), (2, 3, 3, True),
-        ):  # fmt: skip
+        for least, special in ((1, False), (2, True)):
+            a_tiles, b_tiles, d_words = (int(n) for n in random.integers(least, least + 2, 3))
             a, b, k = bench.shape(a_tiles, b_tiles, d_words, a_contexts)
             s_base, d_base, o_base = (int(random.integers(4)) for _ in range(3))
             o_stride = -(-a // configuration.floats) + int(random.integers(2))
@@ -216,9 +215,8 @@ async def every_mac_is_accounted_for(dut):
         pattern = random.choice(supported_patterns(configuration))
         a_contexts = int(random.integers(exact_log2(configuration.interleave) + 1))
         a_tiles, b_tiles, d_words = (int(random.integers(1, 3)) for _ in range(3))
-        a, b, k = bench.shape(a_tiles, b_tiles, d_words, a_contexts)
-        a_padding = int(random.integers(a // a_tiles))
-        b_padding = int(random.integers(b // b_tiles))
+        a, b, _ = bench.shape(a_tiles, b_tiles, d_words, a_contexts)
+        a_padding, b_padding = int(random.integers(a)), int(random.integers(b))
         # Real elements of the last D word, and the entries that are kept of them.
         real = int(random.integers(1, configuration.elements + 1))
         groups = -(-real // pattern.m) if pattern.m > 1 else real
@@ -359,6 +357,7 @@ async def faults_stop_the_engine(dut):
         ({"a_padding": configuration.rows}, Fault.MALFORMED, 0),
         ({"b_padding": contexts * configuration.cols}, Fault.MALFORMED, 0),
         ({"a_contexts": 1, "b_padding": contexts * configuration.cols // 2}, Fault.MALFORMED, 0),
+        ({"a_tiles": 2, "a_padding": 2 * configuration.rows}, Fault.MALFORMED, 0),
         ({"tail_chunks": configuration.chunks}, Fault.MALFORMED, 0),
         ({"tail_entries": configuration.group // 4 + 1}, Fault.MALFORMED, 0),
         ({"s_base": configuration.s_depth}, Fault.SCRATCHPAD_RANGE, configuration.s_depth),
@@ -476,10 +475,10 @@ SHAPES = {
     "tiny": preset("tiny"),
     "tall": dataclasses.replace(
         preset("tiny"), name="tall", rows=8, cols=1, interleave=8, lanes=8, group=16, drain_rows=8,
-        bin_bits=44, accumulator_bits=50, s_depth=128, d_depth=128,
+        bin_bits=44, accumulator_bits=50, s_depth=128, d_depth=128, o_depth=128,
     ),
     "wide": dataclasses.replace(
-        preset("tiny"), name="wide", rows=8, cols=4, lanes=8, ratio=8, group=16, drain_rows=4,
+        preset("tiny"), name="wide", rows=8, cols=2, lanes=4, ratio=8, group=16, drain_rows=4,
         bin_bits=45, accumulator_bits=64,
     ),
 }  # fmt: skip
