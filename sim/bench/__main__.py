@@ -20,7 +20,8 @@ depth
     The longest paths in that processing element, by the delay model of `sim.bench.depth`.
 gemm
     A list of products: ``m``, ``n``, ``k``, ``pattern``, ``macs``, ``cycles``, ``utilisation``, and
-    ``lost`` MAC slots by cause; ``utilisation`` and all of ``lost`` together are 1.
+    ``lost`` MAC slots by cause; ``utilisation`` and all of ``lost`` together are 1. ``allowed`` is
+    the utilisation without any pause of multiplying or draining.
 simulation
     ``cycles_per_second`` of the Verilated card with 256 MACs, while they multiply.
 """

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from firmware.cards.verilated import VerilatedCard
 from firmware.driver import Driver
 from firmware.program import Program, descriptor, product
-from rtl.config import Config, preset
+from rtl.config import ACCUMULATOR_BINS, Config, preset
 from rtl.control.commands import LoadTarget, Stage
 from rtl.sparsity.pattern import Pattern
 from sim.golden.arithmetic import dot
@@ -94,7 +94,8 @@ SHAPES = (
     Shape("sim", 301, 130, 345, "2:8"),
     *_every("sim-8x", (512, 512, 512), patterns=("dense", "2:8", "1:8", "2:16")),
     *_every("sim-wide", (512, 512, 512), patterns=("dense", "2:8")),
-    *_every("vcu1525", (1024, 1024, 1024), (1024, 1024, 64), (64, 1024, 1024), patterns=("2:8",)),
+    *_every("vcu1525", (1024, 1024, 1024), (1024, 1024, 64), patterns=("2:8",)),
+    *(Shape("vcu1525", 64, 1024, 1024, "2:8", a_contexts) for a_contexts in (0, 1)),
 )
 """What ``python -m sim.bench`` measures."""
 
@@ -225,10 +226,23 @@ def run(driver: Driver, shape: Shape, seed: int = 0) -> dict[str, Any]:
         "a_contexts": fields["a_contexts"],
         "macs": config.macs,
         "cycles": cycles,
+        "useful": useful,
         "utilisation": round(useful / total, 5),
+        "allowed": round(useful / (_fewest_cycles(config, fields) * config.macs), 5),
         "lost": {cause: round(macs / total, 5) for cause, macs in lost.items()},
         "seconds": round(seconds, 3),
     }
+
+
+def _fewest_cycles(config: Config, fields: dict[str, Any]) -> int:
+    """Return the cycles that a product takes without filling: all its slots, or all its drains.
+
+    While a tile is multiplied the one before it is drained, a context in as many cycles as there
+    are rows to one way out, and at least one for each bin; again whenever the bins may be full.
+    """
+    words = fields["d_words"] * fields["pattern"].steps(config)
+    drains = -(-words // config.bin_additions) * max(ACCUMULATOR_BINS, config.drain_rows)
+    return fields["a_tiles"] * fields["b_tiles"] * config.interleave * max(words, drains)
 
 
 def _entries(k: int, pattern: Pattern) -> int:

@@ -223,15 +223,24 @@ def _gemm(figures: Figures, before: Figures) -> _Table:
                 f"{result['macs']:,}",
                 _figure(result["cycles"], old.get("cycles")),
                 _figure(result["utilisation"], old.get("utilisation"), ".1%"),
+                f"{result['allowed']:.1%}",
                 *(f"{result['lost'][cause]:.1%}" for cause in _CAUSES),
             )
         )
     return _Table(
         "Products, operands in the scratchpads",
-        ("m x n x k, pattern, contexts", "MACs", "cycles", "used", *_CAUSE_TITLES.values()),
+        (
+            "m x n x k, pattern, contexts",
+            "MACs",
+            "cycles",
+            "used",
+            "allowed",
+            *_CAUSE_TITLES.values(),
+        ),
         rows,
         "Every result is that of the golden model, bit for bit. Used and lost MAC slots together "
-        "are all of them.",
+        "are all of them. Allowed is what would be used if multiplying, or draining where that "
+        "takes longer, went on without a pause.",
     )
 
 

@@ -30,12 +30,14 @@ def driver():
 def test_slots_add_up_and_results_are_golden(driver, shape):
     result = run(driver, shape, default_seed())
     assert result["utilisation"] + sum(result["lost"].values()) == pytest.approx(1, abs=1e-4)
+    assert result["utilisation"] <= result["allowed"] <= 1
     products = shape.m * shape.n * shape.k
     entries = {"dense": 1, "4:8": 0.5, "2:4": 0.5, "1:4": 0.25, "2:8": 0.25, "1:8": 0.125}
-    used = result["utilisation"] * result["cycles"] * result["macs"]
     # Tails of a reduction keep more of their elements than a whole group does.
-    assert used >= products * entries[shape.pattern] * 0.999
-    assert used <= result["cycles"] * result["macs"]
+    assert products * entries[shape.pattern] <= result["useful"] <= products
+    assert result["utilisation"] == pytest.approx(
+        result["useful"] / (result["cycles"] * result["macs"]), abs=1e-5
+    )
 
 
 def test_wrong_results_are_noticed(driver, monkeypatch):
