@@ -126,12 +126,12 @@ def test_longest_reduction_of_largest_products_fits(config):
     ("name", "macs", "bin_additions", "max_additions"),
     [
         ("tiny", 32, 8, 64),
-        ("sim", 256, 128, 1 << 18),
-        ("sim-wide", 256, 128, 1 << 18),
-        ("sim-8x", 256, 128, 1 << 18),
-        ("ulx3s", 32, 128, 1 << 19),
-        ("vcu1525", 4096, 128, 1 << 18),
-        ("u250", 4096, 128, 1 << 18),
+        ("sim", 256, 128, 1 << 17),
+        ("sim-wide", 256, 128, 1 << 17),
+        ("sim-8x", 256, 128, 1 << 17),
+        ("ulx3s", 32, 128, 1 << 18),
+        ("vcu1525", 4096, 128, 1 << 17),
+        ("u250", 4096, 128, 1 << 17),
     ],
 )
 def test_preset(name, macs, bin_additions, max_additions):
