@@ -79,8 +79,7 @@ def product(
     k
         Length of the reduction, without the padding of its last D word.
     a_padding, b_padding
-        How many of these rows, the last, are padding themselves. A COMPUTE can say so of less than
-        a tile: of what is more, all but one row of its last tile are counted as padding.
+        How many of these rows, the last, are padding themselves. Fewer than all of them.
     a_contexts
         Binary logarithm of a tile's contexts along a. If not given, that with which the product
         takes the fewest tiles, and among several the smallest, which reads the fewest S words.
@@ -105,8 +104,8 @@ def product(
         "a_tiles": a_tiles,
         "b_tiles": b_tiles,
         "a_contexts": a_contexts,
-        "a_padding": min(a_tiles * a_tile - a + a_padding, a_tile - 1),
-        "b_padding": min(b_tiles * b_tile - b + b_padding, b_tile - 1),
+        "a_padding": a_tiles * a_tile - a + a_padding,
+        "b_padding": b_tiles * b_tile - b + b_padding,
         "tail_chunks": full_chunks % config.chunks,
         # A group of the pattern has all its entries as soon as it has one element.
         "tail_entries": pattern.n * -(-elements // pattern.m),

@@ -105,7 +105,7 @@ COUNTERS = (
     Counter("READ_BEATS", "AXI read data beats"),
     Counter("WRITE_BEATS", "AXI write data beats"),
     Counter("COMMANDS", "commands carried out"),
-    Counter("NONFINITE", "infinities and NaNs that STORE wrote"),
+    Counter("NONFINITE", "infinities and NaNs among what STORE wrote, before pruning"),
 )
 
 _CONTROL_REGISTERS = (

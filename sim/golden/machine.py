@@ -390,14 +390,13 @@ class Machine:
         self._refuse_if(continues and body.a_contexts != self._kept_contexts)
         a_contexts = 1 << body.a_contexts
         b_contexts = config.interleave // a_contexts
-        tile = (b_contexts * config.cols, a_contexts * config.rows)
-        self._refuse_if(body.b_padding >= tile[0] or body.a_padding >= tile[1])
+        a_blocks, b_blocks = body.a_tiles * a_contexts, body.b_tiles * b_contexts
+        a_rows, b_rows = a_blocks * config.rows, b_blocks * config.cols
+        self._refuse_if(body.a_padding >= a_rows or body.b_padding >= b_rows)
         supported = self._patterns.get(body.pattern)
         entries = supported.entries_per_chunk(config) if supported else 0
         self._refuse_if(body.tail_chunks >= config.chunks or body.tail_entries > entries)
         pattern = self._pattern(body.pattern)
-        a_blocks, b_blocks = body.a_tiles * a_contexts, body.b_tiles * b_contexts
-        a_rows = a_blocks * config.rows
         s_words = pattern.words_per_row(config, body.d_words)
         self._check_range(body.s_base, a_blocks * s_words, config.s_depth)
         self._check_range(body.d_base, b_blocks * body.d_words, config.d_depth)
@@ -410,7 +409,7 @@ class Machine:
         s = self._read_s(body, a_blocks, s_words, steps)
         d = self._read_d(body, b_blocks)
         sums = ExactSum.of(s, d)
-        self._count_macs(body, pattern, a_rows, b_blocks * config.cols, stage)
+        self._count_macs(body, pattern, a_rows, b_rows, stage)
         if body.keep:
             self._kept = sums if self._kept is None else self._kept + sums
             self._kept_contexts = body.a_contexts
@@ -418,7 +417,7 @@ class Machine:
             return
         result = sums.round()
         if self._kept is not None:
-            first = (slice(tile[0]), slice(tile[1]))
+            first = (slice(b_contexts * config.cols), slice(a_contexts * config.rows))
             result[first] = (self._kept + sums[first]).round()
             self._kept, self._additions = None, 0
         self._write_o(body, result.reshape(b_blocks, config.cols, a_rows))

@@ -157,8 +157,8 @@ def _computes(config, count=1, **fields):
         (1, {"d_words": 200}, "SCRATCHPAD_RANGE", 0),
         (1, {"a_contexts": 2, "a_tiles": 5, "d_words": 4}, "SCRATCHPAD_RANGE", 0),
         (1, {"a_contexts": 3}, "MALFORMED", 0),
-        (1, {"a_contexts": 1, "a_padding": 8}, "MALFORMED", 0),
-        (1, {"a_contexts": 1, "b_padding": 4}, "MALFORMED", 0),
+        (1, {"a_contexts": 1, "a_tiles": 2, "a_padding": 16}, "MALFORMED", 0),
+        (1, {"a_contexts": 1, "b_tiles": 3, "b_padding": 12}, "MALFORMED", 0),
         # 32 additions each, and bins with room for 64.
         (4, {"keep": 1, "d_words": 8}, "OVERRUN", 2),
     ],

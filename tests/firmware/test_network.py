@@ -91,11 +91,11 @@ def test_large_layers_are_cut_into_blocks():
 
 
 def test_every_product_is_told_its_real_size(driver):
-    """Channels and images that fill no tile: what is useful are the products of real numbers."""
+    """Sizes that fill no tile or leave whole ones empty: useful is all that isn't padding."""
     layers = [
         Linear("first", 13, 29),
-        Linear("second", 29, 31, pattern=Pattern.N2M8),
-        Linear("third", 31, 15, relu=False),
+        Linear("second", 29, 35, pattern=Pattern.N2M8),
+        Linear("third", 35, 15, relu=False),
     ]
     network = Network(driver, layers, 21)
     random = np.random.default_rng(0)
@@ -106,9 +106,9 @@ def test_every_product_is_told_its_real_size(driver):
     macs = driver.config.macs
     # A group of eight has two entries, and so has the group at the end.
     for result, useful in (
-        (forward, 21 * (13 * 29 + 2 * 4 * 31 + 31 * 15)),
-        (backward, 21 * (2 * 4 * 29 + 15 * 31)),
-        (update, 21 * (14 * 29 + 30 * 31 + 32 * 15)),
+        (forward, 21 * (13 * 29 + 2 * 4 * 35 + 35 * 15)),
+        (backward, 21 * (2 * 5 * 29 + 15 * 35)),
+        (update, 21 * (14 * 29 + 30 * 35 + 36 * 15)),
     ):
         counters = result.counters
         assert counters["USEFUL_MACS"] == useful

@@ -56,23 +56,30 @@ def test_products_are_counted_to_the_last_entry(preset):
     driver = Driver(GoldenCard(config))
     for pattern in supported_patterns(config):
         for _ in range(8):
-            a, b, k = (int(rng.integers(1, 3 * config.elements)) for _ in range(3))
+            a, k = (int(rng.integers(1, 3 * config.elements)) for _ in range(2))
+            # Three D words of more rows than this wouldn't fit the scratchpad of `tiny`.
+            b = int(rng.integers(1, 2 * config.elements))
+            a_padding, b_padding = int(rng.integers(a)), int(rng.integers(b))
+            paddings = {"a_padding": a_padding, "b_padding": b_padding}
+            fields = product(config, pattern, a=a, b=b, k=k, **paddings)
             program = Program(config)
-            program.compute(Stage.FF, o_stride=0, **product(config, pattern, a=a, b=b, k=k))
+            program.compute(Stage.FF, o_stride=0, **fields)
             counters = driver.run(program).counters
-            message = f"{a} x {b} x {k}, {pattern}, SAT_SEED={seed}"
-            assert counters["USEFUL_MACS"] == a * b * pattern.n * -(-k // pattern.m), message
+            message = f"{a} x {b} x {k}, {pattern}, {paddings}, SAT_SEED={seed}"
+            outputs = (a - a_padding) * (b - b_padding)
+            assert counters["USEFUL_MACS"] == outputs * pattern.n * -(-k // pattern.m), message
             macs = sum(counters[f"{kind}_MACS"] for kind in ("USEFUL", "EDGE", "FILLER"))
             assert macs == counters["MAC_SLOTS_FF"] * config.macs, message
 
 
-def test_padding_is_told_up_to_a_tile():
-    """Whole tiles of padding cannot be told to the card, all rows but one of the last can."""
+def test_padding_is_told_over_all_tiles():
+    """What fills up the last tile and the padding of the operands themselves, of any length."""
     sizes = {"a": 16, "b": 8, "k": 16}
     fields = product(TINY, Pattern.DENSE, **sizes, a_padding=3, b_padding=5)
     assert (fields["a_padding"], fields["b_padding"], fields["b_tiles"]) == (3, 5, 1)
-    fields = product(TINY, Pattern.DENSE, **sizes, a_padding=9, a_contexts=1)
-    assert (fields["a_padding"], fields["a_tiles"], fields["b_tiles"]) == (7, 2, 2)
+    fields = product(TINY, Pattern.DENSE, a=13, b=6, k=16, a_padding=9, b_padding=5, a_contexts=1)
+    assert (fields["a_padding"], fields["b_padding"]) == (16 - 4, 8 - 1)
+    assert (fields["a_tiles"], fields["b_tiles"]) == (2, 2)
 
 
 def _load(program, target, base, address, rows=16):

@@ -177,16 +177,13 @@ def macs_slot_by_slot(config: Config, pattern: Pattern, fields: dict[str, int]) 
     a_contexts = 1 << fields["a_contexts"]
     b_contexts = config.interleave // a_contexts
     kept, lanes = pattern.entries_per_chunk(config), config.lanes_per_chunk
+    a_end = fields["a_tiles"] * a_contexts * config.rows - fields["a_padding"]
+    b_end = fields["b_tiles"] * b_contexts * config.cols - fields["b_padding"]
     counts = dict.fromkeys(("USEFUL_MACS", "EDGE_MACS", "FILLER_MACS"), 0)
     ranges = [fields["b_tiles"], fields["a_tiles"], fields["d_words"], pattern.steps(config)]
     for b_tile, a_tile, word, step, context in np.ndindex(*ranges, config.interleave):
-        a_first = context // b_contexts * config.rows
-        b_first = context % b_contexts * config.cols
-        a_end, b_end = a_contexts * config.rows, b_contexts * config.cols
-        if a_tile == fields["a_tiles"] - 1:
-            a_end -= fields["a_padding"]
-        if b_tile == fields["b_tiles"] - 1:
-            b_end -= fields["b_padding"]
+        a_first = (a_tile * a_contexts + context // b_contexts) * config.rows
+        b_first = (b_tile * b_contexts + context % b_contexts) * config.cols
         tail = word == fields["d_words"] - 1 and (fields["tail_chunks"], fields["tail_entries"])
         for chunk, lane in np.ndindex(config.chunks, lanes):
             entry = step * lanes + lane
@@ -210,13 +207,16 @@ def test_macs_are_counted_slot_by_slot(config: Config) -> None:
     rng = np.random.default_rng(seed)
     for pattern in supported_patterns(config):
         for a_contexts in range(3):
+            a_tiles, b_tiles, d_words = (int(rng.integers(1, 3)) for _ in range(3))
+            a_rows = a_tiles * config.rows << a_contexts
+            b_rows = b_tiles * config.cols * config.interleave >> a_contexts
             sizes = {
                 "a_contexts": a_contexts,
-                "a_tiles": int(rng.integers(1, 3)),
-                "b_tiles": int(rng.integers(1, 3)),
-                "d_words": int(rng.integers(1, 3)),
-                "a_padding": int(rng.integers(config.rows << a_contexts)),
-                "b_padding": int(rng.integers(config.cols * config.interleave >> a_contexts)),
+                "a_tiles": a_tiles,
+                "b_tiles": b_tiles,
+                "d_words": d_words,
+                "a_padding": int(rng.integers(a_rows)),
+                "b_padding": int(rng.integers(b_rows)),
                 "tail_chunks": int(rng.integers(config.chunks)),
                 "tail_entries": int(rng.integers(pattern.entries_per_chunk(config) + 1)),
             }
@@ -728,8 +728,9 @@ FAULTS = {
     "compute no b": (compute(TINY, 1, b_tiles=0), Fault.MALFORMED, 0),
     "compute keep": (compute(TINY, 1, keep=1), Fault.MALFORMED, 0),
     "compute contexts": (compute(TINY, 1, a_tiles=1, a_contexts=3), Fault.MALFORMED, 0),
-    "compute a padding": (compute(TINY, 1, a_contexts=1, a_padding=8), Fault.MALFORMED, 0),
-    "compute b padding": (compute(TINY, 1, a_contexts=1, b_padding=4), Fault.MALFORMED, 0),
+    "compute a padding": (compute(TINY, 1, a_contexts=1, a_padding=16), Fault.MALFORMED, 0),
+    "compute b padding": (
+        compute(TINY, 1, a_contexts=1, b_tiles=2, b_padding=8), Fault.MALFORMED, 0),
     "compute tail chunks": (compute(TINY, 1, tail_chunks=2), Fault.MALFORMED, 0),
     "compute tail entries": (
         compute(TINY, 1, pattern=Pattern.N2M8, tail_entries=3), Fault.MALFORMED, 0),
@@ -831,7 +832,7 @@ def test_limits_themselves_are_no_faults() -> None:
         load_stream(LoadTarget.AUX, AUX_AT, 4, base=60, signal=TO_COMPUTE),
         compute(TINY, 1, s_base=60, d_base=60, o_base=56, wait=FROM_LOAD),
         compute(TINY, 1, s_base=60, d_base=59, o_base=54, a_contexts=2, b_tiles=5,
-                a_padding=15, b_padding=1, tail_chunks=1, tail_entries=8),
+                a_padding=15, b_padding=9, tail_chunks=1, tail_entries=8),
         compute(TINY, 15, **long),
         compute(TINY, 1, a_tiles=1),
         compute(TINY, 16, **long),
