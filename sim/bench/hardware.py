@@ -33,6 +33,8 @@ Progress = Callable[[str], None]
 
 TOP = "sat"
 
+_BASELINE = "baseline"
+
 _POLL_SECONDS = 0.02
 
 
@@ -45,8 +47,8 @@ class _Design:
     command: str
 
     def jobs(self) -> list[tuple[Part, str, bool]]:
-        """Return what to synthesise; the netlist of processing elements is kept."""
-        return [(part, self.command, part.name.endswith("_pe")) for part in self.parts]
+        """Return what to synthesise; the netlist of what multiplies is kept."""
+        return [(part, self.command, part.name.endswith(("_pe", _BASELINE))) for part in self.parts]
 
 
 def _verilog(
@@ -104,7 +106,7 @@ def measure(presets: Sequence[str], progress: Progress) -> dict[str, Any]:
         designs.append(_card(config))
         name = f"{config.name.replace('-', '_')}_neutral_pe"
         designs.append(_alone(partial(ProcessingElement, config), name, [repr(config)]))
-    designs.append(_alone(FloatMac, "baseline"))
+    designs.append(_alone(FloatMac, _BASELINE))
 
     jobs = list(dict.fromkeys(job for design in designs for job in design.jobs()))
     ready = iter(range(1, len(jobs) + 1))
