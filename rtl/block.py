@@ -21,6 +21,7 @@ from amaranth.hdl import (
     ClockSignal,
     Format,
     Instance,
+    Module,
     ResetSignal,
     Shape,
     ShapeCastable,
@@ -29,7 +30,9 @@ from amaranth.hdl import (
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Block", "ModuleCollector", "find_yosys", "to_rtlil", "to_verilog"]
+from .config import Config
+
+__all__ = ["Block", "ModuleCollector", "block_name", "find_yosys", "to_rtlil", "to_verilog"]
 
 
 class ModuleCollector(Protocol):
@@ -112,6 +115,11 @@ def to_verilog(modules: Mapping[str, str]) -> dict[str, str]:
         return {name: Path(directory, f"{name}.v").read_text() for name in modules}
 
 
+def block_name(config: Config, part: str) -> str:
+    """Return the name of a block whose content depends on the configuration."""
+    return f"{config.name.replace('-', '_')}_{part}"
+
+
 class Block:
     """A component that becomes one Verilog module, placed any number of times.
 
@@ -159,6 +167,13 @@ class Block:
             platform.add_module(self.name, text)
             self._clocked[platform] = clocked
         return _Placement(self.name, self._signature, self._clocked[platform])
+
+    def place_all(self, m: Module, platform: Any, count: int) -> list[wiring.Component]:
+        """Return `count` new placements, which are submodules of `m` already; see `place`."""
+        placements = [self.place(platform) for _ in range(count)]
+        for index, placement in enumerate(placements):
+            m.submodules[f"{self.name}_{index}"] = placement
+        return placements
 
 
 class _Placement(wiring.Component):

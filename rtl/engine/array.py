@@ -6,15 +6,16 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..block import Block
+from ..block import Block, block_name
 from ..config import Config
 from ..delay import delayed
 from ..memory.ports import DWriteSignature, OReadSignature, SWriteSignature
-from ..memory.scratchpad import READ_LATENCY, DBank, DRead, OBank, OPlace, SBank, SRead
+from ..memory.scratchpad import READ_LATENCY, DRead, OPlace, SBank, SRead
 from . import pe
 from .collector import ResultCollector
+from .column import ArrayColumn
 from .decoder import OperandDecoder
-from .pe import DrainSlot, ProcessingElement, Slot
+from .pe import DrainSlot, Slot
 
 __all__ = ["Issue", "ProcessingArray", "result_latency"]
 
@@ -80,18 +81,13 @@ class ProcessingArray(wiring.Component):
         config = self._config
         m = Module()
 
-        def place_all(part: str, component: wiring.Component, count: int) -> list[Any]:
-            block = Block(f"{config.name.replace('-', '_')}_{part}", component)
-            placed = [block.place(platform) for _ in range(count)]
-            for index, placement in enumerate(placed):
-                m.submodules[f"{part}_{index}"] = placement
-            return placed
-
         m.submodules.decoder = decoder = OperandDecoder(config)
         wiring.connect(m, wiring.flipped(self.s_write), decoder.s_write)
         wiring.connect(m, wiring.flipped(self.d_write), decoder.d_write)
 
-        s_banks = place_all("s_bank", SBank(config), config.rows)
+        s_banks = Block(block_name(config, "s_bank"), SBank(config)).place_all(
+            m, platform, config.rows
+        )
         s_read: Any = self.issue.s_read
         for row, bank in enumerate(s_banks):
             m.d.comb += [
@@ -104,41 +100,14 @@ class ProcessingArray(wiring.Component):
             ]
             s_read = bank.read_next
 
-        d_banks = place_all("d_bank", DBank(config), config.cols)
+        columns = Block(block_name(config, "column"), ArrayColumn(config)).place_all(
+            m, platform, config.cols
+        )
+        s = [bank.s for bank in s_banks]
         d_read: Any = self.issue.d_read
-        for column, bank in enumerate(d_banks):
-            m.d.comb += [
-                bank.write_enable.eq(decoder.d.enable[column]),
-                bank.write_address.eq(decoder.d.address),
-                bank.write_data.eq(decoder.d.data),
-                bank.read.eq(d_read),
-            ]
-            d_read = bank.read_next
-
-        # Slots go down the columns with the D words.
-        elements = place_all("pe", ProcessingElement(config), config.rows * config.cols)
         slot = delayed(m, self.issue.slot, READ_LATENCY)
         drain = delayed(m, self.issue.drain, READ_LATENCY, reset=True)
-        left: list[Any] = [bank.s for bank in s_banks]
-        for column, bank in enumerate(d_banks):
-            upper: tuple[Any, ...] = (bank.d, slot, drain)
-            for row in range(config.rows):
-                element = elements[row * config.cols + column]
-                d, upper_slot, upper_drain = upper
-                m.d.comb += [
-                    element.s.eq(left[row]),
-                    element.d.eq(d),
-                    element.slot.eq(upper_slot),
-                    element.drain.eq(upper_drain),
-                ]
-                left[row] = element.s_next
-                upper = (element.d_next, element.slot_next, element.drain_next)
-            slot, drain = delayed(m, slot), delayed(m, drain, reset=True)
-
-        # Each way out of a column writes its own positions of the O words.
-        collectors = place_all("collector", ResultCollector(config), config.exits * config.cols)
-        o_banks = place_all("o_bank", OBank(config), config.cols)
-        places = Signal.like(o_banks[0].places)
+        places = Signal.like(columns[0].places)
         place = self.place
         for number in range(config.exits):
             m.d.comb += [
@@ -149,22 +118,25 @@ class ProcessingArray(wiring.Component):
         bank_number = delayed(m, self.o_read.bank)
         read_data = Signal.like(self.o_read.data, reset_less=True)
         m.d.comb += [
-            self.valid.eq(collectors[0].valid),
+            self.valid.eq(columns[0].valid),
             self.o_read.data.eq(read_data),
         ]
-        for column, bank in enumerate(o_banks):
-            for number in range(config.exits):
-                collector = collectors[number * config.cols + column]
-                for row in range(config.drain_rows):
-                    element = elements[(number * config.drain_rows + row) * config.cols + column]
-                    m.d.comb += collector.results[row].eq(element.result)
-                m.d.comb += bank.values[number].eq(collector.value)
+        for number, column in enumerate(columns):
             m.d.comb += [
-                bank.places.eq(places),
-                bank.read_enable.eq(self.o_read.bank == column),
-                bank.read_address.eq(self.o_read.address),
+                column.write_enable.eq(decoder.d.enable[number]),
+                column.write_address.eq(decoder.d.address),
+                column.write_data.eq(decoder.d.data),
+                column.d_read.eq(d_read),
+                column.slot.eq(slot),
+                column.drain.eq(drain),
+                *(port.eq(word) for port, word in zip(column.s, s, strict=True)),
+                column.places.eq(places),
+                column.read_enable.eq(self.o_read.bank == number),
+                column.read_address.eq(self.o_read.address),
             ]
-            places = bank.places_next
-            with m.If(bank_number == column):
-                m.d.sync += read_data.eq(bank.read_data)
+            d_read, s = column.d_read_next, column.s_next
+            slot, drain = delayed(m, slot), delayed(m, drain, reset=True)
+            places = column.places_next
+            with m.If(bank_number == number):
+                m.d.sync += read_data.eq(column.read_data)
         return m

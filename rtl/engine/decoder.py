@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arithmetic.formats import HALF
-from ..arithmetic.operand import Operand, decode
+from ..arithmetic.operand import decode
 from ..config import Config
 from ..delay import delayed
 from ..memory.ports import DWriteSignature, SWriteSignature
-from ..memory.scratchpad import DOperands, SOperands
+from ..memory.scratchpad import DOperands, SOperand, SOperands
 
 __all__ = ["OperandDecoder"]
 
@@ -72,22 +72,25 @@ class OperandDecoder(wiring.Component):
         for name in ("enable", "address"):
             m.d.comb += getattr(self.d, name).eq(delayed(m, getattr(self.d_write, name)))
 
+        entries = []
+        for number, entry in enumerate(
+            self.s_write.words[place][quarter][lane]
+            for place in range(config.ratio)
+            for quarter in range(config.ratio)
+            for lane in range(config.lanes)
+        ):
+            decoded = Signal(SOperand(config), name=f"entry_{number}")
+            m.d.comb += [
+                decoded.operand.eq(decode(entry.value)),
+                decoded.kind.eq(decoded.operand.kind()),
+                decoded.index.eq(entry.index),
+            ]
+            entries.append(decoded)
         words = Signal.like(self.s.words, reset_less=True)
         with m.If(self.s_write.enable.any()):
-            for place in range(config.ratio):
-                for quarter in range(config.ratio):
-                    for lane in range(config.lanes):
-                        entry = self.s_write.words[place][quarter][lane]
-                        operand = Operand(decode(entry.value))
-                        m.d.sync += [
-                            words[place][quarter][lane].operand.eq(operand),
-                            words[place][quarter][lane].kind.eq(operand.kind()),
-                            words[place][quarter][lane].index.eq(entry.index),
-                        ]
+            m.d.sync += words.eq(Cat(entries))
         word = Signal.like(self.d.data, reset_less=True)
         with m.If(self.d_write.enable.any()):
-            for element in range(config.elements):
-                half = HALF(self.d_write.data[element])
-                m.d.sync += word[element].eq(decode(half))
+            m.d.sync += word.eq(Cat(decode(HALF(half)) for half in self.d_write.data))
         m.d.comb += [self.s.words.eq(words), self.d.data.eq(word)]
         return m
