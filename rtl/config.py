@@ -128,6 +128,8 @@ class Config:
             self._refuse("interleave", "4 to 16: the accumulator's loop takes 4 cycles")
         if not min(4, self.rows) <= self.drain_rows <= self.rows:
             self._refuse("drain_rows", f"{min(4, self.rows)} to {self.rows} (rows)")
+        if self.lanes > 8 * max(1, self.drain_rows // ACCUMULATOR_BINS):
+            self._refuse("drain_rows", f"at least {self.lanes // 2} with {self.lanes} lanes")
         if self.exits > 1 and self.rows > self.floats:
             self._refuse("drain_rows", f"{self.rows} (rows), as there are more rows than floats")
         if not PRODUCT_BITS + 2 <= self.bin_bits <= MULTIPLIER_BITS:

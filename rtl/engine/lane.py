@@ -126,7 +126,6 @@ class Lane(wiring.Component):
         # Cycle 2: multiply. Was the bin touched before? The contexts come in turn, each with the
         # bins it touched.
         m.d.comb += [multiply_add.a.eq(a), multiply_add.high.eq(high)]
-        # (Reset keeps it in flip-flops: as shift registers it would take LUTs.)
         turns = Signal(data.ArrayLayout(ACCUMULATOR_BINS, config.interleave))
         before = turns[0]
         with m.If(self.touch):

@@ -4,7 +4,7 @@ import functools
 import operator
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -20,7 +20,6 @@ from .lane import BIN, Lane, Place
 
 __all__ = [
     "DRAIN_DISTANCE",
-    "REUSE_DISTANCE",
     "DrainSlot",
     "ProcessingElement",
     "Result",
@@ -36,10 +35,6 @@ _SELECT = 1
 DRAIN_DISTANCE = _SELECT + Lane.WRITE_STAGE
 """Cycles from the last multiplying slot of an output to the first that drains it, at least: bins
 are read a cycle after the slot has come."""
-
-REUSE_DISTANCE = 1 - DRAIN_DISTANCE
-"""Cycles from the last draining slot of an output to the first multiplying one that takes its
-place, at least."""
 
 
 class Slot(data.StructLayout):
@@ -90,13 +85,14 @@ def drain_turns(config: Config) -> int:
     return max(1, config.drain_rows // ACCUMULATOR_BINS)
 
 
-def _tree_levels(config: Config) -> int:
-    return max(1, (max(1, config.lanes // drain_turns(config)) - 1).bit_length())
+def _adders(config: Config) -> int:
+    """Stages in which groups of lanes, of which one has its turn, are added."""
+    return max(1, -(-config.lanes // drain_turns(config)) - 1)
 
 
 def latency(config: Config) -> int:
     """Cycles from the entry of the last draining slot of an output until its sum has left."""
-    return 6 + _tree_levels(config)
+    return 6 + _adders(config)
 
 
 def sum_bits(config: Config) -> int:
@@ -120,7 +116,8 @@ class ProcessingElement(wiring.Component):
     and adds to the slot's output. Outputs come in turn: contexts 0, 1, ... of a half.
 
     Draining takes an output's bins in ascending order and consecutive slots, `drain_turns` or one
-    more for each, while the other half of the bins accumulates.
+    more for each, while the other half of the bins accumulates. From the cycle after the last of
+    them on, slots may multiply for the next output in the same place.
 
     Parameters
     ----------
@@ -171,10 +168,11 @@ class ProcessingElement(wiring.Component):
             self.drain_next.eq(drain),
         ]
 
-        # Select the activations, multiply, accumulate.
-        touch = delayed(m, slot, _SELECT + Lane.TOUCH_STAGE)
-        read = delayed(m, touch, Lane.READ_STAGE - Lane.TOUCH_STAGE)
-        write = delayed(m, read, Lane.WRITE_STAGE - Lane.READ_STAGE)
+        # Select the activations, multiply, accumulate. (Here and below a reset keeps delays in
+        # flip-flops: as shift registers they would take LUTs, which are scarcer.)
+        touch = delayed(m, slot, _SELECT + Lane.TOUCH_STAGE, reset=True)
+        read = delayed(m, touch, Lane.READ_STAGE - Lane.TOUCH_STAGE, reset=True)
+        write = delayed(m, read, Lane.WRITE_STAGE - Lane.READ_STAGE, reset=True)
         lanes = []
         for index in range(config.lanes):
             lane = Lane(config)
@@ -233,11 +231,14 @@ class ProcessingElement(wiring.Component):
             m.d.sync += skip.eq(~noted.data.touched[index].bit_select(drain.bin, 1))
             with m.If(drain.turn != index % turns):
                 m.d.sync += skip.eq(1)
+            # The first two groups meet in one adder, each later one in the next.
+            later = max(0, index // turns - 1)
+            turn = delayed(m, reading, later, reset=True)
             m.d.comb += [
                 note.data.touched[index].eq(lane.touched),
-                lane.drain.eq(reading.place),
-                lane.drain_bin.eq(reading.bin),
-                lane.drain_skip.eq(skip),
+                lane.drain.eq(turn.place),
+                lane.drain_bin.eq(turn.bin),
+                lane.drain_skip.eq(delayed(m, skip, later, reset=True)),
             ]
         special = delayed(m, noted.data.special)
 
@@ -255,24 +256,23 @@ class ProcessingElement(wiring.Component):
         with m.If(reading.turn != turns):
             m.d.sync += earlier.eq(0)
 
-        # Add the lanes. Those that share an adder take turns and are zero otherwise. The lower bits
-        # of the kept sum come in here, the upper ones behind the adders.
-        sums = [
+        # Add the lanes, group by group: those of a group take turns and are zero otherwise. The lower
+        # bits of the kept sum come in with the first, the upper ones behind the adders.
+        groups = [
             functools.reduce(operator.or_, [lane.drained for lane in lanes[first : first + turns]])
             for first in range(0, config.lanes, turns)
         ]
         lower = config.bin_bits - 1
-        sums[0] = (sums[0] | earlier[:lower]).as_signed()
-        levels = _tree_levels(config)
-        for _ in range(levels):
-            pairs = zip(sums[0::2], sums[1::2] or [Const(0)], strict=True)
-            sums = [delayed(m, left + right) for left, right in pairs]
-        upper = delayed(m, earlier[lower:], levels, reset=True).as_signed() << lower
-        addend = delayed(m, (sums[0] | upper)[: config.accumulator_bits].as_signed())
+        total = (groups[0] | earlier[:lower]).as_signed()
+        for group in groups[1:] or [Const(0)]:
+            total = delayed(m, _add(total, group))
+        adders = _adders(config)
+        upper = delayed(m, earlier[lower:], adders, reset=True).as_signed() << lower
+        addend = delayed(m, (total | upper)[: config.accumulator_bits].as_signed())
 
         # Combine the turns of a bin, and the bins: what is lower than the next bin reaches is
         # final.
-        ahead = delayed(m, reading, 1 + levels, reset=True)
+        ahead = delayed(m, reading, 1 + adders, reset=True)
         adding = delayed(m, ahead, reset=True)
         goes_on = ahead.final & (ahead.bin != 0)
         clears = delayed(m, (ahead.turn == 0) & ~goes_on)
@@ -280,17 +280,14 @@ class ProcessingElement(wiring.Component):
         high = Signal(signed(config.accumulator_bits), reset_less=True)
         low = Signal(BIN_SHIFT * (ACCUMULATOR_BINS - 1), reset_less=True)
         carried = Mux(clears, 0, Mux(shifts, high >> BIN_SHIFT, high)).as_signed()
-        # An addition, written as the subtraction of the complement less the borrow of a bit below:
-        # so that synthesis can't swap the operands, and the select shares the adder's LUTs.
-        total = Cat(0, addend).as_signed() - Cat(1, ~carried).as_signed()
         with m.If(adding.enable):
-            m.d.sync += high.eq(total[1:])
+            m.d.sync += high.eq(_add(addend, carried))
             with m.If(shifts):
                 m.d.sync += low.eq(Cat(low, high)[BIN_SHIFT:])
 
         # Keep the sum of a bin, or let all of them leave.
         added = delayed(m, adding, reset=True)
-        special = delayed(m, special, levels + 3, reset=True)
+        special = delayed(m, special, adders + 3, reset=True)
         m.d.comb += [
             keep.addr.eq(Cat(added.bin, added.place.context)),
             keep.data.eq(high),
@@ -307,3 +304,13 @@ class ProcessingElement(wiring.Component):
             ]
         m.d.comb += self.result.eq(result)
         return m
+
+
+def _add(register: Value, selected: Value) -> Value:
+    """Return the sum of two signed values, so that one LUT a bit does it.
+
+    It's written as the subtraction of the complement, less the borrow of a bit below: unlike those
+    of an addition, synthesis can't swap the operands, and the logic of `selected` shares the
+    adder's LUTs.
+    """
+    return (Cat(0, register).as_signed() - Cat(1, ~selected).as_signed())[1:].as_signed()

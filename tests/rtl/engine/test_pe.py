@@ -10,7 +10,6 @@ from cocotb.triggers import RisingEdge
 from rtl.config import ACCUMULATOR_BINS, preset
 from rtl.engine.pe import (
     DRAIN_DISTANCE,
-    REUSE_DISTANCE,
     DrainSlot,
     ProcessingElement,
     Result,
@@ -133,7 +132,7 @@ class Driver:
             }  # fmt: skip
             self.drains.append((start, drain))
             start += 1
-        self.free[self.half] = start - 1 + REUSE_DISTANCE
+        self.free[self.half] = start
 
     def _expect(self, values, indices, activations):
         steps, contexts, elements = activations.shape
