@@ -8,7 +8,7 @@ def _decode(half):
     fraction, exponent, sign = half & 0x3FF, half >> 10 & 0x1F, half >> 15
     if exponent == 31:
         kind = 3 if fraction else 2
-        return (1 << 13 | bool(fraction) << 12 | fraction << 3) | 7 << 14 | sign << 17, kind
+        return (1 << 13 | bool(fraction) << 10 | fraction << 3) | 7 << 14 | sign << 17, kind
     if not exponent and not fraction:
         return 7 << 14 | sign << 17, 1
     significand = fraction | bool(exponent) << 10

@@ -4,7 +4,7 @@ A finite value is ``significand * 2**(4 * exponent - 25)``: the significand has 
 the lower two bits of the effective exponent (1 for subnormals, as for the smallest normal numbers),
 so that only steps of four are left. What finite values leave unused says the rest: a zero has the
 largest exponent and no significand, an infinity the largest exponent and the significand's top bit,
-a NaN also the bit below it.
+a NaN also its bit 10.
 
 The product of two significands counts units of ``2**(4 * u - 50)``, where u = 0 .. 14 is the sum of
 the exponents: four bins of four such steps each hold sums of all products exactly.
@@ -44,7 +44,7 @@ class Operand(data.Struct):
 
     def is_nan(self) -> Value:
         """Whether it's a NaN, if it's special."""
-        return self.significand[12]
+        return self.significand[10]
 
     def is_zero(self) -> Value:
         """Whether it's a zero."""
@@ -67,7 +67,7 @@ def decode(half: data.View) -> Value:
     shift = Cat(half.exponent[0] | ~normal, half.exponent[1])
     significand = (Cat(half.fraction, normal) << shift)[:14]
     return Cat(
-        significand | is_nan.shift_left(12),
+        significand | is_nan.shift_left(10),
         half.exponent[2:] | is_zero.replicate(3),
         half.sign,
     )

@@ -99,15 +99,17 @@ class Lane(wiring.Component):
         exponent = Signal(4, reset_less=True)
         m.d.sync += exponent.eq(self.a.exponent + self.b.exponent)
         negative = delayed(m, self.a.sign ^ self.b.sign)
-        b_special, b_zero = delayed(m, self.b.is_special()), delayed(m, self.b.is_zero())
+        b_special = delayed(m, self.b.is_special())
+        # A zero, if bit 10 is clear as well: which says of specials that they aren't NaNs.
+        b_zero = delayed(m, self.b.exponent.all() & ~self.b.significand[11:].any())
         kind = delayed(m, self.kind)
         a, b = delayed(m, self.a.significand), delayed(m, self.b.significand)
 
         # Cycle 1: shift by four where needed; infinities and NaNs.
         is_nan = (
             (kind == Kind.NAN)
-            | (b_special & (b[12] | (kind == Kind.ZERO)))
-            | (b_zero & (kind == Kind.INFINITE))
+            | (b_special & (b[10] | (kind == Kind.ZERO)))
+            | (b_zero & ~b[10] & (kind == Kind.INFINITE))
         )
         is_infinite = b_special | (kind == Kind.INFINITE)
         special = Signal(Special, reset_less=True)
