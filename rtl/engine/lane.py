@@ -128,7 +128,7 @@ class Lane(wiring.Component):
         # Cycle 2: multiply. Was the bin touched before? The contexts come in turn, each with the
         # bins it touched.
         m.d.comb += [multiply_add.a.eq(a), multiply_add.high.eq(high)]
-        turns = Signal(data.ArrayLayout(ACCUMULATOR_BINS, config.interleave))
+        turns = Signal(data.ArrayLayout(ACCUMULATOR_BINS, config.interleave), reset_less=True)
         before = turns[0]
         with m.If(self.touch):
             m.d.sync += turns[-1].eq(

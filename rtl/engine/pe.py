@@ -154,25 +154,23 @@ class ProcessingElement(wiring.Component):
         config = self._config
         m = Module()
 
-        # Entry registers, also the way on to the neighbours. Only the drain needs a reset: products
-        # that are under way leave no result.
-        s = Signal(SOperands(config), reset_less=True)
-        d = Signal(DOperands(config), reset_less=True)
-        slot = Signal(Slot(config), reset_less=True)
-        drain = Signal(DrainSlot(config))
-        m.d.sync += [s.eq(self.s), d.eq(self.d), slot.eq(self.slot), drain.eq(self.drain)]
+        # Entry registers, also the way on to the neighbours. Only what lets a sum leave needs a
+        # reset.
+        s, d = delayed(m, self.s), delayed(m, self.d)
+        slot, drain = delayed(m, self.slot), delayed(m, self.drain)
+        enable = delayed(m, self.drain.enable, reset=True)
         m.d.comb += [
             self.s_next.eq(s),
             self.d_next.eq(d),
             self.slot_next.eq(slot),
             self.drain_next.eq(drain),
+            self.drain_next.enable.eq(enable),
         ]
 
-        # Select the activations, multiply, accumulate. (Here and below a reset keeps delays in
-        # flip-flops: as shift registers they would take LUTs, which are scarcer.)
-        touch = delayed(m, slot, _SELECT + Lane.TOUCH_STAGE, reset=True)
-        read = delayed(m, touch, Lane.READ_STAGE - Lane.TOUCH_STAGE, reset=True)
-        write = delayed(m, read, Lane.WRITE_STAGE - Lane.READ_STAGE, reset=True)
+        # Select the activations, multiply, accumulate.
+        touch = delayed(m, slot, _SELECT + Lane.TOUCH_STAGE)
+        read = delayed(m, touch, Lane.READ_STAGE - Lane.TOUCH_STAGE)
+        write = delayed(m, read, Lane.WRITE_STAGE - Lane.READ_STAGE)
         lanes = []
         for index in range(config.lanes):
             lane = Lane(config)
@@ -225,7 +223,7 @@ class ProcessingElement(wiring.Component):
 
         # Drain, a bin at a time: read it in the lanes whose turn it is.
         turns = drain_turns(config)
-        reading = delayed(m, drain, reset=True)
+        reading = delayed(m, drain)
         for index, lane in enumerate(lanes):
             skip = Signal(reset_less=True)
             m.d.sync += skip.eq(~noted.data.touched[index].bit_select(drain.bin, 1))
@@ -233,12 +231,12 @@ class ProcessingElement(wiring.Component):
                 m.d.sync += skip.eq(1)
             # The first two groups meet in one adder, each later one in the next.
             later = max(0, index // turns - 1)
-            turn = delayed(m, reading, later, reset=True)
+            turn = delayed(m, reading, later)
             m.d.comb += [
                 note.data.touched[index].eq(lane.touched),
                 lane.drain.eq(turn.place),
                 lane.drain_bin.eq(turn.bin),
-                lane.drain_skip.eq(delayed(m, skip, later, reset=True)),
+                lane.drain_skip.eq(delayed(m, skip, later)),
             ]
         special = delayed(m, noted.data.special)
 
@@ -256,8 +254,8 @@ class ProcessingElement(wiring.Component):
         with m.If(reading.turn != turns):
             m.d.sync += earlier.eq(0)
 
-        # Add the lanes, group by group: those of a group take turns and are zero otherwise. The lower
-        # bits of the kept sum come in with the first, the upper ones behind the adders.
+        # Add the lanes, group by group: those of a group take turns and are zero otherwise. The
+        # lower bits of the kept sum come in with the first, the upper ones behind the adders.
         groups = [
             functools.reduce(operator.or_, [lane.drained for lane in lanes[first : first + turns]])
             for first in range(0, config.lanes, turns)
@@ -267,13 +265,13 @@ class ProcessingElement(wiring.Component):
         for group in groups[1:] or [Const(0)]:
             total = delayed(m, _add(total, group))
         adders = _adders(config)
-        upper = delayed(m, earlier[lower:], adders, reset=True).as_signed() << lower
+        upper = delayed(m, earlier[lower:], adders).as_signed() << lower
         addend = delayed(m, (total | upper)[: config.accumulator_bits].as_signed())
 
         # Combine the turns of a bin, and the bins: what is lower than the next bin reaches is
         # final.
-        ahead = delayed(m, reading, 1 + adders, reset=True)
-        adding = delayed(m, ahead, reset=True)
+        ahead = delayed(m, reading, 1 + adders)
+        adding = delayed(m, ahead)
         goes_on = ahead.final & (ahead.bin != 0)
         clears = delayed(m, (ahead.turn == 0) & ~goes_on)
         shifts = delayed(m, (ahead.turn == 0) & goes_on)
@@ -286,23 +284,31 @@ class ProcessingElement(wiring.Component):
                 m.d.sync += low.eq(Cat(low, high)[BIN_SHIFT:])
 
         # Keep the sum of a bin, or let all of them leave.
-        added = delayed(m, adding, reset=True)
-        special = delayed(m, special, adders + 3, reset=True)
+        added = delayed(m, adding)
+        special = delayed(m, special, adders + 3)
         m.d.comb += [
             keep.addr.eq(Cat(added.bin, added.place.context)),
             keep.data.eq(high),
             keep.en.eq(added.enable & added.ends & ~added.final),
         ]
-        leaves = added.enable & added.ends & added.final & (added.bin == ACCUMULATOR_BINS - 1)
-        result = Signal(Result(config))
-        m.d.sync += result.eq(0)
+        leaves, valid = Signal(), Signal()
+        value = Signal(FixedPoint(sum_bits(config)), reset_less=True)
+        m.d.comb += [
+            leaves.eq(
+                delayed(m, enable, adders + 4, reset=True)
+                & added.ends
+                & added.final
+                & (added.bin == ACCUMULATOR_BINS - 1)
+            ),
+            self.result.valid.eq(valid),
+            self.result.value.eq(value),
+        ]
+        m.d.sync += [valid.eq(leaves), value.eq(0)]
         with m.If(leaves):
             m.d.sync += [
-                result.valid.eq(1),
-                result.value.units.eq(Cat(low, high)[FixedPoint.UNIT_EXPONENT - UNIT_EXPONENT :]),
-                result.value.special.eq(special),
+                value.units.eq(Cat(low, high)[FixedPoint.UNIT_EXPONENT - UNIT_EXPONENT :]),
+                value.special.eq(special),
             ]
-        m.d.comb += self.result.eq(result)
         return m
 
 
