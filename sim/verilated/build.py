@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,10 @@ _TRACE_OPTIONS = (
     "--trace-fst", "-CFLAGS", f"-DSAT_TRACE -I{_UNCOMPRESSED}",
     "-MAKEFLAGS", "OPT_FAST=-O0",
 )  # fmt: skip
+
+
+# Memories start as zeros without a statement for each of their words, which take minutes to compile.
+_ZEROED_WORD = re.compile(r"^ +\S+\[\d+\] = \d+'[hd]0+;\n", re.MULTILINE)
 
 
 class BuildError(RuntimeError):
@@ -93,7 +98,7 @@ def _build(folder: Path, library: Path, files: dict[str, str], options: list[str
     rules += [f'tracing_off -file "*/{block}.v"' for block in blocks]
     files = {"blocks.vlt": "\n".join(["`verilator_config", *rules, ""]), **files}
     for name, text in files.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(_ZEROED_WORD.sub("", text))
     command = [
         sys.executable, "-m", "verilator", *options,
         "--Mdir", str(folder / "objects"), "-o", str((folder / "partial.so").resolve()),
