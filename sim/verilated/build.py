@@ -44,7 +44,7 @@ _TRACE_OPTIONS = (
 )  # fmt: skip
 
 
-# Memories start as zeros without a statement for each of their words, which take minutes to compile.
+# Memories are zeros at the start without a statement for each word, which takes long to compile.
 _ZEROED_WORD = re.compile(r"^ +\S+\[\d+\] = \d+'[hd]0+;\n", re.MULTILINE)
 
 
