@@ -21,7 +21,8 @@ depth
 gemm
     A list of products: ``m``, ``n``, ``k``, ``pattern``, ``macs``, ``cycles``, ``utilisation``, and
     ``lost`` MAC slots by cause; ``utilisation`` and all of ``lost`` together are 1. ``allowed`` is
-    the utilisation without any pause of multiplying or draining.
+    the utilisation without any pause of multiplying or draining, ``stationary`` that of a
+    weight-stationary dataflow at best.
 simulation
     ``cycles_per_second`` of the Verilated card with 256 MACs, while they multiply.
 """

@@ -25,7 +25,7 @@ from rtl.sparsity.pattern import Pattern
 from sim.golden.arithmetic import dot
 from sim.golden.sparsity import pack_tiles, prune
 
-__all__ = ["QUICK_SHAPES", "SHAPES", "Shape", "config_for", "measure"]
+__all__ = ["QUICK_SHAPES", "SHAPES", "Shape", "config_for", "measure", "stationary_cycles"]
 
 Halves = NDArray[np.uint16]
 
@@ -229,6 +229,7 @@ def run(driver: Driver, shape: Shape, seed: int = 0) -> dict[str, Any]:
         "useful": useful,
         "utilisation": round(useful / total, 5),
         "allowed": round(useful / (_fewest_cycles(config, fields) * config.macs), 5),
+        "stationary": round(useful / (stationary_cycles(config, shape) * config.macs), 5),
         "lost": {cause: round(macs / total, 5) for cause, macs in lost.items()},
         "seconds": round(seconds, 3),
     }
@@ -243,6 +244,21 @@ def _fewest_cycles(config: Config, fields: dict[str, Any]) -> int:
     words = fields["d_words"] * fields["pattern"].steps(config)
     drains = -(-words // config.bin_additions) * max(ACCUMULATOR_BINS, config.drain_rows)
     return fields["a_tiles"] * fields["b_tiles"] * config.interleave * max(words, drains)
+
+
+def stationary_cycles(config: Config, shape: Shape) -> int:
+    """Return the cycles that a weight-stationary dataflow would take on this array, at best.
+
+    Each processing element holds an S word while the rows of D pass; sums go down the chain of
+    those on one way out, which passes on one a cycle. A chain holds S words of one row of S, which
+    takes several passes if there are more, whose sums are assumed to be kept at no cost. While rows
+    pass, the next S words are loaded, one a cycle for each chain. Filling isn't counted.
+    """
+    pattern = Pattern.parse(shape.pattern)
+    words = -(-shape.k // config.elements) * pattern.steps(config)
+    passes = shape.n * -(-words // config.drain_rows)
+    rounds = -(-passes // (config.cols * config.exits))
+    return rounds * max(shape.m, min(words, config.drain_rows))
 
 
 def _entries(k: int, pattern: Pattern) -> int:

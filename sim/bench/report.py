@@ -224,6 +224,7 @@ def _gemm(figures: Figures, before: Figures) -> _Table:
                 _figure(result["cycles"], old.get("cycles")),
                 _figure(result["utilisation"], old.get("utilisation"), ".1%"),
                 f"{result['allowed']:.1%}",
+                f"{result['stationary']:.1%}",
                 *(f"{result['lost'][cause]:.1%}" for cause in _CAUSES),
             )
         )
@@ -235,12 +236,14 @@ def _gemm(figures: Figures, before: Figures) -> _Table:
             "cycles",
             "used",
             "allowed",
+            "stationary",
             *_CAUSE_TITLES.values(),
         ),
         rows,
         "Every result is that of the golden model, bit for bit. Used and lost MAC slots together "
         "are all of them. Allowed is what would be used if multiplying, or draining where that "
-        "takes longer, went on without a pause.",
+        "takes longer, went on without a pause; stationary what weights that stay in their processing "
+        "elements would use at best, with sums passed down the rows of each way out.",
     )
 
 

@@ -37,7 +37,7 @@ def figures():
         },
         "gemm": [
             {"preset": "tiny", "m": 8, "n": 9, "k": 10, "pattern": "2:8", "a_contexts": 1,
-             "macs": 32, "cycles": 1000, "utilisation": 0.9, "allowed": 0.95,
+             "macs": 32, "cycles": 1000, "utilisation": 0.9, "allowed": 0.95, "stationary": 0.5,
              "lost": {"fill": 0.1, "drain": 0.0, "operand": 0.0, "edge": 0.0, "filler": 0.0}}
         ],
         "simulation": {

@@ -7,7 +7,15 @@ import pytest
 from firmware.cards.verilated import VerilatedCard
 from firmware.driver import Driver
 from rtl.config import preset
-from sim.bench.gemm import LOST, QUICK_SHAPES, SHAPES, Shape, config_for, run
+from sim.bench.gemm import (
+    LOST,
+    QUICK_SHAPES,
+    SHAPES,
+    Shape,
+    config_for,
+    run,
+    stationary_cycles,
+)
 from tests.harness import default_seed
 
 
@@ -73,3 +81,20 @@ def test_every_shape_has_a_configuration():
     for name in {shape.preset for shape in SHAPES}:
         config = config_for(name, [shape for shape in SHAPES if shape.preset == name])
         assert config.macs == preset(name).macs
+
+
+@pytest.mark.parametrize(
+    "shape, cycles",
+    [
+        # Two ways out of each of 32 columns, 8 rows each: 1,024 rows of S make 16 rounds. A chain of
+        # two words, 1,024 rows of D each:
+        (Shape("vcu1525", 1024, 1024, 64, "2:8"), 16 * 1024),
+        # 32 words, so four passes, of 64 rows.
+        (Shape("vcu1525", 64, 1024, 1024, "2:8"), 4 * 16 * 64),
+        # Loading eight words takes longer than four rows of D.
+        (Shape("vcu1525", 4, 64, 256, "2:8"), 8),
+    ],
+    ids=str,
+)
+def test_cycles_of_stationary_weights(shape, cycles):
+    assert stationary_cycles(preset(shape.preset), shape) == cycles
