@@ -242,8 +242,8 @@ def _gemm(figures: Figures, before: Figures) -> _Table:
         rows,
         "Every result is that of the golden model, bit for bit. Used and lost MAC slots together "
         "are all of them. Allowed is what would be used if multiplying, or draining where that "
-        "takes longer, went on without a pause; stationary what weights that stay in their processing "
-        "elements would use at best, with sums passed down the rows of each way out.",
+        "takes longer, went on without a pause; stationary what weights that stay in their "
+        "processing elements would use at best, with sums passed down the rows of each way out.",
     )
 
 

@@ -86,8 +86,8 @@ def test_every_shape_has_a_configuration():
 @pytest.mark.parametrize(
     "shape, cycles",
     [
-        # Two ways out of each of 32 columns, 8 rows each: 1,024 rows of S make 16 rounds. A chain of
-        # two words, 1,024 rows of D each:
+        # Two ways out of each of 32 columns, 8 rows each: 1,024 rows of S make 16 rounds. Two words
+        # of a chain, 1,024 rows of D.
         (Shape("vcu1525", 1024, 1024, 64, "2:8"), 16 * 1024),
         # 32 words, so four passes, of 64 rows.
         (Shape("vcu1525", 64, 1024, 1024, "2:8"), 4 * 16 * 64),
