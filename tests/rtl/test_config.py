@@ -9,6 +9,9 @@ from rtl.technology import DEVICE_TECHNOLOGY
 
 SIM = preset("sim")
 
+WIDE = {"lanes": 16, "rows": 8, "drain_rows": 8}
+"""Changes to twice the lanes, whose sums leave in two turns."""
+
 
 @pytest.mark.parametrize(
     ("changes", "message"),
@@ -42,13 +45,14 @@ SIM = preset("sim")
         ({"rows": 16, "drain_rows": 32}, r"drain_rows is 32, must be 4 to 16 \(rows\)"),
         ({"rows": 32, "drain_rows": 8}, r"drain_rows is 8, must be 32 \(rows\)"),
         ({"ratio": 2, "rows": 2, "drain_rows": 1, "lanes": 16}, "drain_rows is 1, must be 2 to 2"),
+        ({"lanes": 16}, "drain_rows is 4, must be at least 8 with 16 lanes"),
         ({"bin_bits": 41}, "bin_bits is 41, must be 42 to 48"),
         ({"bin_bits": 49}, "bin_bits is 49, must be 42 to 48"),
         ({"bin_bits": "48"}, "bin_bits is '48', must be an integer"),
         ({"accumulator_bits": 50}, "accumulator_bits is 50, must be 51 to 72"),
         ({"accumulator_bits": 73}, "accumulator_bits is 73, must be 51 to 72"),
         ({"accumulator_bits": 45, "bin_bits": 43}, "accumulator_bits is 45, must be 46 to 72"),
-        ({"accumulator_bits": 51, "lanes": 16}, "accumulator_bits is 51, must be 52 to 72"),
+        (WIDE | {"accumulator_bits": 51}, "accumulator_bits is 51, must be 52 to 72"),
         ({"device": "xc7a35t"}, "device is 'xc7a35t', must be one of generic, xcvu9p, xcu250"),
         ({"device": 9}, "device is 9, must be one of generic, xcvu9p"),
         *(
@@ -73,8 +77,9 @@ def test_impossible_parameter_is_refused(changes, message):
     "changes",
     [
         {"rows": 32, "drain_rows": 32}, {"rows": 16}, {"rows": 16, "drain_rows": 16},
-        {"cols": 1}, {"cols": 32}, {"lanes": 4}, {"lanes": 16},
-        {"lanes": 16, "ratio": 2, "rows": 2, "drain_rows": 2},
+        {"cols": 1}, {"cols": 32}, {"lanes": 4}, WIDE,
+        {"lanes": 32, "ratio": 2, "rows": 16, "drain_rows": 16},
+        {"ratio": 2, "rows": 2, "drain_rows": 2},
         {"group": 16, "ratio": 8, "rows": 8}, {"ratio": 2}, {"interleave": 16},
         {"bin_bits": 42}, {"accumulator_bits": 51}, {"accumulator_bits": 72},
         {"s_depth": 16}, {"d_depth": 65536}, {"memory_bytes": 1 << 16}, {"memory_bytes": 1 << 40},
@@ -153,10 +158,10 @@ def test_every_device_has_a_technology():
 
 def test_hash_depends_on_every_parameter():
     other = {
-        "name": "other", "group": 16, "ratio": 2, "drain_rows": 8, "bin_bits": 47,
+        "name": "other", "group": 16, "ratio": 2, "drain_rows": 4, "bin_bits": 47,
         "accumulator_bits": 64, "device": "xcvu9p",
     }  # fmt: skip
-    base = dataclasses.replace(SIM, rows=8)
+    base = dataclasses.replace(SIM, rows=8, drain_rows=8)
     configs = [
         dataclasses.replace(base, **{name: other.get(name, value * 2)})
         for name, value in vars(base).items()

@@ -61,14 +61,16 @@ class Top(wiring.Component):
         return m
 
 
-def test_blocks_are_parts_with_what_they_place_inside():
+def test_every_block_is_a_part():
     found = parts(elaborate(Top(), "top"), "top")
-    assert [part.name for part in found] == ["top", "pair"]
-    top, pair = found
-    assert top.below == ("pair",) and pair.below == ()
+    assert [(part.name, part.below) for part in found] == [
+        ("top", ("pair",)), ("pair", ("inner",)), ("inner", ()),
+    ]  # fmt: skip
+    top, pair, inner = found
     assert top.text.count("endmodule") == 2 and "blackbox" in top.text
-    # The block, the component inside it, and the block inside it.
-    assert pair.text.count("endmodule") == 3 and "blackbox" not in pair.text
+    # The block, the component inside it, and the ports of the block inside it.
+    assert pair.text.count("endmodule") == 3 and "blackbox" in pair.text
+    assert inner.text.count("endmodule") == 1 and "blackbox" not in inner.text
 
 
 def test_flat_is_one_part():
@@ -101,7 +103,7 @@ def test_the_sum_over_all_instances_is_the_whole(tmp_path, monkeypatch):
     modules = {module.name: module for module in synthesise_all(jobs, reported.append)}
     assert sorted(reported) == sorted(modules)
     number = instances(modules, "top")
-    assert number == {"top": 1, "pair": PLACED}
+    assert number == {"top": 1, "pair": PLACED, "inner": PLACED}
 
     (part,) = parts(files, "top", flat=True)
     whole = synthesise(part, ULTRASCALE_PLUS.command)

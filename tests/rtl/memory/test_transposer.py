@@ -9,7 +9,7 @@ from rtl.config import Config, preset
 from rtl.memory.transposer import Transposer
 from tests.harness import clocks, config, receive, rng, send, simulate, start
 
-CONFIGS = {"tiny": preset("tiny"), "wide": Config("wide", lanes=16)}
+CONFIGS = {"tiny": preset("tiny"), "wide": Config("wide", rows=8, lanes=16, drain_rows=8)}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
