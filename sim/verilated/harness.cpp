@@ -251,8 +251,9 @@ class Card {
     const uint8_t response = response_to(burst.address, kWrite);
     if (response == kOkay) {
       const uint8_t* data = reinterpret_cast<const uint8_t*>(&top_->m_axi_wdata);
+      const uint8_t* strobes = reinterpret_cast<const uint8_t*>(&top_->m_axi_wstrb);
       for (uint32_t i = 0; i < kBeatBytes; ++i) {
-        if (top_->m_axi_wstrb >> i & 1) memory_.get()[burst.address + i] = data[i];
+        if (strobes[i / 8] >> i % 8 & 1) memory_.get()[burst.address + i] = data[i];
       }
     } else {
       write_response_ = response;
