@@ -195,10 +195,10 @@ class Program:
                 writes = [_Region("D", base, base + -(-rows // config.cols) * d_words)]
             case LoadTarget.AUX:
                 writes = [_Region("AUX", base, base + rows * d_words)]
-            case LoadTarget.UPDATE:
+            case LoadTarget.STREAM:
                 pass  # A stream, not a memory.
         # A LOAD to UPDATE ends only as its UPDATE consumes it, and must not be waited for.
-        remember = target is not LoadTarget.UPDATE
+        remember = target is not LoadTarget.STREAM
         self._add(Opcode.LOAD, stage, {"target": target} | body, reads, writes, remember=remember)
 
     def compute(self, stage: Stage, **body: Any) -> None:

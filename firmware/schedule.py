@@ -451,7 +451,7 @@ class Scheduler:
         """Stream `rows` rows of master weights and momentum to the update engine."""
         row_beats = 2 * _GRADIENT_WORDS
         self.program.load(
-            LoadTarget.UPDATE,
+            LoadTarget.STREAM,
             Stage.UPDATE,
             rows=rows,
             d_words=row_beats,

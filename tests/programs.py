@@ -215,6 +215,6 @@ class LayerStep:
         )  # fmt: skip
         for address, beats in ((state, 4 * g * tiles), (bias_state, 4)):
             self._add(
-                Opcode.LOAD, target=LoadTarget.UPDATE, rows=beats, d_words=1,
+                Opcode.LOAD, target=LoadTarget.STREAM, rows=beats, d_words=1,
                 descriptor=self._descriptor(address, beats), stage=Stage.UPDATE,
             )  # fmt: skip

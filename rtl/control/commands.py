@@ -16,18 +16,28 @@ from ..sparsity.pattern import Pattern
 __all__ = [
     "BODIES",
     "QUEUE_OF",
+    "Coefficient",
+    "CoefficientKind",
     "Command",
     "ComputeBody",
     "Fault",
+    "Fold",
+    "Frame",
+    "Function",
     "Header",
     "LoadBody",
     "LoadOrder",
     "LoadTarget",
+    "Mask",
     "Opcode",
     "Queue",
     "Stage",
     "StoreBody",
     "UpdateBody",
+    "VectorBody",
+    "VectorOperand",
+    "VectorTarget",
+    "Walk",
     "encode",
 ]
 
@@ -43,6 +53,7 @@ class Opcode(enum.Enum, shape=4):
     UPDATE = 4
     FINISH = 5
     """Ends the program once every queue has become idle, and raises the interrupt."""
+    VECTOR = 6
 
 
 class Queue(enum.Enum, shape=2):
@@ -51,7 +62,7 @@ class Queue(enum.Enum, shape=2):
     LOAD = 0
     COMPUTE = 1
     STORE = 2
-    """Carries out STORE and UPDATE."""
+    """Carries out STORE, UPDATE and VECTOR."""
 
 
 QUEUE_OF = {
@@ -59,6 +70,7 @@ QUEUE_OF = {
     Opcode.COMPUTE: Queue.COMPUTE,
     Opcode.STORE: Queue.STORE,
     Opcode.UPDATE: Queue.STORE,
+    Opcode.VECTOR: Queue.STORE,
 }
 """Queue of each opcode; a NOP names its own, and FINISH goes into none."""
 
@@ -78,8 +90,9 @@ class LoadTarget(enum.Enum, shape=2):
     S = 0
     D = 1
     AUX = 2
-    UPDATE = 3
-    """Streamed to the update engine (weights and momentum), as an UPDATE command asks for them."""
+    STREAM = 3
+    """Streamed to the unit that asks for beats: the update engine (weights and momentum) or the
+    vector unit. UPDATEs and VECTORs take what they need of these beats, in the order of both."""
 
 
 class LoadOrder(enum.Enum, shape=1):
@@ -89,6 +102,72 @@ class LoadOrder(enum.Enum, shape=1):
     """Row after row, each with all its D words."""
     TILES = 1
     """Tile after tile of G rows by one D word; within a block of G rows all its D words."""
+
+
+class CoefficientKind(enum.Enum, shape=2):
+    """What a coefficient of a VECTOR is."""
+
+    ABSENT = 0
+    IMMEDIATE = 1
+    REGISTER = 2
+    """A register: a value for each column."""
+
+
+class VectorOperand(enum.Enum, shape=3):
+    """What ``y`` of a VECTOR is."""
+
+    NONE = 0
+    X = 1
+    """``x`` itself."""
+    HELD_0 = 2
+    """The row of the first tile held."""
+    HELD_1 = 3
+    REGISTER = 4
+    """Register `y_register` plus the row; only if ``x`` is a register too."""
+
+
+class Mask(enum.Enum, shape=3):
+    """Which results of a VECTOR stay; the others are +0."""
+
+    NONE = 0
+    HELD_0_POSITIVE = 1
+    """Those where the first tile held is greater than zero."""
+    HELD_1_POSITIVE = 2
+    FIRST_EQUAL = 3
+    """Of each window the first where ``x`` equals the first tile held: where its maximum was."""
+
+
+class Function(enum.Enum, shape=3):
+    """Last step of a VECTOR."""
+
+    IDENTITY = 0
+    RELU = 1
+    RECIPROCAL = 2
+    RSQRT = 3
+    """Reciprocal of the square root."""
+    EXP2 = 4
+    LOG2 = 5
+
+
+class Fold(enum.Enum, shape=2):
+    """How values become one."""
+
+    NONE = 0
+    SUM = 1
+    MAXIMUM = 2
+
+
+class VectorTarget(enum.Enum, shape=2):
+    """Where the results of a VECTOR go."""
+
+    NONE = 0
+    """Only into `reduce`."""
+    NARROW = 1
+    """To memory, converted to binary16."""
+    WIDE = 2
+    """To memory in binary32."""
+    REGISTERS = 3
+    """To `target_register` plus the row; one group with a window of one or a fold."""
 
 
 class Fault(enum.Enum, shape=4):
@@ -127,6 +206,35 @@ class Header(data.Struct):
     stage: Stage
 
 
+class Walk(data.Struct):
+    """A nest of three loops over the words of a scratchpad.
+
+    Dimension ``i`` takes ``counts[i]`` rounds, ``steps[i]`` words apart; dimension 0 is innermost.
+    A walk that has ended begins again. No count is zero.
+    """
+
+    counts: data.ArrayLayout(unsigned(16), 3)
+    steps: data.ArrayLayout(signed(16), 3)
+
+
+class Frame(data.Struct):
+    """Zeros around the beats that a LOAD reads: the padding of images.
+
+    An image has ``above`` lines of zeros, `lines` lines and ``below`` lines of zeros; each of the
+    `lines` has ``before`` beats of zeros, `beats` beats from memory, and ``after`` beats of zeros;
+    the lines of zeros are as long. There are `images` of them, one after the other. All is zero if
+    there is no frame.
+    """
+
+    images: unsigned(16)
+    above: unsigned(8)
+    lines: unsigned(16)
+    below: unsigned(8)
+    before: unsigned(16)
+    beats: unsigned(16)
+    after: unsigned(16)
+
+
 class LoadBody(data.Struct):
     """Memory to scratchpad.
 
@@ -136,6 +244,8 @@ class LoadBody(data.Struct):
     D operands: row ``b`` goes to bank ``b % cols`` at ``base + b // cols * d_words``, in `order`.
     With `transpose` every G beats that arrive are transposed as a G by G matrix of binary16 first,
     so that beat ``i`` of the G that leave holds element ``i`` of each. AUX is filled linearly.
+
+    The beats that the descriptor names are put into `frame` first, before they are transposed.
     """
 
     target: LoadTarget
@@ -148,6 +258,7 @@ class LoadBody(data.Struct):
     d_words: unsigned(16)
     """D words in a row: the reduction's length in units of G."""
     descriptor: Descriptor
+    frame: Frame
 
 
 class ComputeBody(data.Struct):
@@ -157,6 +268,10 @@ class ComputeBody(data.Struct):
     ``Ib = I / Ia`` along b: ``a < a_tiles * Ia * rows``, ``b < b_tiles * Ib * cols``. Element
     ``(b, a)`` goes to O bank ``b % cols``, word ``o_base + b // cols * o_stride + a // (G/2)``,
     position ``a % (G/2)``. Tiles run with a innermost.
+
+    S rows lie one after the other. Word ``k`` of D row ``b`` is in D bank ``b % cols`` at `d_base`
+    plus round ``b // cols`` of the walk `d_rows` plus round ``k`` of the walk `d_reduction`: a row
+    of a matrix, the pixels under a kernel, or a channel of all pixels, moved under the kernel.
     """
 
     s_base: unsigned(16)
@@ -164,6 +279,9 @@ class ComputeBody(data.Struct):
     o_base: unsigned(16)
     o_stride: unsigned(16)
     d_words: unsigned(16)
+    """D words of a row: the reduction's length in units of G."""
+    d_rows: Walk
+    d_reduction: Walk
     a_tiles: unsigned(16)
     b_tiles: unsigned(16)
     pattern: Pattern
@@ -188,11 +306,11 @@ class ComputeBody(data.Struct):
 class StoreBody(data.Struct):
     """O scratchpad through the epilogue to memory.
 
-    For each row ``b``, `words` consecutive O words of G/2 binary32 values: add bias, apply ReLU,
-    convert, apply mask. Converted, two O words make one beat. With `compress` the result is written
-    as an S operand whose rows are the rows b and whose groups run along a, as a LOAD to S takes it:
-    tiles of G rows by one beat's worth of values, all tiles of a block of G rows before those of
-    the next block.
+    For each row ``b``, `words` consecutive O words of G/2 binary32 values: add bias, add another
+    tensor, apply ReLU, convert, apply mask. Converted, two O words make one beat. With `compress`
+    the result is written as an S operand whose rows are the rows b and whose groups run along a, as
+    a LOAD to S takes it: tiles of G rows by one beat's worth of values, all tiles of a block of G
+    rows before those of the next block.
     """
 
     o_base: unsigned(16)
@@ -203,6 +321,8 @@ class StoreBody(data.Struct):
     """O words in a row; even if `convert`."""
     bias: unsigned(1)
     """Add the binary16 vector at `bias_base` of AUX (element ``a`` to column ``a``)."""
+    add: unsigned(1)
+    """Add the binary16 values at `add_base` of AUX, row after row; needs `convert`."""
     relu: unsigned(1)
     mask: unsigned(1)
     """Zero where the binary16 value at `mask_base` of AUX, row after row, isn't > 0."""
@@ -214,6 +334,7 @@ class StoreBody(data.Struct):
     """Ignored unless `compress`."""
     bias_base: unsigned(16)
     mask_base: unsigned(16)
+    add_base: unsigned(16)
     descriptor: Descriptor
 
 
@@ -248,11 +369,70 @@ class UpdateBody(data.Struct):
     decay: unsigned(32)
 
 
+class Coefficient(data.Struct):
+    """A factor or summand of a VECTOR."""
+
+    kind: CoefficientKind
+    negative: unsigned(1)
+    """Take its negative."""
+    value: unsigned(32)
+    """The number, binary32 as bits, or the register."""
+
+
+class VectorBody(data.Struct):
+    """Element-wise arithmetic in binary32 on tiles, or on registers, and sums over them.
+
+    Registers hold G binary32 values each. A narrow tile is G beats, rows of G binary16 values, of
+    which the first `rows` are worked on; a wide tile is `rows` rows of two beats, G binary32
+    values. From the stream come `groups` groups: first `held` narrow tiles, then `window` tiles,
+    all narrow or all wide. For each element of each of those, ``x``::
+
+        r = function(a * x + b * y + c)
+
+    with every operation rounded, from left to right. An absent coefficient leaves its term out.
+    ``r`` is +0 where `mask` says so. If `fold` is given, the results of a window become one tile,
+    element by element, else each tile gives one. They go to `target`; narrow tiles are completed
+    with rows of zeros. `reduce` takes all results of a command together, row by row.
+
+    With `from_registers` there is no stream: ``x`` is the register `x_register` plus the row, there
+    are no held tiles, and one group with a window of one.
+    """
+
+    groups: unsigned(16)
+    window: unsigned(16)
+    rows: unsigned(7)
+    held: unsigned(2)
+    """At most two."""
+    wide: unsigned(1)
+    """Tiles of the window are binary32."""
+    from_registers: unsigned(1)
+    y: VectorOperand
+    a: Coefficient
+    b: Coefficient
+    c: Coefficient
+    function: Function
+    mask: Mask
+    fold: Fold
+    target: VectorTarget
+    reduce: Fold
+    """What of all results goes to `reduce_register`: sum or maximum, of each of the G columns."""
+    reduce_product: unsigned(1)
+    """The sum of all products of result and ``y`` goes to `product_register`."""
+    x_register: unsigned(6)
+    y_register: unsigned(6)
+    target_register: unsigned(6)
+    reduce_register: unsigned(6)
+    product_register: unsigned(6)
+    descriptor: Descriptor
+    """Where the beats of the result go, if they go to memory."""
+
+
 BODIES = {
     Opcode.LOAD: LoadBody,
     Opcode.COMPUTE: ComputeBody,
     Opcode.STORE: StoreBody,
     Opcode.UPDATE: UpdateBody,
+    Opcode.VECTOR: VectorBody,
 }
 """Layout of each opcode's body; NOP and FINISH have none."""
 

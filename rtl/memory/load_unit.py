@@ -168,7 +168,7 @@ class LoadUnit(wiring.Component):
             m.d.comb += verdict.code.eq(Fault.PATTERN)
         with m.Elif((named_beats != beats) | (body.transpose & beats[:g_shift].any())):
             m.d.comb += verdict.code.eq(Fault.MALFORMED)
-        with m.Elif((body.target != LoadTarget.UPDATE) & (body.base + words > depth)):
+        with m.Elif((body.target != LoadTarget.STREAM) & (body.base + words > depth)):
             m.d.comb += [verdict.code.eq(Fault.SCRATCHPAD_RANGE), verdict.address.eq(body.base)]
 
         transposing = Signal()

@@ -104,7 +104,7 @@ class Placer(wiring.Component):
         to_s = job.target == LoadTarget.S
         to_d = job.target == LoadTarget.D
         to_aux = job.target == LoadTarget.AUX
-        to_update = job.target == LoadTarget.UPDATE
+        to_update = job.target == LoadTarget.STREAM
 
         # Beats go to the update engine at its pace, to scratchpads at any.
         index_beats = Signal(unsigned(config.beat_bits))

@@ -224,7 +224,7 @@ def _conflicts(config, commands):
         # A LOAD to UPDATE reads its state before its UPDATE, which takes it, can write it.
         into_update = (
             commands[i].opcode == Opcode.LOAD.value
-            and commands[i].body.target == LoadTarget.UPDATE.value
+            and commands[i].body.target == LoadTarget.STREAM.value
         )
         clash = writes & (later_reads | later_writes) or (reads & later_writes and not into_update)
         if clash and _queue(commands[i]) != _queue(commands[j]):

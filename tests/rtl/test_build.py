@@ -20,7 +20,7 @@ from rtl.sparsity.pattern import Pattern
 from rtl.technology import Technology, technology_of
 
 LOAD: dict[str, Any] = {
-    "target": LoadTarget.UPDATE, "pattern": Pattern.N2M8, "base": 0x1234, "rows": 0xFEDC,
+    "target": LoadTarget.STREAM, "pattern": Pattern.N2M8, "base": 0x1234, "rows": 0xFEDC,
     "descriptor": {
         "address": 0x0123_4567_89AB_CDEF,
         "counts": [1, 2, 3, 0xFFFF],
@@ -45,7 +45,7 @@ def test_describe_places_every_field_of_a_command():
 
     assert read("header", "opcode") == Opcode.LOAD.value
     assert read("header", "wait") == 0b110
-    assert read("load", "target") == LoadTarget.UPDATE.value
+    assert read("load", "target") == LoadTarget.STREAM.value
     assert read("load", "base") == 0x1234
     assert read("load", "descriptor_address") == 0x0123_4567_89AB_CDEF
     assert [read("load", f"descriptor_counts_{i}") for i in range(4)] == [1, 2, 3, 0xFFFF]

@@ -255,7 +255,7 @@ async def fills_aux_and_streams_updates(dut):
 
     scratchpads.forget()
     taker = cocotb.start_soon(receive(dut, "update", 60, random))
-    await run(dut, [load(LoadTarget.UPDATE, 60000, 30, 2, descriptor(0, (60,)))], scratchpads)
+    await run(dut, [load(LoadTarget.STREAM, 60000, 30, 2, descriptor(0, (60,)))], scratchpads)
     assert await taker == beats(matrix)
     assert not (scratchpads.s or scratchpads.d or scratchpads.aux)
 
@@ -369,7 +369,7 @@ async def refuses_bad_commands(dut):
         load(LoadTarget.D, 0, g - 1, 1, descriptor(4096, (g - 1,)), order=LoadOrder.TILES),
         load(LoadTarget.D, 0, g - 1, 1, descriptor(4096, (g - 1,)), transpose=1),
         load(LoadTarget.AUX, 0, 3, 2, descriptor(4096, (5,))),
-        load(LoadTarget.UPDATE, 0, 3, 2, descriptor(4096, (7,))),
+        load(LoadTarget.STREAM, 0, 3, 2, descriptor(4096, (7,))),
     ]
     for command in malformed:
         await fails(dut, ram, scratchpads, command, Fault.MALFORMED, 0)
@@ -390,7 +390,7 @@ async def refuses_bad_commands(dut):
     ):
         await fails(dut, ram, scratchpads, command, Fault.SCRATCHPAD_RANGE, command["base"])
 
-    beyond = load(LoadTarget.UPDATE, 0, 1, 1, descriptor(end, (1,)))
+    beyond = load(LoadTarget.STREAM, 0, 1, 1, descriptor(end, (1,)))
     await fails(dut, ram, scratchpads, beyond, Fault.ADDRESS_RANGE, end)
     ram.bad = {64 << 10}
     refused = load(LoadTarget.S, 0, g, 1, descriptor(64 << 10, (g,)), transpose=1)
@@ -436,7 +436,7 @@ async def abandons_loads(dut):
     activations = random_halves(random, g, 3 * g)
     ram.write(0, in_memory(activations))
     rows = load(LoadTarget.D, 0, g, 3, descriptor(0, (3 * g,)))
-    update = load(LoadTarget.UPDATE, 0, g, 3, descriptor(0, (3 * g,)))
+    update = load(LoadTarget.STREAM, 0, g, 3, descriptor(0, (3 * g,)))
     for command, wait in ((rows, 10), (rows, 25), (rows, 50), (update, 60)):
         await send(dut, "command", [pack(LoadBody, command)])
         for _ in range(wait):

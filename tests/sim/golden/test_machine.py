@@ -555,7 +555,7 @@ def test_update(loads: tuple[int, ...]) -> None:
         load_d(32, 1, signal=TO_COMPUTE),
         compute(TINY, 1, b_tiles=4, wait=FROM_LOAD, signal=TO_STORE),
         *(
-            load_stream(LoadTarget.UPDATE, STATE_AT + 32 * start, beats)
+            load_stream(LoadTarget.STREAM, STATE_AT + 32 * start, beats)
             for start, beats in zip(starts, loads, strict=False)
         ),
         encode(
@@ -594,7 +594,7 @@ def test_update_of_a_vector() -> None:
         load_s(TINY, Pattern.DENSE, 16, 1),
         load_d(32, 1, signal=TO_COMPUTE),
         compute(TINY, 1, b_tiles=4, wait=FROM_LOAD, signal=TO_STORE),
-        load_stream(LoadTarget.UPDATE, STATE_AT, 8),
+        load_stream(LoadTarget.STREAM, STATE_AT, 8),
         encode(
             Opcode.UPDATE, wait=FROM_COMPUTE, o_stride=2, tiles=2, rows=1, row_copy=1,
             row_address=ROW_AT, row_stride=64, state_address=STATE_AT, **FACTORS,
@@ -676,7 +676,7 @@ def test_state_is_handed_over_only_to_an_update() -> None:
     """A LOAD to the update engine ends when an UPDATE has taken its beats, not before."""
     machine = Machine(TINY)
     update_command = encode(Opcode.UPDATE, tiles=1, rows=1, o_stride=2, state_address=STATE_AT)
-    state = load_stream(LoadTarget.UPDATE, STATE_AT, 4)
+    state = load_stream(LoadTarget.STREAM, STATE_AT, 4)
     assert run(machine, state, nop(Queue.LOAD, signal=TO_STORE), update_command).finished
     assert run(machine, state).hung
     machine.reset()
@@ -793,11 +793,11 @@ FAULTS = {
     "update O range": (
         encode(Opcode.UPDATE, o_base=49, **UPDATE), Fault.SCRATCHPAD_RANGE, 64),
     "update address": (
-        load_stream(LoadTarget.UPDATE, STATE_AT, 64)
+        load_stream(LoadTarget.STREAM, STATE_AT, 64)
         + encode(Opcode.UPDATE, **UPDATE | {"state_address": STATE_AT + 4}),
         Fault.MALFORMED, STATE_AT + 4),
     "update beyond": (
-        load_stream(LoadTarget.UPDATE, STATE_AT, 128)
+        load_stream(LoadTarget.STREAM, STATE_AT, 128)
         + encode(Opcode.UPDATE, row_copy=1, row_address=TOP - 512, row_stride=1024,
                  **UPDATE | {"tiles": 2}),
         Fault.ADDRESS_RANGE, TOP + 512),
@@ -837,7 +837,7 @@ def test_limits_themselves_are_no_faults() -> None:
         compute(TINY, 1, a_tiles=1),
         compute(TINY, 16, **long),
         store(8, 2, o_base=56, bias=1, bias_base=63, mask=1, mask_base=56),
-        load_stream(LoadTarget.UPDATE, TOP - 2048, 64),
+        load_stream(LoadTarget.STREAM, TOP - 2048, 64),
         encode(Opcode.UPDATE, o_base=48, **UPDATE | {"state_address": TOP - 2048}),
     ).finished  # fmt: skip
 
