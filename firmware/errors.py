@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["AllocationError", "CardError", "CardFault", "CardTimeout", "ScheduleError"]
+__all__ = [
+    "AllocationError",
+    "CardError",
+    "CardFault",
+    "CardTimeout",
+    "ModelError",
+    "ScheduleError",
+]
 
 
 class AllocationError(MemoryError):
     """Card memory has no room; the message gives the sizes."""
+
+
+class ModelError(ValueError):
+    """A network isn't possible; the message names the layer and what is wrong with it."""
 
 
 class ScheduleError(ValueError):

@@ -1,66 +1,23 @@
-"""Layers of a network: their shapes on the host and their tensors on the card."""
+"""Tensors of a network's layers in card memory: what each layer learns and keeps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-
 from rtl.config import Config
-from rtl.sparsity.pattern import Pattern
 
 from .allocator import Allocator
-from .tensor import Compressed, MatrixState, Vector, VectorState
+from .model import BatchNorm, Convolution
+from .tensor import Compressed, KernelState, Records, Vector, VectorState
 
-__all__ = ["Linear", "LinearTensors"]
-
-
-@dataclass(frozen=True)
-class Linear:
-    """Fully connected layer with bias, and ReLU if wanted.
-
-    Parameters
-    ----------
-    name
-        For messages.
-    inputs, outputs
-        Channels.
-    relu
-        Apply ReLU to the output.
-    pattern
-        N:M pattern of the weights: groups along the inputs forward, along the outputs backward.
-    """
-
-    name: str
-    inputs: int
-    outputs: int
-    relu: bool = True
-    pattern: Pattern = Pattern.DENSE
-
-    def initial_weights(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Return weights ``[inputs, outputs]`` as He et al. initialise them before a ReLU."""
-        scale = np.sqrt(2 / self.inputs)
-        return (rng.standard_normal((self.inputs, self.outputs)) * scale).astype(np.float32)
-
-    @property
-    def products(self) -> int:
-        """Multiply-adds for one pixel in a dense product."""
-        return self.inputs * self.outputs
-
-    @property
-    def kept_products(self) -> int:
-        """Multiply-adds for one pixel after pruning."""
-        return self.products * self.pattern.n // self.pattern.m
+__all__ = ["BatchNormTensors", "ConvolutionTensors"]
 
 
-class LinearTensors:
-    """Tensors of a `Linear` layer in card memory.
+class ConvolutionTensors:
+    """Tensors of a `Convolution`.
 
     Attributes
     ----------
     state, bias_state
-        Master values and momentum.
+        Master values and momentum; `bias_state` and `bias` are None if it has no bias.
     forward, backward
         Compressed copies that FF and BP read; `backward` is None where no gradient goes further.
     bias
@@ -68,13 +25,45 @@ class LinearTensors:
     """
 
     def __init__(
-        self, layer: Linear, config: Config, memory: Allocator, *, has_backward: bool
+        self, layer: Convolution, config: Config, memory: Allocator, *, has_backward: bool
     ) -> None:
-        inputs, outputs, pattern = layer.inputs, layer.outputs, layer.pattern
-        self.state = MatrixState(config, memory, inputs, outputs)
-        self.bias_state = VectorState(config, memory, outputs)
-        self.forward = Compressed(config, memory, pattern, outputs, inputs)
+        inputs, outputs, taps = layer.inputs, layer.outputs, layer.taps
+        self.state = KernelState(config, memory, taps, inputs, outputs)
+        self.forward = Compressed(config, memory, layer.pattern, outputs, taps, inputs)
         self.backward = (
-            Compressed(config, memory, pattern, inputs, outputs) if has_backward else None
+            Compressed(config, memory, layer.pattern, inputs, taps, outputs)
+            if has_backward
+            else None
         )
-        self.bias = Vector(config, memory, outputs)
+        self.bias_state = VectorState(config, memory, outputs) if layer.bias else None
+        self.bias = Vector(config, memory, outputs) if layer.bias else None
+
+
+class BatchNormTensors:
+    """Tensors of a `BatchNorm`.
+
+    Attributes
+    ----------
+    records
+        Of each channel what it learns, ``gain`` and ``shift`` with their momentum, the running
+        ``average`` and ``variance``, of the last batch ``mean`` and ``inverse`` (of the standard
+        deviation), the factor and summand that follow from them, and the gradients.
+    """
+
+    NAMES = (
+        "gain",
+        "gain_momentum",
+        "shift",
+        "shift_momentum",
+        "average",
+        "variance",
+        "mean",
+        "inverse",
+        "factor",
+        "summand",
+        "gain_gradient",
+        "shift_gradient",
+    )
+
+    def __init__(self, layer: BatchNorm, config: Config, memory: Allocator) -> None:
+        self.records = Records(config, memory, layer.shape.channels, self.NAMES)

@@ -6,7 +6,7 @@ docs/architecture.md defines the formats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +17,18 @@ from rtl.sparsity.pattern import Pattern
 
 from .allocator import Allocator
 from .cards import Card
+from .model import Shape
 
-__all__ = ["Activations", "Compressed", "MatrixState", "Tensor", "Vector", "VectorState", "padded"]
+__all__ = [
+    "Activations",
+    "Compressed",
+    "KernelState",
+    "Records",
+    "Tensor",
+    "Vector",
+    "VectorState",
+    "padded",
+]
 
 
 def padded(config: Config, count: int) -> int:
@@ -54,49 +64,104 @@ class _Block:
 
 
 class Activations(_Block):
-    """Binary16 ``[pixels][channels]``, row-major; also gradients of activations.
+    """Binary16 images, or their gradients, as tiles of G images by G channels.
+
+    Laid out ``[batch block][y][x][word][G images][G channels]``, so that a product's row
+    ``position * G + image`` has its D words in tiles that follow each other. A transposed one has
+    its tiles transposed: ``[G channels][G images]``.
 
     Attributes
     ----------
-    pixels, channels
-        Shape without padding.
-    rows
-        Pixels with padding.
-    words
-        D words, which are beats, in a row.
-    row_bytes
-        Bytes from one pixel to the next.
+    images, shape
+        Without padding.
+    batch_blocks, words
+        Blocks of G images; D words of G channels in a row of a product.
+    transposed
+        Whether tiles are.
+    tile_bytes
+        Bytes of a tile.
     """
 
-    def __init__(self, config: Config, memory: Allocator, pixels: int, channels: int) -> None:
-        self.pixels, self.channels = pixels, channels
-        self.rows = padded(config, pixels)
-        self.words = padded(config, channels) // config.elements
-        self.row_bytes = self.words * config.beat_bytes
-        super().__init__(config, memory, self.rows * self.words)
+    def __init__(
+        self,
+        config: Config,
+        memory: Allocator,
+        images: int,
+        shape: Shape,
+        *,
+        transposed: bool = False,
+    ) -> None:
+        self.images, self.shape = images, shape
+        self.transposed = transposed
+        self.batch_blocks = padded(config, images) // config.elements
+        self.words = padded(config, shape.channels) // config.elements
+        self.tile_bytes = config.elements * config.beat_bytes
+        tiles = self.batch_blocks * shape.positions * self.words
+        super().__init__(config, memory, tiles * config.elements)
+
+    @property
+    def position_bytes(self) -> int:
+        """Bytes from one pixel to the next."""
+        return self.words * self.tile_bytes
+
+    @property
+    def line_bytes(self) -> int:
+        """Bytes from one line of pixels to the next."""
+        return self.shape.width * self.position_bytes
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes from one block of images to the next."""
+        return self.shape.height * self.line_bytes
+
+    def tile(self, block: int, y: int, x: int, word: int) -> int:
+        """Return the address of a tile."""
+        position = (block * self.shape.height + y) * self.shape.width + x
+        return self.address + (position * self.words + word) * self.tile_bytes
+
+    def column(self, word: int) -> list[int]:
+        """Return the addresses of all tiles of G channels, in the order of memory."""
+        positions = self.batch_blocks * self.shape.positions
+        first = self.tile(0, 0, 0, word)
+        return [first + position * self.position_bytes for position in range(positions)]
+
+    def rows(self, block: int) -> int:
+        """Return how many images of a block aren't padding."""
+        return min(self.config.elements, self.images - block * self.config.elements)
 
     def write(self, card: Card, values: ArrayLike) -> None:
-        """Write up to `pixels` rows, rounded to binary16; the rest becomes zero."""
+        """Write images ``[images, height, width, channels]``, rounded to binary16.
+
+        Fewer images than there is room for are followed by zeros.
+        """
         # Overflow gives an infinity, which is for the caller to look for.
         with np.errstate(over="ignore"):
             half = np.asarray(values).astype("<f2")
-        if half.ndim != 2 or half.shape[0] > self.pixels or half.shape[1] != self.channels:
-            raise ValueError(f"activations are {self.pixels} x {self.channels}, got {half.shape}")
-        whole = np.zeros((self.rows, self.words * self.config.elements), "<f2")
-        whole[: half.shape[0], : half.shape[1]] = half
-        self._write(card, whole)
+        shape = self.shape
+        expected = (shape.height, shape.width, shape.channels)
+        if half.ndim != 4 or len(half) > self.images or half.shape[1:] != expected:
+            raise ValueError(f"there is room for {self.images} images {shape}, got {half.shape}")
+        g = self.config.elements
+        whole = np.zeros((self.batch_blocks * g, *expected[:2], self.words * g), "<f2")
+        whole[: len(half), ..., : shape.channels] = half
+        tiles = whole.reshape(self.batch_blocks, g, *expected[:2], self.words, g)
+        order = (0, 2, 3, 4, 5, 1) if self.transposed else (0, 2, 3, 4, 1, 5)
+        self._write(card, tiles.transpose(order))
 
     def read(self, card: Card) -> NDArray[np.float16]:
-        """Return the values without padding."""
-        return self.read_padded(card)[: self.pixels, : self.channels]
-
-    def read_padded(self, card: Card) -> NDArray[np.float16]:
-        """Return the values with their padding."""
-        return self.read_bytes(card).view("<f2").reshape(self.rows, -1)
+        """Return the images ``[images, height, width, channels]`` without padding."""
+        g, shape = self.config.elements, self.shape
+        tiles = self.read_bytes(card).view("<f2")
+        tiles = tiles.reshape(self.batch_blocks, shape.height, shape.width, self.words, g, g)
+        order = (0, 5, 1, 2, 3, 4) if self.transposed else (0, 4, 1, 2, 3, 5)
+        whole = tiles.transpose(order).reshape(-1, shape.height, shape.width, self.words * g)
+        return whole[: self.images, ..., : shape.channels]
 
 
 class Compressed(_Block):
-    """A compressed copy of a weight matrix as an S operand: tiles of G rows by one D word.
+    """A compressed copy of a kernel as an S operand: tiles of G rows by one D word.
+
+    The D words of a row are those of one tap after the other.
 
     Attributes
     ----------
@@ -104,6 +169,8 @@ class Compressed(_Block):
         N:M pattern.
     blocks
         Blocks of G rows.
+    words
+        D words along the channels of a tap.
     d_words
         D words along the reduction.
     tile_bytes
@@ -111,17 +178,25 @@ class Compressed(_Block):
     """
 
     def __init__(
-        self, config: Config, memory: Allocator, pattern: Pattern, rows: int, reduction: int
+        self,
+        config: Config,
+        memory: Allocator,
+        pattern: Pattern,
+        rows: int,
+        taps: int,
+        reduction: int,
     ) -> None:
         self.pattern = pattern
         self.blocks = padded(config, rows) // config.elements
-        self.d_words = padded(config, reduction) // config.elements
+        self.words = padded(config, reduction) // config.elements
+        self.d_words = taps * self.words
         self.tile_bytes = pattern.tile_beats(config) * config.beat_bytes
         super().__init__(config, memory, self.blocks * self.d_words * pattern.tile_beats(config))
 
-    def tile(self, block: int, word: int) -> int:
+    def tile(self, block: int, tap: int, word: int) -> int:
         """Return the address of a tile."""
-        return self.address + (block * self.d_words + word) * self.tile_bytes
+        number = block * self.d_words + tap * self.words + word
+        return self.address + number * self.tile_bytes
 
 
 class Vector(_Block):
@@ -141,23 +216,26 @@ class Vector(_Block):
         return self.read_bytes(card).view("<f2")[: self.length]
 
 
-class MatrixState(_Block):
-    """Master weights and momentum ``[inputs][outputs]``, binary32, in tiles of G by G.
+class KernelState(_Block):
+    """Master weights and momentum ``[taps][inputs][outputs]``, binary32, in tiles of G by G.
 
-    Tiles of a block of G outputs follow each other along the inputs.
+    Laid out ``[output block][input block][tap]``, each tile ``[input][2]{weights, momentum}`` beats
+    of G/2 outputs.
     """
 
-    def __init__(self, config: Config, memory: Allocator, inputs: int, outputs: int) -> None:
-        self.shape = (inputs, outputs)
+    def __init__(
+        self, config: Config, memory: Allocator, taps: int, inputs: int, outputs: int
+    ) -> None:
+        self.shape = (taps, inputs, outputs)
         self.input_blocks = padded(config, inputs) // config.elements
         self.output_blocks = padded(config, outputs) // config.elements
         self.tile_beats = 4 * config.elements
-        beats = self.input_blocks * self.output_blocks * self.tile_beats
+        beats = taps * self.input_blocks * self.output_blocks * self.tile_beats
         super().__init__(config, memory, beats)
 
     def tile(self, output_block: int, input_block: int) -> int:
-        """Return the address of a tile."""
-        number = output_block * self.input_blocks + input_block
+        """Return the address of the first tap's tile."""
+        number = (output_block * self.input_blocks + input_block) * self.shape[0]
         return self.address + number * self.tile_beats * self.config.beat_bytes
 
     def write(self, card: Card, weights: ArrayLike) -> None:
@@ -165,22 +243,24 @@ class MatrixState(_Block):
         values = np.asarray(weights, "<f4")
         if values.shape != self.shape:
             raise ValueError(f"weights are {self.shape}, got {values.shape}")
-        blocks, floats = self.config.elements, self.config.floats
-        whole = np.zeros((self.input_blocks * blocks, self.output_blocks * blocks), "<f4")
-        whole[: self.shape[0], : self.shape[1]] = values
-        tiles = whole.reshape(self.input_blocks, blocks, self.output_blocks, 2, floats)
-        tiles = tiles.transpose(2, 0, 1, 3, 4)
-        self._write(card, np.stack([tiles, np.zeros_like(tiles)], axis=4))
+        taps, inputs, outputs = self.shape
+        g, floats = self.config.elements, self.config.floats
+        whole = np.zeros((taps, self.input_blocks * g, self.output_blocks * g), "<f4")
+        whole[:, :inputs, :outputs] = values
+        tiles = whole.reshape(taps, self.input_blocks, g, self.output_blocks, 2, floats)
+        tiles = tiles.transpose(3, 1, 0, 2, 4, 5)
+        self._write(card, np.stack([tiles, np.zeros_like(tiles)], axis=5))
 
     def read(self, card: Card) -> Mapping[str, NDArray[np.float32]]:
         """Return ``weights`` and ``momentum`` without padding."""
-        blocks, floats = self.config.elements, self.config.floats
+        taps, inputs, outputs = self.shape
+        g, floats = self.config.elements, self.config.floats
         beats = self.read_bytes(card).view("<f4")
-        tiles = beats.reshape(self.output_blocks, self.input_blocks, blocks, 2, 2, floats)
-        whole = tiles.transpose(4, 1, 2, 0, 3, 5).reshape(
-            2, self.input_blocks * blocks, self.output_blocks * blocks
+        tiles = beats.reshape(self.output_blocks, self.input_blocks, taps, g, 2, 2, floats)
+        whole = tiles.transpose(5, 2, 1, 3, 0, 4, 6).reshape(
+            2, taps, self.input_blocks * g, self.output_blocks * g
         )
-        weights, momentum = whole[:, : self.shape[0], : self.shape[1]]
+        weights, momentum = whole[:, :, :inputs, :outputs]
         return {"weights": weights, "momentum": momentum}
 
 
@@ -213,3 +293,45 @@ class VectorState(_Block):
         beats = self.read_bytes(card).view("<f4").reshape(self.blocks, 2, 2, self.config.floats)
         whole = beats.transpose(2, 0, 1, 3).reshape(2, -1)
         return {"weights": whole[0, : self.length], "momentum": whole[1, : self.length]}
+
+
+class Records(_Block):
+    """Named binary32 values of each channel, for the vector unit's registers.
+
+    Laid out ``[block of G channels][value][2]`` beats: what a wide tile is.
+
+    Attributes
+    ----------
+    names
+        Of the values, in their order.
+    blocks
+        Blocks of G channels.
+    """
+
+    def __init__(
+        self, config: Config, memory: Allocator, length: int, names: Sequence[str]
+    ) -> None:
+        self.names = tuple(names)
+        self.length = length
+        self.blocks = padded(config, length) // config.elements
+        super().__init__(config, memory, self.blocks * len(self.names) * 2)
+
+    def row(self, block: int, name: str) -> int:
+        """Return the address of a value of G channels."""
+        row = block * len(self.names) + self.names.index(name)
+        return self.address + row * 2 * self.config.beat_bytes
+
+    def write(self, card: Card, **values: ArrayLike) -> None:
+        """Write some values ``[channels]`` or one for all; the others become zero."""
+        whole = np.zeros((len(self.names), self.blocks * self.config.elements), "<f4")
+        for name, value in values.items():
+            whole[self.names.index(name), : self.length] = value
+        rows = whole.reshape(len(self.names), self.blocks, self.config.elements)
+        self._write(card, rows.swapaxes(0, 1))
+
+    def read(self, card: Card) -> Mapping[str, NDArray[np.float32]]:
+        """Return the values of each name without padding."""
+        rows = self.read_bytes(card).view("<f4")
+        rows = rows.reshape(self.blocks, len(self.names), -1).swapaxes(0, 1)
+        whole = rows.reshape(len(self.names), -1)[:, : self.length]
+        return dict(zip(self.names, whole, strict=True))

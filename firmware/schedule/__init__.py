@@ -1,0 +1,20 @@
+"""Turns the layers of a network into commands.
+
+Every place in a scratchpad is taken in turn, so that the next operands are loaded while the array
+computes; `firmware.program.Program` adds the tokens that keep all in order.
+"""
+
+from .assembly import Assembly, Step
+from .convolution import ConvolutionSchedule
+from .loss import LossSchedule
+from .normalisation import NormalisationSchedule
+from .pooling import PoolingSchedule
+
+__all__ = [
+    "Assembly",
+    "ConvolutionSchedule",
+    "LossSchedule",
+    "NormalisationSchedule",
+    "PoolingSchedule",
+    "Step",
+]

@@ -1,0 +1,160 @@
+"""A program in the making, with the places that it uses in the scratchpads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rtl.control.commands import LoadTarget, Stage
+
+from ..errors import ScheduleError
+from ..program import Program, descriptor
+
+__all__ = ["Assembly", "Step", "nests"]
+
+_LARGEST_COUNT = (1 << 16) - 1
+
+_STRIDES = 1 << 31
+"""Bytes that a descriptor's stride stays below."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Parameters of one weight update.
+
+    Parameters
+    ----------
+    rate, momentum, decay
+        Of stochastic gradient descent; rounded to binary32.
+    scale
+        Binary logarithm of the loss scale, which the update divides by.
+    """
+
+    rate: float = 0.0
+    momentum: float = 0.0
+    decay: float = 0.0
+    scale: int = 0
+
+    def fields(self) -> dict[str, int]:
+        """Return the fields of an UPDATE."""
+        reals = (("rate", self.rate), ("momentum", self.momentum), ("decay", self.decay))
+        return {name: float_bits(value) for name, value in reals} | {"scale": self.scale}
+
+
+def float_bits(value: float) -> int:
+    """Return `value` rounded to binary32, as bits."""
+    return int(np.float32(value).view(np.uint32))
+
+
+class _Ring:
+    """Hands out places in a scratchpad, one after the other and from the start again.
+
+    What was there before may still be in use: the program's tokens see to that.
+    """
+
+    def __init__(self, name: str, depth: int) -> None:
+        self.name = name
+        self.depth = depth
+        self._next = 0
+
+    def take(self, words: int) -> int:
+        """Return the base of `words` words, at most as many as there are."""
+        base = self._next if self._next + words <= self.depth else 0
+        self._next = base + words
+        return base
+
+
+class Assembly:
+    """A program, its scratchpads, and which of its commands change from step to step.
+
+    Parameters
+    ----------
+    program
+        Receives the commands; made for the configuration that is to run them.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.config = config = program.config
+        self.s = _Ring("S", config.s_depth)
+        self.d = _Ring("D", config.d_depth)
+        self.o = _Ring("O", config.o_depth)
+        self.aux = _Ring("AUX", config.aux_depth)
+        self._adjustments: list[tuple[int, Callable[[Step], dict[str, Any]]]] = []
+
+    def adjust(self, fields: Callable[[Step], dict[str, Any]]) -> None:
+        """Let `fields` give fields of the command added last, for each step anew."""
+        self._adjustments.append((self.program.last, fields))
+
+    def set_step(self, step: Step) -> None:
+        """Change the commands that depend on the step."""
+        for index, fields in self._adjustments:
+            self.program.change(index, **fields(step))
+
+    def need(self, context: str, ring: _Ring, words: int) -> None:
+        """Refuse what takes more `words` than a scratchpad has."""
+        if words > ring.depth:
+            raise ScheduleError(
+                f"{context}: needs {words} words of the {ring.name} scratchpad, configuration "
+                f"'{self.config.name}' has {ring.depth}"
+            )
+
+    def feeds(self, tiles: Sequence[int], beats: int, *, transpose: bool = False) -> list[dict]:
+        """Return the LOADs that bring tiles of `beats` beats, at these addresses, to a unit."""
+        return [
+            {
+                "target": LoadTarget.STREAM,
+                "rows": beats,
+                "d_words": count,
+                "transpose": int(transpose),
+                "descriptor": descriptor(self.config, tiles[first], beats, *loops),
+            }
+            for first, count, loops in nests(tiles)
+        ]
+
+    def load_stream(self, stage: Stage, address: int, beats: int) -> None:
+        """Stream contiguous beats to the next command of the store queue."""
+        (feed,) = self.feeds([address], beats)
+        self.program.load(stage=stage, **feed)
+
+
+def nests(addresses: Sequence[int], dimensions: int = 3) -> list[tuple[int, int, list]]:
+    """Cut a sequence of addresses into nests of loops with constant strides.
+
+    Returns
+    -------
+    For each nest the index of its first address, how many it has, and its loops as
+    `firmware.program.descriptor` takes them. Greedy: a run of equal distances is the innermost
+    loop, its repetitions the next.
+    """
+    all_addresses = np.asarray(addresses, np.int64)
+    found = []
+    first = 0
+    while first < len(all_addresses):
+        rest = all_addresses[first:]
+        size, loops = 1, []
+        for _ in range(dimensions):
+            rounds, stride = _rounds(rest, size)
+            if rounds > 1:
+                loops.append((rounds, stride))
+                size *= rounds
+        found.append((first, size, loops))
+        first += size
+    return found
+
+
+def _rounds(addresses: np.ndarray, size: int) -> tuple[int, int]:
+    """Return how often the first `size` addresses are repeated, and how far apart."""
+    if len(addresses) < 2 * size:
+        return 1, 0
+    stride = int(addresses[size] - addresses[0])
+    if abs(stride) >= _STRIDES:
+        return 1, 0
+    blocks = addresses[: len(addresses) // size * size].reshape(-1, size)
+    distance = stride * np.arange(len(blocks))[:, None]
+    differs = (blocks != blocks[0] + distance).any(axis=1)
+    rounds = int(np.argmax(differs)) if differs.any() else len(blocks)
+    return min(rounds, _LARGEST_COUNT), stride

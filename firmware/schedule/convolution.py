@@ -1,0 +1,741 @@
+"""The three products of a convolution.
+
+Forward and backward, the D operand is a patch of the image with its frame of zeros, in the
+scratchpad once; the array walks places of the kernel and taps over it. Where an image doesn't fit,
+it is cut into bands of lines. A backward product of a convolution with a stride is one product for
+each phase of the input, with the taps that meet it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rtl.control.commands import LoadOrder, LoadTarget, Stage
+from rtl.sparsity.pattern import Pattern
+
+from ..errors import ScheduleError
+from ..layers import ConvolutionTensors
+from ..model import Convolution
+from ..program import descriptor, product
+from ..tensor import Activations, Compressed, Tensor
+from .assembly import Assembly, Step
+
+__all__ = ["ConvolutionSchedule"]
+
+_BLOCK_WORDS = 2
+"""O words in a row of G outputs."""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Which places of an image meet which taps, in one direction.
+
+    Output ``o`` meets at tap ``t`` the place ``origin + o * stride + t * direction``.
+    """
+
+    origin: int
+    stride: int
+    direction: int
+    taps: int
+    outputs: int
+    size: int
+    """Places of the image."""
+
+    def patch(self, first: int, outputs: int) -> _Span:
+        """Return what some outputs need of the image."""
+        start = self.origin + first * self.stride
+        end = start + (outputs - 1) * self.stride
+        reach = (self.taps - 1) * self.direction
+        # At least one place lies in the image, so that there is something to load.
+        low = min(start + min(0, reach), self.size - 1)
+        high = max(end + max(0, reach), 0)
+        before, after = max(0, -low), max(0, high - self.size + 1)
+        return _Span(
+            start=max(0, low),
+            count=high - low + 1 - before - after,
+            before=before,
+            after=after,
+            offset=start - low,
+        )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A run of places of an image, with zeros on either side.
+
+    Attributes
+    ----------
+    start, count
+        Places of the image.
+    before, after
+        Zeros on either side.
+    offset
+        Where the first output's first tap is, from the first zero on.
+    """
+
+    start: int
+    count: int
+    before: int
+    after: int
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return self.before + self.count + self.after
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where the outputs of a product go: every `stride`-th pixel from `first` on."""
+
+    tensor: Activations
+    first_y: int = 0
+    first_x: int = 0
+    stride: int = 1
+
+    def tile(self, block: int, y: int, x: int, word: int) -> int:
+        """Return the address of the tile of an output."""
+        return self.tensor.tile(
+            block, self.first_y + y * self.stride, self.first_x + x * self.stride, word
+        )
+
+
+@dataclass(frozen=True)
+class _Area:
+    """Some outputs of a band: `lines` lines of `width`."""
+
+    y: int
+    x: int
+    lines: int
+    width: int
+
+    @property
+    def positions(self) -> int:
+        return self.lines * self.width
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A forward product or a phase of a backward one."""
+
+    stage: Stage
+    context: str
+    source: Activations
+    weights: Compressed
+    first_tap: tuple[int, int]
+    tap_stride: int
+    y: _Axis
+    x: _Axis
+    channels: int
+    reduction: int
+    output: _Grid
+    add: Activations | None = None
+    mask: Activations | None = None
+    relu: bool = False
+    bias: Tensor | None = None
+
+    @property
+    def taps(self) -> int:
+        return self.y.taps * self.x.taps
+
+    @property
+    def d_words(self) -> int:
+        return self.taps * self.weights.words
+
+
+class ConvolutionSchedule:
+    """Adds the products of one convolution to a program.
+
+    Parameters
+    ----------
+    assembly
+        The program.
+    layer, tensors
+        The convolution.
+    """
+
+    def __init__(
+        self, assembly: Assembly, layer: Convolution, tensors: ConvolutionTensors
+    ) -> None:
+        self._assembly = assembly
+        self._program = assembly.program
+        self._config = assembly.config
+        self._layer = layer
+        self._tensors = tensors
+
+    # Forward and backward
+
+    def forward(self, x: Activations, y: Activations, *, add: Activations | None = None) -> None:
+        """Add FF: ``y = relu(x * w + bias + add)``.
+
+        Raises
+        ------
+        ScheduleError
+            The operands of the smallest block don't fit the scratchpads.
+        """
+        layer, weights = self._layer, self._tensors.forward
+        source = x.shape
+
+        def axis(size: int, outputs: int) -> _Axis:
+            return _Axis(-layer.padding, layer.stride, 1, layer.kernel, outputs, size)
+
+        self._convolve(
+            _Product(
+                stage=Stage.FF,
+                context=f"{layer.name}, FF",
+                source=x,
+                weights=weights,
+                first_tap=(0, 0),
+                tap_stride=1,
+                y=axis(source.height, layer.shape.height),
+                x=axis(source.width, layer.shape.width),
+                channels=layer.outputs,
+                reduction=layer.inputs,
+                output=_Grid(y),
+                add=add,
+                relu=layer.relu,
+                bias=self._tensors.bias,
+            )
+        )
+
+    def backward(
+        self,
+        dy: Activations,
+        dx: Activations,
+        *,
+        add: Activations | None,
+        mask: Activations | None,
+    ) -> list[tuple[int, int]]:
+        """Add BP: ``dx = dy * w'`` plus `add`, zero where `mask` isn't positive.
+
+        Returns
+        -------
+        Phases of the input, vertically and horizontally, that no tap meets: nothing was written
+        there.
+
+        Raises
+        ------
+        ScheduleError
+            The operands of the smallest block don't fit the scratchpads.
+        """
+        layer, weights = self._layer, self._tensors.backward
+        context = f"{layer.name}, BP"
+        if weights is None:
+            raise ScheduleError(f"{context}: the layer was placed without backward weights")
+        source, target, stride = dy.shape, dx.shape, layer.stride
+
+        def axis(phase: int, outputs: int, size: int) -> tuple[int, _Axis]:
+            first_tap = (phase + layer.padding) % stride
+            taps = len(range(first_tap, layer.kernel, stride))
+            origin = (phase + layer.padding - first_tap) // stride
+            count = len(range(phase, outputs, stride))
+            return first_tap, _Axis(origin, 1, -1, taps, count, size)
+
+        empty = []
+        for phase_y in range(min(stride, target.height)):
+            tap_y, y = axis(phase_y, target.height, source.height)
+            for phase_x in range(min(stride, target.width)):
+                tap_x, x = axis(phase_x, target.width, source.width)
+                if not y.taps or not x.taps:
+                    empty.append((phase_y, phase_x))
+                    continue
+                self._convolve(
+                    _Product(
+                        stage=Stage.BP,
+                        context=context,
+                        source=dy,
+                        weights=weights,
+                        first_tap=(tap_y, tap_x),
+                        tap_stride=stride,
+                        y=y,
+                        x=x,
+                        channels=layer.inputs,
+                        reduction=layer.outputs,
+                        output=_Grid(dx, phase_y, phase_x, stride),
+                        add=add,
+                        mask=mask,
+                    )
+                )
+        return empty
+
+    def _convolve(self, work: _Product) -> None:
+        config, assembly = self._config, self._assembly
+        self._check_reduction(work.context, work.d_words, work.weights.pattern)
+        bias_base = 0
+        if work.bias is not None:
+            beats = work.weights.blocks
+            assembly.need(work.context, assembly.aux, beats)
+            bias_base = assembly.aux.take(beats)
+            self._program.load(
+                LoadTarget.AUX,
+                work.stage,
+                base=bias_base,
+                rows=1,
+                d_words=beats,
+                descriptor=descriptor(config, work.bias.address, beats),
+            )
+        for block in range(work.source.batch_blocks):
+            for lines in self._bands(work):
+                # Weights first: unlike the images, they needn't wait for the layer before.
+                s_base = self._load_weights(work, 0)
+                d_base, d_rows, d_reduction = self._load_patch(work, block, lines)
+                for a_block in range(work.weights.blocks):
+                    if a_block:
+                        s_base = self._load_weights(work, a_block)
+                    rows = len(lines) * work.x.outputs * config.elements
+                    o_base = assembly.o.take(self._o_words(rows))
+                    self._program.compute(
+                        work.stage,
+                        s_base=s_base,
+                        d_base=d_base,
+                        o_base=o_base,
+                        o_stride=_BLOCK_WORDS,
+                        **product(
+                            config,
+                            work.weights.pattern,
+                            a=config.elements,
+                            a_padding=self._padding(work.channels, a_block),
+                            b=rows,
+                            k=self._reduction_length(work),
+                            d_rows=d_rows,
+                            d_reduction=d_reduction,
+                        ),
+                    )
+                    self._store(work, block, a_block, lines, o_base, bias_base + a_block)
+
+    def _bands(self, work: _Product) -> list[range]:
+        """Cut the lines of outputs into the fewest bands that fit, overlapped if possible."""
+        config, assembly = self._config, self._assembly
+        lines, width = work.y.outputs, work.x.outputs
+
+        def d_words(count: int) -> int:
+            # Bands inside the image need the most.
+            reach = (count - 1) * work.y.stride + work.y.taps
+            columns = work.x.patch(0, width).size
+            return reach * columns * self._position_words(work.source)
+
+        def o_words(count: int) -> int:
+            return self._o_words(count * width * config.elements)
+
+        for share in (2, 1):
+            for count in range(lines, 0, -1):
+                d_share = 1 if count == lines else share
+                if (
+                    d_words(count) <= assembly.d.depth // d_share
+                    and o_words(count) <= assembly.o.depth // share
+                ):
+                    return [
+                        range(first, min(first + count, lines)) for first in range(0, lines, count)
+                    ]
+        assembly.need(work.context, assembly.d, d_words(1))
+        assembly.need(work.context, assembly.o, o_words(1))
+        raise AssertionError("unreachable: one of them didn't fit")
+
+    def _load_weights(self, work: _Product, block: int) -> int:
+        """Load a block of G rows of compressed weights as the S operand; return its base."""
+        config, weights, layer = self._config, work.weights, self._layer
+        base = self._assembly.s.take(self._s_words(weights.pattern, work.d_words))
+        tap_y, tap_x = work.first_tap
+        tap_bytes = weights.words * weights.tile_bytes
+        self._program.load(
+            LoadTarget.S,
+            work.stage,
+            pattern=weights.pattern,
+            base=base,
+            rows=config.elements,
+            d_words=work.d_words,
+            descriptor=descriptor(
+                config,
+                weights.tile(block, tap_y * layer.kernel + tap_x, 0),
+                weights.words * weights.pattern.tile_beats(config),
+                (work.x.taps, work.tap_stride * tap_bytes),
+                (work.y.taps, work.tap_stride * layer.kernel * tap_bytes),
+            ),
+        )
+        return base
+
+    def _load_patch(
+        self, work: _Product, block: int, lines: range
+    ) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        """Load what a band needs of the images as the D operand; return its base and its walks."""
+        config, source = self._config, work.source
+        rows = work.y.patch(lines.start, len(lines))
+        columns = work.x.patch(0, work.x.outputs)
+        bank_rows = config.elements // config.cols
+        position_words = self._position_words(source)
+        line_words = columns.size * position_words
+        base = self._assembly.d.take(rows.size * line_words)
+        self._program.load(
+            LoadTarget.D,
+            work.stage,
+            order=LoadOrder.TILES,
+            transpose=int(source.transposed),
+            base=base,
+            rows=rows.size * columns.size * config.elements,
+            d_words=source.words,
+            descriptor=descriptor(
+                config,
+                source.tile(block, rows.start, columns.start, 0),
+                source.words * config.elements,
+                (columns.count, source.position_bytes),
+                (rows.count, source.line_bytes),
+            ),
+            **self._frame(rows, columns, source.words * config.elements),
+        )
+        d_rows = {
+            "counts": (bank_rows, work.x.outputs, len(lines)),
+            "steps": (
+                source.words,
+                work.x.stride * position_words,
+                work.y.stride * line_words,
+            ),
+        }
+        d_reduction = {
+            "counts": (source.words, work.x.taps, work.y.taps),
+            "steps": (1, work.x.direction * position_words, work.y.direction * line_words),
+        }
+        first = rows.offset * line_words + columns.offset * position_words
+        return base + first, d_rows, d_reduction
+
+    def _store(
+        self,
+        work: _Product,
+        block: int,
+        a_block: int,
+        lines: range,
+        o_base: int,
+        bias_base: int,
+    ) -> None:
+        """Add the STOREs of G channels of a band, with what is added and masked by."""
+        config, assembly, program = self._config, self._assembly, self._program
+        others = {"add": work.add, "mask": work.mask}
+        used = {name: tensor for name, tensor in others.items() if tensor is not None}
+        for area in self._areas(work, lines, len(used)):
+            fields: dict[str, Any] = {}
+            for name, tensor in used.items():
+                base = assembly.aux.take(area.positions * config.elements)
+                grid = _Grid(tensor, work.output.first_y, work.output.first_x, work.output.stride)
+                program.load(
+                    LoadTarget.AUX,
+                    work.stage,
+                    base=base,
+                    rows=area.positions,
+                    d_words=config.elements,
+                    descriptor=self._tiles(grid, block, area, a_block),
+                )
+                fields |= {name: 1, f"{name}_base": base}
+            if work.bias is not None:
+                fields |= {"bias": 1, "bias_base": bias_base}
+            position = (area.y - lines.start) * work.x.outputs + area.x
+            program.store(
+                work.stage,
+                o_base=o_base + position * config.elements // config.cols * _BLOCK_WORDS,
+                o_stride=_BLOCK_WORDS,
+                rows=area.positions * config.elements,
+                words=_BLOCK_WORDS,
+                convert=1,
+                relu=int(work.relu),
+                descriptor=self._tiles(work.output, block, area, a_block),
+                **fields,
+            )
+
+    def _areas(self, work: _Product, lines: range, operands: int) -> Iterator[_Area]:
+        """Cut a band into what can be stored at once, with that many operands in AUX."""
+        config, assembly = self._config, self._assembly
+        width = work.x.outputs
+        # Half of the scratchpad, so that the next operands are loaded meanwhile.
+        room = math.inf
+        if operands:
+            tiles = assembly.aux.depth // config.elements
+            assembly.need(work.context, assembly.aux, operands * config.elements)
+            room = max(tiles // (2 * operands), 1)
+        at_once = int(min(room // width, len(lines)))
+        if at_once:
+            for y in range(lines.start, lines.stop, at_once):
+                yield _Area(y, 0, min(at_once, lines.stop - y), width)
+            return
+        for y in lines:
+            for x in range(0, width, int(room)):
+                yield _Area(y, x, 1, min(int(room), width - x))
+
+    def _tiles(self, grid: _Grid, block: int, area: _Area, word: int) -> dict[str, Any]:
+        """Return the descriptor of G channels of some outputs."""
+        tensor = grid.tensor
+        return descriptor(
+            self._config,
+            grid.tile(block, area.y, area.x, word),
+            self._config.elements,
+            (area.width, grid.stride * tensor.position_bytes),
+            (area.lines, grid.stride * tensor.line_bytes),
+        )
+
+    # Weight gradients and updates
+
+    def update(self, x: Activations, dy: Activations) -> None:
+        """Add WU with the update: gradients of weights and bias straight into the update engine.
+
+        Raises
+        ------
+        ScheduleError
+            The images of a batch don't fit the scratchpads.
+        """
+        layer, config, assembly = self._layer, self._config, self._assembly
+        context = f"{layer.name}, WU"
+        pixels = dy.batch_blocks * dy.shape.positions
+        self._check_reduction(context, pixels, Pattern.DENSE)
+        pending = None
+        for input_block in range(self._tensors.state.input_blocks):
+            d_base, d_rows, d_reduction = self._load_transposed_images(context, x, input_block)
+            for output_block in range(self._tensors.state.output_blocks):
+                s_base = assembly.s.take(self._s_words(Pattern.DENSE, pixels))
+                self._program.load(
+                    LoadTarget.S,
+                    Stage.WU,
+                    transpose=int(not dy.transposed),
+                    pattern=Pattern.DENSE,
+                    base=s_base,
+                    rows=config.elements,
+                    d_words=pixels,
+                    descriptor=descriptor(
+                        config,
+                        dy.tile(0, 0, 0, output_block),
+                        config.elements,
+                        (pixels, dy.position_bytes),
+                    ),
+                )
+                # The load queue must bring these operands before it turns to the state of the
+                # block before, which it can only deliver at the pace of the update engine.
+                if pending is not None:
+                    self._add_updates(*pending)
+                o_base = self._compute_gradients(
+                    Stage.WU,
+                    input_block,
+                    output_block,
+                    pixels,
+                    s_base=s_base,
+                    d_base=d_base,
+                    d_rows=d_rows,
+                    d_reduction=d_reduction,
+                )
+                pending = (input_block, output_block, o_base)
+        if pending is not None:
+            self._add_updates(*pending)
+
+    def initialise(self, zeros: Tensor) -> None:
+        """Add updates by nothing, which derive the compressed copies from the master weights.
+
+        Parameters
+        ----------
+        zeros
+            At least G beats of zeros.
+        """
+        config = self._config
+        for input_block in range(self._tensors.state.input_blocks):
+            s_base = self._assembly.s.take(self._s_words(Pattern.DENSE, 1))
+            self._program.load(
+                LoadTarget.S,
+                Stage.UPDATE,
+                pattern=Pattern.DENSE,
+                base=s_base,
+                rows=config.elements,
+                d_words=1,
+                descriptor=descriptor(config, zeros.address, config.elements),
+            )
+            # Zeros against ones: what the D scratchpad holds might be infinite.
+            o_base = self._compute_gradients(
+                Stage.UPDATE, input_block, 0, 1, s_base=s_base, ones=1
+            )
+            for output_block in range(self._tensors.state.output_blocks):
+                self._add_updates(input_block, output_block, o_base, learns=False)
+
+    def _load_transposed_images(
+        self, context: str, x: Activations, word: int
+    ) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        """Load G channels of all images as the D operand; return its base and its walks."""
+        layer, config, assembly = self._layer, self._config, self._assembly
+        stride, kernel = layer.stride, layer.kernel
+
+        def axis(size: int, outputs: int) -> _Span:
+            return _Axis(-layer.padding, stride, 1, kernel, outputs, size).patch(0, outputs)
+
+        rows = axis(x.shape.height, layer.shape.height)
+        columns = axis(x.shape.width, layer.shape.width)
+        places = rows.size * columns.size
+        d_words = x.batch_blocks * places
+        bank_rows = config.elements // config.cols
+        assembly.need(f"{context}, all pixels of {config.elements} channels",
+                      assembly.d, bank_rows * d_words)  # fmt: skip
+        base = assembly.d.take(bank_rows * d_words)
+        self._program.load(
+            LoadTarget.D,
+            Stage.WU,
+            order=LoadOrder.TILES,
+            transpose=int(not x.transposed),
+            base=base,
+            rows=config.elements,
+            d_words=d_words,
+            descriptor=descriptor(
+                config,
+                x.tile(0, rows.start, columns.start, word),
+                config.elements,
+                (columns.count, x.position_bytes),
+                (rows.count, x.line_bytes),
+                (x.batch_blocks, x.block_bytes),
+            ),
+            **self._frame(rows, columns, config.elements, x.batch_blocks),
+        )
+        d_rows = {"counts": (bank_rows, kernel, kernel), "steps": (d_words, 1, columns.size)}
+        d_reduction = {
+            "counts": (layer.shape.width, layer.shape.height, x.batch_blocks),
+            "steps": (stride, stride * columns.size, places),
+        }
+        return base + rows.offset * columns.size + columns.offset, d_rows, d_reduction
+
+    def _compute_gradients(
+        self,
+        stage: Stage,
+        input_block: int,
+        output_block: int,
+        pixels: int,
+        *,
+        s_base: int,
+        ones: int = 0,
+        **places: Any,
+    ) -> int:
+        """Compute the gradients of G by G weights of all taps, and of G outputs' bias.
+
+        Returns where they are in O: taps one after the other, then the bias.
+        """
+        config, layer = self._config, self._layer
+        walks = {name: places.pop(name) for name in ("d_rows", "d_reduction") if name in places}
+        context = f"{layer.name}, {stage.name}"
+        rows = layer.taps * config.elements
+        words = self._o_words(rows) + self._o_words(1)
+        self._assembly.need(context, self._assembly.o, words)
+        o_base = self._assembly.o.take(words)
+        common = {
+            "a": config.elements,
+            "a_padding": self._padding(layer.outputs, output_block),
+            "k": pixels * config.elements,
+        }
+        where = {"s_base": s_base, "o_stride": _BLOCK_WORDS}
+        weights = product(config, Pattern.DENSE, b=rows, **common, **walks)
+        self._program.compute(stage, **where, **places, **weights, o_base=o_base, ones=ones)
+        if self._has_bias(input_block):
+            bias = product(config, Pattern.DENSE, b=1, **common)
+            o_bias = o_base + self._o_words(rows)
+            self._program.compute(stage, **where, **bias, o_base=o_bias, ones=1)
+        return o_base
+
+    def _add_updates(
+        self, input_block: int, output_block: int, o_base: int, *, learns: bool = True
+    ) -> None:
+        """Add the updates of G by G weights of all taps and, if it is due, of G biases."""
+        config, layer, tensors = self._config, self._layer, self._tensors
+        assembly = self._assembly
+        state, forward, backward = tensors.state, tensors.forward, tensors.backward
+        address = state.tile(output_block, input_block)
+        assembly.load_stream(Stage.UPDATE, address, layer.taps * state.tile_beats)
+        body: dict[str, Any] = {
+            "o_base": o_base,
+            "o_stride": _BLOCK_WORDS,
+            "tiles": layer.taps,
+            "rows": config.elements,
+            "state_address": address,
+            "column_copy": 1,
+            "column_pattern": layer.pattern,
+            "column_address": forward.tile(output_block, 0, input_block),
+            "column_stride": forward.words * forward.tile_bytes,
+        }
+        if backward is not None:
+            body |= {
+                "row_copy": 1,
+                "row_pattern": layer.pattern,
+                "row_address": backward.tile(input_block, 0, output_block),
+                "row_stride": backward.words * backward.tile_bytes,
+            }
+        self._program.update(Stage.UPDATE, **body)
+        if learns:
+            assembly.adjust(Step.fields)
+        if not self._has_bias(input_block):
+            return
+        assert tensors.bias is not None and tensors.bias_state is not None
+        address = tensors.bias_state.block(output_block)
+        assembly.load_stream(Stage.UPDATE, address, tensors.bias_state.BEATS)
+        self._program.update(
+            Stage.UPDATE,
+            o_base=o_base + self._o_words(layer.taps * config.elements),
+            o_stride=_BLOCK_WORDS,
+            tiles=1,
+            rows=1,
+            state_address=address,
+            row_copy=1,
+            row_pattern=Pattern.DENSE,
+            row_address=tensors.bias.block(output_block),
+        )
+        if learns:
+            assembly.adjust(Step.fields)
+
+    # Sizes
+
+    def _has_bias(self, input_block: int) -> bool:
+        return input_block == 0 and self._layer.bias
+
+    @staticmethod
+    def _frame(rows: _Span, columns: _Span, tile_beats: int, images: int = 1) -> dict[str, Any]:
+        """Return the `frame` of a LOAD, if it needs one."""
+        if (rows.before, rows.after, columns.before, columns.after) == (0, 0, 0, 0):
+            return {}
+        return {
+            "frame": {
+                "images": images,
+                "above": rows.before,
+                "lines": rows.count,
+                "below": rows.after,
+                "before": columns.before * tile_beats,
+                "beats": columns.count * tile_beats,
+                "after": columns.after * tile_beats,
+            }
+        }
+
+    def _check_reduction(self, context: str, d_words: int, pattern: Pattern) -> None:
+        """Refuse a reduction too long for the S scratchpad or the accumulators."""
+        config, assembly = self._config, self._assembly
+        assembly.need(context, assembly.s, self._s_words(pattern, d_words))
+        additions = d_words * pattern.steps(config)
+        if additions > config.max_additions:
+            raise ScheduleError(
+                f"{context}: the reduction takes {additions} additions in a lane, the accumulators "
+                f"of configuration '{config.name}' allow {config.max_additions}"
+            )
+
+    def _reduction_length(self, work: _Product) -> int:
+        """Return the length of a reduction, up to the last channel of the last tap."""
+        g = self._config.elements
+        return (work.d_words - work.weights.words) * g + work.reduction
+
+    def _padding(self, channels: int, block: int) -> int:
+        """Return how many channels of this block of G are padding."""
+        return max(0, (block + 1) * self._config.elements - channels)
+
+    def _position_words(self, source: Activations) -> int:
+        """Words of a D bank that a pixel takes."""
+        return source.words * self._config.elements // self._config.cols
+
+    def _bank_rows(self, rows: int) -> int:
+        """Rows in each bank of O for `rows` rows, with those that fill up the last tile."""
+        config = self._config
+        fields = product(config, Pattern.DENSE, a=config.elements, b=rows, k=config.elements)
+        return fields["b_tiles"] * (config.interleave >> fields["a_contexts"])
+
+    def _s_words(self, pattern: Pattern, d_words: int) -> int:
+        """Words of an S bank for G rows."""
+        config = self._config
+        return config.elements // config.rows * pattern.words_per_row(config, d_words)
+
+    def _o_words(self, rows: int) -> int:
+        """Words of an O bank for G outputs of `rows` rows."""
+        return self._bank_rows(rows) * _BLOCK_WORDS

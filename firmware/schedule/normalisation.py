@@ -1,0 +1,203 @@
+"""Batch normalisation on the vector unit.
+
+Two passes over a tensor: sums of a channel's values and of their squares, then ``factor * x +
+summand``; between them the few numbers of each channel. Backward likewise: sums of the gradient and
+of its product with ``x``, then ``factor * dy + b * x + c``. (S. Ioffe and C. Szegedy, "Batch
+normalization", 2015; the backward pass written as one linear combination of ``dy`` and ``x``.)
+"""
+
+from __future__ import annotations
+
+from rtl.control.commands import Fold, Function, Stage, VectorOperand
+
+from ..errors import ScheduleError
+from ..layers import BatchNormTensors
+from ..model import BatchNorm
+from ..tensor import Activations
+from .assembly import Assembly
+from .vectors import Feed, Register, Vectors
+
+__all__ = ["NormalisationSchedule"]
+
+# Registers: the record of G channels as it lies in memory, then what comes up on the way.
+(
+    _GAIN,
+    _GAIN_MOMENTUM,
+    _SHIFT,
+    _SHIFT_MOMENTUM,
+    _AVERAGE,
+    _AVERAGE_VARIANCE,
+    _MEAN,
+    _INVERSE,
+    _FACTOR,
+    _SUMMAND,
+    _GAIN_GRADIENT,
+    _SHIFT_GRADIENT,
+    _SUM,
+    _PRODUCTS,
+    _VARIANCE,
+    _SCRATCH,
+    _X_FACTOR,
+    _BACKWARD_SUMMAND,
+) = (Register(number) for number in range(18))
+
+_FORWARD_VALUES = 10
+"""Values of a record that a forward pass reads and writes."""
+
+_LEARNED_VALUES = 4
+
+
+class NormalisationSchedule:
+    """Adds the passes of one batch normalisation to a program.
+
+    Parameters
+    ----------
+    assembly
+        The program.
+    layer, tensors
+        The batch normalisation.
+    """
+
+    def __init__(self, assembly: Assembly, layer: BatchNorm, tensors: BatchNormTensors) -> None:
+        self._assembly = assembly
+        self._layer = layer
+        self._records = tensors.records
+
+    def forward(
+        self, x: Activations, y: Activations, *, add: Activations | None, training: bool
+    ) -> None:
+        """Add ``y = relu(norm(x) + add)``, by the batch's statistics or the running ones.
+
+        Raises
+        ------
+        ScheduleError
+            The batch has a last block of images that isn't full, though it isn't the only one.
+        """
+        vectors, layer = Vectors(self._assembly, Stage.FF), self._layer
+        rows = self._rows(x)
+        for word in range(x.words):
+            if training:
+                self._add_statistics(vectors, x, word)
+            else:
+                vectors.fill(self._records, word, _LEARNED_VALUES + 2, _GAIN)
+                vectors.compute(
+                    _INVERSE, _AVERAGE_VARIANCE, c=layer.epsilon, function=Function.RSQRT
+                )
+                vectors.compute(_FACTOR, _INVERSE, a=_GAIN)
+                vectors.compute(_SUMMAND, _FACTOR, a=-_AVERAGE, c=_SHIFT)
+            sources = [x.column(word)]
+            arithmetic = {}
+            if add is not None:
+                sources.insert(0, add.column(word))
+                arithmetic = {"b": 1.0, "y": VectorOperand.HELD_0}
+            vectors.map(
+                sources,
+                y.column(word),
+                rows=rows,
+                a=_FACTOR,
+                c=_SUMMAND,
+                function=Function.RELU if layer.relu else Function.IDENTITY,
+                **arithmetic,
+            )
+
+    def _add_statistics(self, vectors: Vectors, x: Activations, word: int) -> None:
+        layer, count = self._layer, x.images * x.shape.positions
+        tiles = x.column(word)
+        vectors.stream(
+            [Feed(tiles)],
+            groups=len(tiles),
+            rows=self._rows(x),
+            a=1.0,
+            y=VectorOperand.X,
+            reduce=Fold.SUM,
+            into=_SUM,
+            product_into=_PRODUCTS,
+        )
+        vectors.fill(self._records, word, _FORWARD_VALUES, _GAIN)
+        vectors.compute(_MEAN, _SUM, a=1 / count)
+        # Rounding must not make it negative.
+        vectors.compute(
+            _VARIANCE, _PRODUCTS, a=1 / count, b=-_MEAN, y=_MEAN, function=Function.RELU
+        )
+        vectors.compute(_INVERSE, _VARIANCE, c=layer.epsilon, function=Function.RSQRT)
+        vectors.compute(_FACTOR, _INVERSE, a=_GAIN)
+        vectors.compute(_SUMMAND, _FACTOR, a=-_MEAN, c=_SHIFT)
+        old, new = 1 - layer.momentum, layer.momentum
+        vectors.compute(_AVERAGE, _AVERAGE, a=old, b=new, y=_MEAN)
+        unbiased = count / max(count - 1, 1)
+        vectors.compute(
+            _AVERAGE_VARIANCE, _AVERAGE_VARIANCE, a=old, b=new * unbiased, y=_VARIANCE
+        )
+        vectors.spill(self._records, word, "gain", _FORWARD_VALUES, _GAIN)
+
+    def backward(self, x: Activations, dy: Activations, dx: Activations) -> None:
+        """Add the gradient of the input, and those of what is learned.
+
+        Parameters
+        ----------
+        x
+            The input, as `forward` read it.
+        dy
+            Gradient by the output; zero where a ReLU was.
+        dx
+            Gradient by the input.
+        """
+        vectors = Vectors(self._assembly, Stage.BP)
+        rows, count = self._rows(x), x.images * x.shape.positions
+        for word in range(x.words):
+            pairs = list(zip(x.column(word), dy.column(word), strict=True))
+            vectors.stream(
+                [Feed([tile for pair in pairs for tile in pair])],
+                groups=len(pairs),
+                rows=rows,
+                held=1,
+                a=1.0,
+                y=VectorOperand.HELD_0,
+                reduce=Fold.SUM,
+                into=_SUM,
+                product_into=_PRODUCTS,
+            )
+            vectors.fill(self._records, word, _FORWARD_VALUES, _GAIN)
+            vectors.compute(_SHIFT_GRADIENT, _SUM)
+            vectors.compute(_SCRATCH, _PRODUCTS, b=-_MEAN, y=_SUM)
+            vectors.compute(_GAIN_GRADIENT, _SCRATCH, a=_INVERSE)
+            vectors.spill(self._records, word, "gain_gradient", 2, _GAIN_GRADIENT)
+            vectors.compute(_SCRATCH, _INVERSE, a=_FACTOR)
+            vectors.compute(_SCRATCH, _SCRATCH, a=-1 / count)
+            vectors.compute(_X_FACTOR, _GAIN_GRADIENT, a=_SCRATCH)
+            vectors.compute(_SCRATCH, _SUM, a=1 / count)
+            vectors.compute(_BACKWARD_SUMMAND, _SCRATCH, a=-_FACTOR, b=-_X_FACTOR, y=_MEAN)
+            vectors.map(
+                [x.column(word), dy.column(word)],
+                dx.column(word),
+                rows=rows,
+                a=_FACTOR,
+                b=_X_FACTOR,
+                y=VectorOperand.HELD_0,
+                c=_BACKWARD_SUMMAND,
+            )
+
+    def update(self) -> None:
+        """Add SGD on gain and shift, without weight decay."""
+        vectors = Vectors(self._assembly, Stage.UPDATE)
+        for word in range(self._records.blocks):
+            vectors.fill(self._records, word, len(self._records.names), _GAIN)
+            for value, momentum, gradient in (
+                (_GAIN, _GAIN_MOMENTUM, _GAIN_GRADIENT),
+                (_SHIFT, _SHIFT_MOMENTUM, _SHIFT_GRADIENT),
+            ):
+                vectors.compute(momentum, momentum, a=0.0, b=1.0, y=gradient)
+                vectors.adjust(a=lambda step: step.momentum, b=lambda step: 2.0**-step.scale)
+                vectors.compute(value, value, b=0.0, y=momentum)
+                vectors.adjust(b=lambda step: -step.rate)
+            vectors.spill(self._records, word, "gain", _LEARNED_VALUES, _GAIN)
+
+    def _rows(self, x: Activations) -> int:
+        """Return the images of a tile, which must be the same number in all."""
+        rows = x.rows(x.batch_blocks - 1)
+        if x.batch_blocks > 1 and rows < x.rows(0):
+            raise ScheduleError(
+                f"{self._layer.name}: a batch of {x.images} images fills blocks of {x.rows(0)} "
+                f"only in part; batch normalisation takes a multiple of it, or fewer"
+            )
+        return rows

@@ -1,0 +1,259 @@
+"""Commands of the vector unit: arithmetic on its registers, and on tiles that stream through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rtl.control.commands import (
+    CoefficientKind,
+    Fold,
+    Function,
+    Mask,
+    Stage,
+    VectorOperand,
+    VectorTarget,
+)
+
+from ..program import descriptor
+from ..tensor import Records
+from .assembly import Assembly, Step, float_bits, nests
+
+__all__ = ["Feed", "Register", "Vectors"]
+
+
+@dataclass(frozen=True)
+class Register:
+    """A register of the vector unit; ``-register`` is a coefficient of the other sign."""
+
+    number: int
+    negative: bool = False
+
+    def __neg__(self) -> Register:
+        return Register(self.number, not self.negative)
+
+
+Coefficient = float | Register | None
+
+
+def _coefficient(value: Coefficient) -> dict[str, Any]:
+    """Return the fields of a coefficient; None is an absent one."""
+    if value is None:
+        return {"kind": CoefficientKind.ABSENT}
+    if isinstance(value, Register):
+        return {
+            "kind": CoefficientKind.REGISTER,
+            "negative": int(value.negative),
+            "value": value.number,
+        }
+    return {"kind": CoefficientKind.IMMEDIATE, "value": float_bits(value)}
+
+
+def _coefficients(**values: Coefficient) -> dict[str, Any]:
+    return {name: _coefficient(value) for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Tiles that a LOAD brings, in their order.
+
+    Parameters
+    ----------
+    tiles
+        Addresses.
+    transpose
+        Transpose each on the way.
+    wide
+        They are rows of binary32.
+    """
+
+    tiles: Sequence[int]
+    transpose: bool = False
+    wide: bool = False
+
+
+class Vectors:
+    """Adds commands of the vector unit to a program.
+
+    Parameters
+    ----------
+    assembly
+        The program.
+    stage
+        Part of a training step that the commands belong to.
+    """
+
+    def __init__(self, assembly: Assembly, stage: Stage) -> None:
+        self._assembly = assembly
+        self._config = assembly.config
+        self._stage = stage
+
+    def compute(
+        self,
+        target: Register | None,
+        x: Register,
+        *,
+        a: Coefficient = 1.0,
+        b: Coefficient = None,
+        y: Register | None = None,
+        c: Coefficient = None,
+        function: Function = Function.IDENTITY,
+        rows: int = 1,
+        reduce: Fold = Fold.NONE,
+        into: Register | None = None,
+    ) -> None:
+        """Add ``target = function(a * x + b * y + c)`` on registers.
+
+        With several `rows` also on those that follow `target`, `x` and `y`; `reduce` puts the sum
+        or the maximum of the results into `into`.
+        """
+        body: dict[str, Any] = {
+            "groups": 1,
+            "window": 1,
+            "rows": rows,
+            "from_registers": 1,
+            "x_register": x.number,
+            "function": function,
+            **_coefficients(a=a, b=b, c=c),
+        }
+        if target is not None:
+            body |= {"target": VectorTarget.REGISTERS, "target_register": target.number}
+        if y is not None:
+            body |= {"y": VectorOperand.REGISTER, "y_register": y.number}
+        if into is not None:
+            body |= {"reduce": reduce, "reduce_register": into.number}
+        self._assembly.program.vector(self._stage, [], **body)
+
+    def adjust(self, **coefficients: Callable[[Step], float]) -> None:
+        """Let coefficients of the command added last depend on the step."""
+
+        def fields(step: Step) -> dict[str, Any]:
+            return {name: _coefficient(value(step)) for name, value in coefficients.items()}
+
+        self._assembly.adjust(fields)
+
+    def fill(self, records: Records, block: int, count: int, first: Register) -> None:
+        """Add the loading of the first `count` values of G channels into registers."""
+        address = records.row(block, records.names[0])
+        self._assembly.program.vector(
+            self._stage,
+            self._assembly.feeds([address], 2 * count),
+            groups=1,
+            window=1,
+            rows=count,
+            wide=1,
+            target=VectorTarget.REGISTERS,
+            target_register=first.number,
+            **_coefficients(a=1.0),
+        )
+
+    def spill(
+        self, records: Records, block: int, name: str, count: int, first: Register
+    ) -> None:
+        """Add the writing of registers to `count` values of G channels, from value `name` on."""
+        self._assembly.program.vector(
+            self._stage,
+            [],
+            groups=1,
+            window=1,
+            rows=count,
+            from_registers=1,
+            x_register=first.number,
+            target=VectorTarget.WIDE,
+            descriptor=descriptor(self._config, records.row(block, name), 2 * count),
+            **_coefficients(a=1.0),
+        )
+
+    def stream(
+        self,
+        feeds: Sequence[Feed],
+        *,
+        groups: int,
+        rows: int,
+        window: int = 1,
+        held: int = 0,
+        y: VectorOperand = VectorOperand.NONE,
+        a: Coefficient = None,
+        b: Coefficient = None,
+        c: Coefficient = None,
+        function: Function = Function.IDENTITY,
+        mask: Mask = Mask.NONE,
+        fold: Fold = Fold.NONE,
+        target: VectorTarget = VectorTarget.NONE,
+        results: Sequence[int] = (),
+        reduce: Fold = Fold.NONE,
+        into: Register | None = None,
+        product_into: Register | None = None,
+    ) -> None:
+        """Add one command on tiles from memory; see `rtl.control.commands.VectorBody`.
+
+        Parameters
+        ----------
+        feeds
+            What it takes, in this order.
+        results
+            Addresses of the tiles that it writes, which one descriptor must be able to name.
+        into, product_into
+            Registers of the reductions.
+        """
+        loads = []
+        for feed in feeds:
+            beats = 2 * rows if feed.wide else self._config.elements
+            loads += self._assembly.feeds(feed.tiles, beats, transpose=feed.transpose)
+        body: dict[str, Any] = {
+            "groups": groups,
+            "window": window,
+            "rows": rows,
+            "held": held,
+            "wide": int(feeds[-1].wide),
+            "y": y,
+            "function": function,
+            "mask": mask,
+            "fold": fold,
+            "target": target,
+            **_coefficients(a=a, b=b, c=c),
+        }
+        if results:
+            ((_, _, loops),) = nests(results)
+            size = 2 * rows if target is VectorTarget.WIDE else self._config.elements
+            body["descriptor"] = descriptor(self._config, results[0], size, *loops)
+        if into is not None:
+            body |= {"reduce": reduce, "reduce_register": into.number}
+        if product_into is not None:
+            body |= {"reduce_product": 1, "product_register": product_into.number}
+        self._assembly.program.vector(self._stage, loads, **body)
+
+    def map(
+        self,
+        sources: Sequence[Sequence[int]],
+        results: Sequence[int],
+        *,
+        rows: int,
+        **arithmetic: Any,
+    ) -> None:
+        """Add an element-wise operation on tensors, tile by tile.
+
+        Parameters
+        ----------
+        sources
+            Addresses of each operand's tiles: those held first, ``x`` last.
+        results
+            Addresses of the result's.
+        rows
+            Images in a tile.
+        **arithmetic
+            As for `stream`.
+        """
+        for first, count, _ in nests(results):
+            part = slice(first, first + count)
+            groups = list(zip(*(tiles[part] for tiles in sources), strict=True))
+            self.stream(
+                [Feed([tile for group in groups for tile in group])],
+                groups=count,
+                rows=rows,
+                held=len(sources) - 1,
+                target=VectorTarget.NARROW,
+                results=results[part],
+                **arithmetic,
+            )
