@@ -4,7 +4,7 @@ import functools
 import operator
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -85,14 +85,14 @@ def drain_turns(config: Config) -> int:
     return max(1, config.drain_rows // ACCUMULATOR_BINS)
 
 
-def _adders(config: Config) -> int:
-    """Stages in which groups of lanes, of which one has its turn, are added."""
-    return max(1, -(-config.lanes // drain_turns(config)) - 1)
+def _groups(config: Config) -> int:
+    """Groups of lanes, of which one has its turn; each is added in a stage of its own."""
+    return -(-config.lanes // drain_turns(config))
 
 
 def latency(config: Config) -> int:
     """Cycles from the entry of the last draining slot of an output until its sum has left."""
-    return 6 + _adders(config)
+    return 6 + _groups(config)
 
 
 def sum_bits(config: Config) -> int:
@@ -229,8 +229,8 @@ class ProcessingElement(wiring.Component):
             m.d.sync += skip.eq(~noted.data.touched[index].bit_select(drain.bin, 1))
             with m.If(drain.turn != index % turns):
                 m.d.sync += skip.eq(1)
-            # The first two groups meet in one adder, each later one in the next.
-            later = max(0, index // turns - 1)
+            # Each group is added a stage after the one before.
+            later = index // turns
             turn = delayed(m, reading, later)
             m.d.comb += [
                 note.data.touched[index].eq(lane.touched),
@@ -255,22 +255,23 @@ class ProcessingElement(wiring.Component):
             m.d.sync += earlier.eq(0)
 
         # Add the lanes, group by group: those of a group take turns and are zero otherwise. The
-        # lower bits of the kept sum come in with the first, the upper ones behind the adders.
+        # lower bits of the kept sum come in with the first, the upper ones behind the adders. An
+        # adder has a register on one side, so that it's one LUT and its carry chain.
         groups = [
             functools.reduce(operator.or_, [lane.drained for lane in lanes[first : first + turns]])
             for first in range(0, config.lanes, turns)
         ]
         lower = config.bin_bits - 1
-        total = (groups[0] | earlier[:lower]).as_signed()
-        for group in groups[1:] or [Const(0)]:
+        total = delayed(m, (groups[0] | earlier[:lower]).as_signed())
+        for group in groups[1:]:
             total = delayed(m, _add(total, group))
-        adders = _adders(config)
-        upper = delayed(m, earlier[lower:], adders).as_signed() << lower
+        stages = len(groups)
+        upper = delayed(m, earlier[lower:], stages).as_signed() << lower
         addend = delayed(m, (total | upper)[: config.accumulator_bits].as_signed())
 
         # Combine the turns of a bin, and the bins: what is lower than the next bin reaches is
         # final.
-        ahead = delayed(m, reading, 1 + adders)
+        ahead = delayed(m, reading, 1 + stages)
         adding = delayed(m, ahead)
         goes_on = ahead.final & (ahead.bin != 0)
         clears = delayed(m, (ahead.turn == 0) & ~goes_on)
@@ -285,7 +286,7 @@ class ProcessingElement(wiring.Component):
 
         # Keep the sum of a bin, or let all of them leave.
         added = delayed(m, adding)
-        special = delayed(m, special, adders + 3)
+        special = delayed(m, special, stages + 3)
         m.d.comb += [
             keep.addr.eq(Cat(added.bin, added.place.context)),
             keep.data.eq(high),
@@ -295,7 +296,7 @@ class ProcessingElement(wiring.Component):
         value = Signal(FixedPoint(sum_bits(config)), reset_less=True)
         m.d.comb += [
             leaves.eq(
-                delayed(m, enable, adders + 4, reset=True)
+                delayed(m, enable, stages + 4, reset=True)
                 & added.ends
                 & added.final
                 & (added.bin == ACCUMULATOR_BINS - 1)
