@@ -16,6 +16,7 @@ from ..sparsity.pattern import Pattern
 __all__ = [
     "BODIES",
     "QUEUE_OF",
+    "WALK_DIMENSIONS",
     "Coefficient",
     "CoefficientKind",
     "Command",
@@ -40,6 +41,9 @@ __all__ = [
     "Walk",
     "encode",
 ]
+
+
+WALK_DIMENSIONS = 3
 
 
 class Opcode(enum.Enum, shape=4):
@@ -213,8 +217,8 @@ class Walk(data.Struct):
     A walk that has ended begins again. No count is zero.
     """
 
-    counts: data.ArrayLayout(unsigned(16), 3)
-    steps: data.ArrayLayout(signed(16), 3)
+    counts: data.ArrayLayout(unsigned(16), WALK_DIMENSIONS)
+    steps: data.ArrayLayout(signed(16), WALK_DIMENSIONS)
 
 
 class Frame(data.Struct):
