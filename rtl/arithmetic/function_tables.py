@@ -1,0 +1,98 @@
+"""Tables from which the function unit interpolates.
+
+A function's argument, reduced to [0, 1), is cut into 128 segments. In each the function is taken as
+``c0 + c1 * d + c2 * d**2``, the parabola that meets it at both ends and in the middle, with ``d``
+from 0 to 1. As neighbours share an end, the pieces join without a step, which keeps the functions
+monotonic, and exact where the argument is 0.
+"""
+
+import decimal
+from collections.abc import Callable
+from decimal import Decimal
+from typing import NamedTuple
+
+from ..control.commands import Function
+
+__all__ = [
+    "C0_BITS",
+    "C1_BITS",
+    "C2_BITS",
+    "INDEX_BITS",
+    "LOG2_FRACTION_BITS",
+    "OFFSET_BITS",
+    "SEGMENTS",
+    "UNIT_BITS",
+    "Segment",
+]
+
+INDEX_BITS = 7
+"""Leading bits of an argument, which name its segment."""
+
+OFFSET_BITS = 17
+"""The other bits of an argument: where it lies in the segment."""
+
+UNIT_BITS = 28
+"""Coefficients are integers, in units of ``2**-UNIT_BITS``."""
+
+LOG2_FRACTION_BITS = 25
+"""Fraction bits to which a logarithm is rounded before it's normalised."""
+
+C0_BITS, C1_BITS, C2_BITS = UNIT_BITS + 1, UNIT_BITS - 5, UNIT_BITS - 11
+"""Widths of the coefficients. The first is unsigned, the others are signed."""
+
+_SIGNIFICAND_FRACTION_BITS = 23
+
+
+class Segment(NamedTuple):
+    """Coefficients of one segment; `c0` includes half a unit of the result's last place."""
+
+    c0: int
+    c1: int
+    c2: int
+
+
+_CONTEXT = decimal.Context(prec=40, rounding=decimal.ROUND_HALF_EVEN)
+"""Decimal arithmetic is defined to the last digit, so that the tables are the same everywhere."""
+
+
+def _reciprocal(u: Decimal) -> Decimal:
+    return 2 / (1 + u) - 1
+
+
+def _rsqrt(u: Decimal) -> Decimal:
+    """Return the function of 1 + 2u below one half, where the exponent is even, else of 4u."""
+    return 2 / (1 + 2 * u if 2 * u < 1 else 4 * u).sqrt() - 1
+
+
+def _exp2(u: Decimal) -> Decimal:
+    return (u * Decimal(2).ln()).exp() - 1
+
+
+def _log2(u: Decimal) -> Decimal:
+    return (1 + u).ln() / Decimal(2).ln()
+
+
+def _segments(function: Callable[[Decimal], Decimal], fraction_bits: int) -> tuple[Segment, ...]:
+    """Return the table of `function`, the result of which is cut after `fraction_bits`."""
+    unit = 1 << UNIT_BITS
+    half = 1 << UNIT_BITS - fraction_bits - 1
+    segments = []
+    with decimal.localcontext(_CONTEXT):
+        count = 1 << INDEX_BITS
+        values = [function(Decimal(point) / (2 * count)) for point in range(2 * count + 1)]
+        for left, middle, right in zip(values[0::2], values[1::2], values[2::2]):
+            start, end = round(left * unit), round(right * unit)
+            c2 = round(2 * (left - 2 * middle + right) * unit)
+            segments.append(Segment(start + half, end - start - c2, c2))
+    return tuple(segments)
+
+
+SEGMENTS = {
+    Function.RECIPROCAL: _segments(_reciprocal, _SIGNIFICAND_FRACTION_BITS),
+    Function.RSQRT: _segments(_rsqrt, _SIGNIFICAND_FRACTION_BITS),
+    Function.EXP2: _segments(_exp2, _SIGNIFICAND_FRACTION_BITS),
+    Function.LOG2: _segments(_log2, LOG2_FRACTION_BITS),
+}
+"""Segments of each function that is interpolated, ascending. Of numbers ``1 + u`` they give the
+fraction of ``2 / (1 + u)``, that of ``2 / sqrt``, or the logarithm; EXP2 gives the fraction of
+``2**u``."""
