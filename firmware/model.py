@@ -145,7 +145,7 @@ class Convolution(Layer):
             if size + 2 * self.padding < self.kernel:
                 self._refuse(f"a kernel of {self.kernel} doesn't fit an image {size} {name}")
             sides.append((size + 2 * self.padding - self.kernel) // self.stride + 1)
-        self._set_shape(*sides, self.outputs)
+        self._set_shape(sides[0], sides[1], self.outputs)
         if self.add is not None and self.add.shape != self.shape:
             self._refuse(f"its output is {self.shape}, what is added is {self.add.shape}")
 
@@ -178,7 +178,7 @@ class Convolution(Layer):
         return self.products * self.pattern.n // self.pattern.m
 
     def initial_weights(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Return weights ``[kernel, kernel, inputs, outputs]``, as He et al. start before a ReLU."""
+        """Return weights ``[kernel, kernel, inputs, outputs]``, as He et al. start them."""
         shape = (self.kernel, self.kernel, self.inputs, self.outputs)
         scale = np.sqrt(2 / (self.taps * self.inputs))
         return (rng.standard_normal(shape) * scale).astype(np.float32)
@@ -275,7 +275,8 @@ class MaxPool(Layer):
 
     @property
     def relu(self) -> bool:
-        return self.rectified
+        # What comes from a ReLU isn't negative, and a maximum of zero passes no gradient on.
+        return self.rectified or self.source.relu
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,148 +2,288 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .driver import Driver, RunResult
-from .layers import Linear, LinearTensors
+from .gradient_flow import GradientFlow
+from .layers import BatchNormTensors, ConvolutionTensors
+from .model import BatchNorm, Convolution, GlobalAveragePool, Layer, MaxPool, Model, Shape
 from .program import Program
-from .schedule import Scheduler, Step
+from .schedule import (
+    Assembly,
+    ConvolutionSchedule,
+    LossSchedule,
+    LossTensors,
+    NormalisationSchedule,
+    PoolingSchedule,
+    Step,
+    clear_phase,
+)
 from .tensor import Activations
 
-__all__ = ["Network"]
+__all__ = ["Loss", "Network"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the card says of a batch.
+
+    Parameters
+    ----------
+    mean
+        Mean cross-entropy of the images.
+    right
+        Images whose right class has the largest logit.
+    """
+
+    mean: float
+    right: int
 
 
 class Network:
-    """Layers one after the other, for batches of a fixed size.
+    """A network for batches of a fixed size.
 
     Parameters
     ----------
     driver
         Runs the programs and owns the card's memory.
-    layers
-        The layers; the outputs of each are the inputs of the next.
+    model
+        The network.
     batch
         Largest batch.
 
     Attributes
     ----------
-    layers, tensors
-        The layers and, in the same order, their tensors.
+    model, batch
+        As given.
+    tensors
+        Of each layer that has any.
     programs
-        By name: ``initialise``, ``forward``, ``backward`` and ``update``.
+        By name: ``initialise``; ``forward`` with the loss, ``backward`` and ``update``, which make
+        a training step; and ``infer``, with the running averages of batch normalisation.
     """
 
-    def __init__(self, driver: Driver, layers: Sequence[Linear], batch: int) -> None:
-        for below, above in itertools.pairwise(layers):
-            if below.outputs != above.inputs:
-                raise ValueError(
-                    f"{below.name} has {below.outputs} outputs, {above.name} {above.inputs} inputs"
-                )
+    def __init__(self, driver: Driver, model: Model, batch: int) -> None:
         self.driver = driver
-        self.layers = tuple(layers)
-        config, memory = driver.config, driver.memory
-        self.tensors = tuple(
-            LinearTensors(layer, config, memory, has_backward=index > 0)
-            for index, layer in enumerate(layers)
-        )
-        widths = [layers[0].inputs, *(layer.outputs for layer in layers)]
-        self._activations = [Activations(config, memory, batch, width) for width in widths]
-        self._gradients = [Activations(config, memory, batch, width) for width in widths[1:]]
+        self.model = model
+        self.batch = batch
+        self._config, self._memory = driver.config, driver.memory
+        self.tensors: dict[Layer, ConvolutionTensors | BatchNormTensors] = {}
+        for layer in model.layers:
+            if isinstance(layer, Convolution):
+                self.tensors[layer] = ConvolutionTensors(
+                    layer,
+                    self._config,
+                    self._memory,
+                    has_backward=model.passes_gradient(layer.source),
+                )
+            elif isinstance(layer, BatchNorm):
+                self.tensors[layer] = BatchNormTensors(layer, self._config, self._memory)
+        self._activations = {layer: self._images(layer.shape) for layer in model.layers}
+        self._gradients = {
+            layer: self._images(layer.shape, transposed=layer is model.logits)
+            for layer in model.layers
+            if model.passes_gradient(layer)
+        }
+        classes = model.logits.shape.channels
+        self._loss = LossTensors(self._config, self._memory, batch, classes)
         # As many zeros as a tile of G rows by one D word has.
-        self._zeros = Activations(config, memory, config.elements, config.elements)
+        self._zeros = Activations(self._config, self._memory, self._config.elements, Shape(1, 1, 1))
+        self._temporaries: list[Activations] = []
+        # Where the backward pass leaves the gradient of each layer's output.
+        self._collected: dict[Layer, Activations] = {}
+        self._update: Assembly | None = None
         self.programs = {
             "initialise": self._initialise_program(),
-            "forward": self._forward_program(),
+            "forward": self._forward_program("forward pass", training=True),
             "backward": self._backward_program(),
             "update": self._update_program(),
+            "infer": self._forward_program("inference", training=False),
         }
 
-    def initialise(self, weights: Sequence[ArrayLike]) -> RunResult:
-        """Start from the given weights ``[inputs, outputs]`` and zero biases.
+    # What a host does with it
+
+    def initialise(self, weights: Mapping[str, ArrayLike]) -> RunResult:
+        """Start from the given weights of each convolution, by its name, and zero biases.
 
         The card derives the compressed copies itself, as it does in training.
         """
         card = self.driver.card
-        for tensors, values in zip(self.tensors, weights, strict=True):
-            tensors.state.write(card, values)
-            tensors.bias_state.clear(card)
-        for block in (*self._activations, *self._gradients, self._zeros):
+        for layer, tensors in self.tensors.items():
+            if isinstance(tensors, ConvolutionTensors):
+                values = np.asarray(weights[layer.name], np.float32)
+                tensors.state.write(card, values.reshape(tensors.state.shape))
+                if tensors.bias_state is not None:
+                    tensors.bias_state.clear(card)
+            else:
+                tensors.records.write(card, gain=1, variance=1)
+        blocks = [*self._activations.values(), *self._gradients.values(), *self._temporaries]
+        for block in (*blocks, self._zeros):
             block.clear(card)
         return self.driver.run(self.programs["initialise"])
 
-    def forward(self, inputs: ArrayLike) -> tuple[NDArray[np.float16], RunResult]:
-        """Return the outputs for a batch ``[images, channels]``."""
-        card = self.driver.card
-        values = np.asarray(inputs)
-        self._activations[0].write(card, values)
-        result = self.driver.run(self.programs["forward"])
-        return self._activations[-1].read(card)[: len(values)], result
+    def forward(
+        self, images: ArrayLike, labels: NDArray[np.integer], scale: float = 1.0
+    ) -> tuple[Loss, RunResult]:
+        """Carry a batch forward and compute its loss, whose gradient is multiplied by `scale`.
 
-    def backward(self, gradient: ArrayLike) -> RunResult:
-        """Carry the gradient of the last batch's outputs back to every layer."""
-        self._gradients[-1].write(self.driver.card, gradient)
+        Parameters
+        ----------
+        images
+            ``[images, height, width, channels]``.
+        labels
+            Their classes.
+        scale
+            Loss scale.
+        """
+        card, tensors = self.driver.card, self._loss
+        count = len(labels)
+        right = np.eye(self.model.logits.shape.channels)[labels]
+        weights = np.zeros(self.batch)
+        weights[:count] = scale / count
+        tensors.labels.write(card, right[:, None, None])
+        tensors.weights.write(card, weight=weights)
+        self._activations[self.model.input].write(card, images)
+        result = self.driver.run(self.programs["forward"])
+        values = tensors.results.read(card)
+        mean = -np.log(2) * values["log_probability"][:count].astype(np.float64).mean()
+        return Loss(float(mean), int((values["margin"][:count] == 0).sum())), result
+
+    def backward(self) -> RunResult:
+        """Carry the gradient of the last batch's loss back to every layer."""
         return self.driver.run(self.programs["backward"])
 
     def update(self, step: Step) -> RunResult:
-        """Update every weight and bias by the gradients of the last `backward`."""
-        program = self.programs["update"]
-        program.set_updates(**step.fields())
-        return self.driver.run(program)
+        """Update all that is learned by the gradients of the last `backward`."""
+        assert self._update is not None
+        self._update.set_step(step)
+        return self.driver.run(self.programs["update"])
+
+    def infer(self, images: ArrayLike) -> tuple[NDArray[np.float16], RunResult]:
+        """Return the logits ``[images, classes]`` of a batch."""
+        card = self.driver.card
+        values = np.asarray(images)
+        self._activations[self.model.input].write(card, values)
+        result = self.driver.run(self.programs["infer"])
+        return self._activations[self.model.logits].read(card)[: len(values), 0, 0], result
 
     def snapshot(self) -> dict[str, NDArray[np.uint8]]:
         """Return the raw bytes of all that training changes, by name."""
         return {
             f"{layer.name} {name}": block.read_bytes(self.driver.card)
-            for layer, tensors in zip(self.layers, self.tensors, strict=True)
+            for layer, tensors in self.tensors.items()
             for name, block in _trained(tensors)
         }
 
-    def _initialise_program(self) -> Program:
-        scheduler = self._scheduler("initialisation")
-        for layer, tensors in zip(self.layers, self.tensors, strict=True):
-            scheduler.initialise(layer, tensors, self._zeros)
-        return scheduler.program
+    def activations(self, layer: Layer) -> NDArray[np.float16]:
+        """Return the outputs of a layer for the last batch."""
+        return self._activations[layer].read(self.driver.card)
 
-    def _forward_program(self) -> Program:
-        scheduler = self._scheduler("forward pass")
-        operands = itertools.pairwise(self._activations)
-        for layer, tensors, (x, y) in zip(self.layers, self.tensors, operands, strict=True):
-            scheduler.forward(layer, tensors, x, y)
-        return scheduler.program
+    def gradient(self, layer: Layer) -> NDArray[np.float16]:
+        """Return the gradient of the last batch's loss by a layer's outputs, with the loss scale.
+
+        Before a ReLU of its own, that is.
+        """
+        return self._collected[layer].read(self.driver.card)
+
+    # Programs
+
+    def _images(self, shape: Shape, *, transposed: bool = False) -> Activations:
+        return Activations(self._config, self._memory, self.batch, shape, transposed=transposed)
+
+    def _temporary(self, layer: Layer) -> Activations:
+        self._temporaries.append(self._images(layer.shape))
+        return self._temporaries[-1]
+
+    def _assembly(self, name: str) -> Assembly:
+        return Assembly(Program(self._config, name))
+
+    def _initialise_program(self) -> Program:
+        assembly = self._assembly("initialisation")
+        for layer, tensors in self.tensors.items():
+            if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
+                ConvolutionSchedule(assembly, layer, tensors).initialise(self._zeros)
+        return assembly.program
+
+    def _forward_program(self, name: str, *, training: bool) -> Program:
+        assembly = self._assembly(name)
+        for layer in self.model.layers[1:]:
+            y = self._activations[layer]
+            x = self._activations[layer.sources[0]]
+            others = [self._activations[source] for source in layer.sources[1:]]
+            add = others[0] if others else None
+            tensors = self.tensors.get(layer)
+            if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
+                ConvolutionSchedule(assembly, layer, tensors).forward(x, y, add=add)
+            elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
+                norm = NormalisationSchedule(assembly, layer, tensors)
+                norm.forward(x, y, add=add, training=training)
+            elif isinstance(layer, (MaxPool, GlobalAveragePool)):
+                PoolingSchedule(assembly, layer).forward(x, y)
+        if training:
+            logits = self.model.logits
+            loss = LossSchedule(assembly, self._loss)
+            loss.add(self._activations[logits], self._gradients[logits])
+        return assembly.program
 
     def _backward_program(self) -> Program:
-        scheduler = self._scheduler("backward pass")
-        for index in range(len(self.layers) - 1, 0, -1):
-            scheduler.backward(
-                self.layers[index],
-                self.tensors[index],
-                self._gradients[index],
-                self._gradients[index - 1],
-                mask=self._activations[index] if self.layers[index - 1].relu else None,
-            )
-        return scheduler.program
+        assembly = self._assembly("backward pass")
+        flow = GradientFlow(assembly, self._activations, self._gradients, self._temporary)
+        logits = self.model.logits
+        flow.add(logits, self._gradients[logits])
+        for layer in reversed(self.model.layers[1:]):
+            if not self.model.passes_gradient(layer):
+                continue
+            dy = self._collected[layer] = flow.collect(layer)
+            source = layer.sources[0]
+            if isinstance(layer, (Convolution, BatchNorm)) and layer.add is not None:
+                flow.add(layer.add, dy)
+            if not self.model.passes_gradient(source) and not isinstance(layer, BatchNorm):
+                continue
+            x, y = self._activations[source], self._activations[layer]
+            tensors = self.tensors.get(layer)
+            if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
+                dx, add, mask = flow.target(source)
+                schedule = ConvolutionSchedule(assembly, layer, tensors)
+                for phase in schedule.backward(dy, dx, add=add, mask=mask):
+                    # What is there already needs nothing.
+                    if add is not dx:
+                        clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask)
+            elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
+                with flow.alone(source) as dx:
+                    norm = NormalisationSchedule(assembly, layer, tensors)
+                    norm.backward(x, dy, dx, masked=source.relu)
+            elif isinstance(layer, (MaxPool, GlobalAveragePool)):
+                mask = x if source.relu else None
+                with flow.alone(source) as dx:
+                    PoolingSchedule(assembly, layer).backward(x, y, dy, dx, mask=mask)
+        return assembly.program
 
     def _update_program(self) -> Program:
-        scheduler = self._scheduler("weight update")
-        operands = zip(self._activations[:-1], self._gradients, strict=True)
-        for layer, tensors, (x, dy) in zip(self.layers, self.tensors, operands, strict=True):
-            scheduler.update(layer, tensors, x, dy, Step())
-        return scheduler.program
+        self._update = assembly = self._assembly("weight update")
+        for layer, tensors in self.tensors.items():
+            if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
+                schedule = ConvolutionSchedule(assembly, layer, tensors)
+                schedule.update(self._activations[layer.source], self._collected[layer])
+            elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
+                NormalisationSchedule(assembly, layer, tensors).update()
+        return assembly.program
 
-    def _scheduler(self, name: str) -> Scheduler:
-        return Scheduler(Program(self.driver.config, name))
 
-
-def _trained(tensors: LinearTensors) -> Iterator[tuple[str, Any]]:
-    """Yield the tensors that an update writes, with their names."""
+def _trained(tensors: ConvolutionTensors | BatchNormTensors) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors that training changes, with their names."""
+    if isinstance(tensors, BatchNormTensors):
+        yield "statistics and parameters", tensors.records
+        return
     yield "weights and momentum", tensors.state
     yield "forward copy", tensors.forward
     if tensors.backward is not None:
         yield "backward copy", tensors.backward
-    yield "bias and momentum", tensors.bias_state
-    yield "bias copy", tensors.bias
+    if tensors.bias_state is not None:
+        yield "bias and momentum", tensors.bias_state
+        yield "bias copy", tensors.bias

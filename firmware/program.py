@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from rtl.control.commands import (
     Opcode,
     Queue,
     Stage,
+    VectorTarget,
     encode,
 )
 from rtl.memory.descriptor import DIMENSIONS
@@ -231,6 +233,7 @@ class Program:
         self._commands: list[_Command] = []
         self._accesses: dict[str, list[tuple[_Region, int, bool]]] = defaultdict(list)
         self._encoded: list[bytes] | None = None
+        self._last = -1
 
     def __len__(self) -> int:
         """Commands, with the FINISH that ends every program."""
@@ -251,7 +254,7 @@ class Program:
                 writes = [_Region("AUX", base, base + rows * d_words)]
             case LoadTarget.STREAM:
                 pass  # A stream, not a memory.
-        # A LOAD to UPDATE ends only as its UPDATE consumes it, and must not be waited for.
+        # A LOAD to a stream ends only as a unit consumes it, and must not be waited for.
         remember = target is not LoadTarget.STREAM
         self._add(Opcode.LOAD, stage, {"target": target} | body, reads, writes, remember=remember)
 
@@ -314,13 +317,42 @@ class Program:
                 writes.append(_Region(_MEMORY, address, stop))
         self._add(Opcode.UPDATE, stage, body, reads, writes)
 
-    def set_updates(self, **fields: int) -> None:
-        """Change fields of every UPDATE (the rate, say); other commands stay as they are."""
-        for index, command in enumerate(self._commands):
-            if command.opcode is Opcode.UPDATE:
-                command.body.update(fields)
-                if self._encoded is not None:
-                    self._encoded[index] = command.encode()
+    def vector(self, stage: Stage, feeds: Sequence[dict[str, Any]] = (), **body: Any) -> None:
+        """Add a VECTOR and, behind it, the LOADs that feed it.
+
+        It goes first, so that it takes their beats however many they are: the load queue might not
+        hold them all.
+
+        Parameters
+        ----------
+        stage
+            Of all of them.
+        feeds
+            Fields of the LOADs, which stream.
+        **body
+            Fields of `rtl.control.commands.VectorBody`.
+        """
+        index = len(self._commands)
+        vector = self._append(Opcode.VECTOR, stage, body)
+        for feed in feeds:
+            load = self._append(Opcode.LOAD, stage, feed)
+            self._depend(load, index, [self._extent(feed["descriptor"])], [], remember=False)
+        to_memory = body.get("target") in (VectorTarget.NARROW, VectorTarget.WIDE)
+        writes = [self._extent(body["descriptor"])] if to_memory else []
+        self._depend(vector, index, [], writes)
+        self._last = index
+
+    @property
+    def last(self) -> int:
+        """Index of the command added last; of a VECTOR, not of what feeds it."""
+        return self._last
+
+    def change(self, index: int, **fields: Any) -> None:
+        """Change fields of a command that say neither where nor how much it reads and writes."""
+        command = self._commands[index]
+        command.body.update(fields)
+        if self._encoded is not None:
+            self._encoded[index] = command.encode()
 
     def encode(self) -> bytes:
         """Return the program as it lies in memory, FINISH at its end."""
@@ -386,10 +418,26 @@ class Program:
         remember: bool = True,
     ) -> None:
         """Append a command that depends on earlier ones by what it reads and writes."""
+        self._last = len(self._commands)
+        command = self._append(opcode, stage, body)
+        self._depend(command, self._last, reads, writes, remember=remember)
+
+    def _append(self, opcode: Opcode, stage: Stage, body: dict[str, Any]) -> _Command:
         self._encoded = None
         command = _Command(opcode, QUEUE_OF[opcode], stage, body)
-        index = len(self._commands)
         self._commands.append(command)
+        return command
+
+    def _depend(
+        self,
+        command: _Command,
+        index: int,
+        reads: list[_Region],
+        writes: list[_Region],
+        *,
+        remember: bool = True,
+    ) -> None:
+        """Let a command wait for those before `index`, its own or that of what it feeds."""
         for region, is_write in [(r, False) for r in reads] + [(w, True) for w in writes]:
             accesses = self._accesses[region.space]
             command.after.update(

@@ -6,15 +6,18 @@ computes; `firmware.program.Program` adds the tokens that keep all in order.
 
 from .assembly import Assembly, Step
 from .convolution import ConvolutionSchedule
-from .loss import LossSchedule
+from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
-from .pooling import PoolingSchedule
+from .pooling import PoolingSchedule, accumulate, clear_phase
 
 __all__ = [
     "Assembly",
     "ConvolutionSchedule",
     "LossSchedule",
+    "LossTensors",
     "NormalisationSchedule",
     "PoolingSchedule",
     "Step",
+    "accumulate",
+    "clear_phase",
 ]

@@ -157,9 +157,7 @@ class ConvolutionSchedule:
         The convolution.
     """
 
-    def __init__(
-        self, assembly: Assembly, layer: Convolution, tensors: ConvolutionTensors
-    ) -> None:
+    def __init__(self, assembly: Assembly, layer: Convolution, tensors: ConvolutionTensors) -> None:
         self._assembly = assembly
         self._program = assembly.program
         self._config = assembly.config
@@ -545,9 +543,7 @@ class ConvolutionSchedule:
                 descriptor=descriptor(config, zeros.address, config.elements),
             )
             # Zeros against ones: what the D scratchpad holds might be infinite.
-            o_base = self._compute_gradients(
-                Stage.UPDATE, input_block, 0, 1, s_base=s_base, ones=1
-            )
+            o_base = self._compute_gradients(Stage.UPDATE, input_block, 0, 1, s_base=s_base, ones=1)
             for output_block in range(self._tensors.state.output_blocks):
                 self._add_updates(input_block, output_block, o_base, learns=False)
 

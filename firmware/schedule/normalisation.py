@@ -8,7 +8,7 @@ normalization", 2015; the backward pass written as one linear combination of ``d
 
 from __future__ import annotations
 
-from rtl.control.commands import Fold, Function, Stage, VectorOperand
+from rtl.control.commands import Fold, Function, Mask, Stage, VectorOperand
 
 from ..errors import ScheduleError
 from ..layers import BatchNormTensors
@@ -125,12 +125,10 @@ class NormalisationSchedule:
         old, new = 1 - layer.momentum, layer.momentum
         vectors.compute(_AVERAGE, _AVERAGE, a=old, b=new, y=_MEAN)
         unbiased = count / max(count - 1, 1)
-        vectors.compute(
-            _AVERAGE_VARIANCE, _AVERAGE_VARIANCE, a=old, b=new * unbiased, y=_VARIANCE
-        )
+        vectors.compute(_AVERAGE_VARIANCE, _AVERAGE_VARIANCE, a=old, b=new * unbiased, y=_VARIANCE)
         vectors.spill(self._records, word, "gain", _FORWARD_VALUES, _GAIN)
 
-    def backward(self, x: Activations, dy: Activations, dx: Activations) -> None:
+    def backward(self, x: Activations, dy: Activations, dx: Activations, *, masked: bool) -> None:
         """Add the gradient of the input, and those of what is learned.
 
         Parameters
@@ -141,6 +139,8 @@ class NormalisationSchedule:
             Gradient by the output; zero where a ReLU was.
         dx
             Gradient by the input.
+        masked
+            Make it zero where the input isn't positive.
         """
         vectors = Vectors(self._assembly, Stage.BP)
         rows, count = self._rows(x), x.images * x.shape.positions
@@ -175,6 +175,7 @@ class NormalisationSchedule:
                 b=_X_FACTOR,
                 y=VectorOperand.HELD_0,
                 c=_BACKWARD_SUMMAND,
+                mask=Mask.HELD_0_POSITIVE if masked else Mask.NONE,
             )
 
     def update(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rtl.control.commands import Fold, Function, Mask, Stage, VectorOperand, VectorTarget
 
 from ..model import GlobalAveragePool, MaxPool
@@ -131,27 +133,26 @@ class PoolingSchedule:
 
 def accumulate(
     assembly: Assembly,
-    gradients: tuple[Activations, Activations],
+    gradients: Sequence[Activations],
     total: Activations,
     *,
     mask: Activations | None,
 ) -> None:
-    """Add the sum of two gradients of one tensor, zero where `mask` isn't positive."""
+    """Add the sum of one or two gradients of a tensor, zero where `mask` isn't positive."""
     vectors = Vectors(assembly, Stage.BP)
+    arithmetic = {"b": 1.0, "y": VectorOperand.HELD_0} if len(gradients) > 1 else {}
+    masks = [Mask.HELD_0_POSITIVE, Mask.HELD_1_POSITIVE]
     for word in range(total.words):
         sources = [gradient.column(word) for gradient in gradients]
-        masking = Mask.NONE
         if mask is not None:
-            sources.insert(1, mask.column(word))
-            masking = Mask.HELD_1_POSITIVE
+            sources.insert(len(sources) - 1, mask.column(word))
         vectors.map(
             sources,
             total.column(word),
             rows=assembly.config.elements,
             a=1.0,
-            b=1.0,
-            y=VectorOperand.HELD_0,
-            mask=masking,
+            mask=Mask.NONE if mask is None else masks[len(gradients) - 1],
+            **arithmetic,
         )
 
 

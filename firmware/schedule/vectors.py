@@ -148,9 +148,7 @@ class Vectors:
             **_coefficients(a=1.0),
         )
 
-    def spill(
-        self, records: Records, block: int, name: str, count: int, first: Register
-    ) -> None:
+    def spill(self, records: Records, block: int, name: str, count: int, first: Register) -> None:
         """Add the writing of registers to `count` values of G channels, from value `name` on."""
         self._assembly.program.vector(
             self._stage,
