@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,12 @@ from amaranth.lib import data
 
 from rtl.config import COMMAND_BYTES
 from rtl.control.commands import BODIES, Command, Header
+from rtl.memory.descriptor import Descriptor
 
 __all__ = ["Decoded", "DecodedDescriptor", "decode"]
 
-Fields = list[tuple[str, int, int, bool]]
-"""Name, offset, width and signedness of each field; the parts of a field have dotted names."""
+Decoder = Callable[[int], Any]
+"""Takes the bits of a whole layout and returns the value of one of its fields."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Decoded:
     wait, signal
         Bits, one per queue.
     body
-        Fields of the opcode's body as integers. A descriptor has the attributes ``address``,
-        ``counts`` and ``strides``, of which the latter two are tuples.
+        Fields of the opcode's body as integers. A part of several fields is a namespace of them,
+        or a `DecodedDescriptor`; an array is a tuple.
     """
 
     opcode: int
@@ -57,31 +59,27 @@ class DecodedDescriptor:
         return math.prod(self.counts)
 
 
-def _fields(layout: data.Layout, prefix: str = "", base: int = 0) -> Fields:
-    fields: Fields = []
-    for name, field in layout:
-        shape, path, offset = field.shape, f"{prefix}{name}", base + field.offset
-        if isinstance(shape, data.Layout) or (
-            isinstance(shape, type) and issubclass(shape, data.Struct)
-        ):
-            fields += _fields(data.Layout.cast(shape), f"{path}.", offset)
-        else:
-            cast = Shape.cast(shape)
-            fields.append((path, offset, cast.width, cast.signed))
-    return fields
+def _decoder(shape: Any, offset: int = 0) -> Decoder:
+    """Return what decodes a field of `shape` at `offset`."""
+    layout = isinstance(shape, type) and issubclass(shape, data.Struct)
+    if isinstance(shape, data.ArrayLayout):
+        elements = [_decoder(field.shape, offset + field.offset) for _, field in shape]
+        return lambda bits: tuple(element(bits) for element in elements)
+    if layout or isinstance(shape, data.Layout):
+        fields = {
+            str(name): _decoder(field.shape, offset + field.offset)
+            for name, field in data.Layout.cast(shape)
+        }
+        kind = DecodedDescriptor if shape is Descriptor else SimpleNamespace
+        return lambda bits: kind(**{name: field(bits) for name, field in fields.items()})
+    cast = Shape.cast(shape)
+    width, sign = cast.width, 1 << cast.width - 1 if cast.signed else 0
+    return lambda bits: ((bits >> offset & (1 << width) - 1) ^ sign) - sign
 
 
-_HEADER = _fields(data.Layout.cast(Header))
+_HEADER = _decoder(Header)
 _BODY_OFFSET = data.Layout.cast(Command)["body"].offset
-_BODIES = {opcode.value: _fields(data.Layout.cast(body)) for opcode, body in BODIES.items()}
-
-
-def _extract(bits: int, fields: Fields) -> dict[str, int]:
-    values = {}
-    for name, offset, width, signed in fields:
-        value = bits >> offset & (1 << width) - 1
-        values[name] = value - (1 << width) if signed and value >> width - 1 else value
-    return values
+_BODIES = {opcode.value: _decoder(body) for opcode, body in BODIES.items()}
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -90,13 +88,6 @@ def decode(command: bytes) -> Decoded:
     if len(command) != COMMAND_BYTES:
         raise ValueError(f"a command has {COMMAND_BYTES} bytes, got {len(command)}")
     bits = int.from_bytes(command, "little")
-    header = _extract(bits, _HEADER)
-    fields = _extract(bits >> _BODY_OFFSET, _BODIES.get(header["opcode"], []))
-    body: dict[str, Any] = {name: value for name, value in fields.items() if "." not in name}
-    if "descriptor.address" in fields:
-        counts, strides = (
-            tuple(value for name, value in fields.items() if name.startswith(f"descriptor.{kind}."))
-            for kind in ("counts", "strides")
-        )
-        body["descriptor"] = DecodedDescriptor(fields["descriptor.address"], counts, strides)
-    return Decoded(**header, body=SimpleNamespace(**body))
+    header = _HEADER(bits)
+    body = _BODIES.get(header.opcode, lambda _: SimpleNamespace())
+    return Decoded(**vars(header), body=body(bits >> _BODY_OFFSET))
