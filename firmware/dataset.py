@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .model import Shape
+
 __all__ = ["Dataset", "load_digits"]
 
 _TRAINING_IMAGES = 1437
@@ -14,7 +16,7 @@ _TRAINING_IMAGES = 1437
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images ``[count, channels]`` with their classes, for training and for the test."""
+    """Images ``[count, height, width, channels]`` with their classes, for training and the test."""
 
     train_images: NDArray[np.float32]
     train_labels: NDArray[np.int64]
@@ -22,9 +24,9 @@ class Dataset:
     test_labels: NDArray[np.int64]
 
     @property
-    def channels(self) -> int:
-        """Values of an image."""
-        return self.train_images.shape[1]
+    def shape(self) -> Shape:
+        """Shape of an image."""
+        return Shape(*self.train_images.shape[1:])
 
     @property
     def classes(self) -> int:
@@ -38,7 +40,7 @@ def load_digits(rng: np.random.Generator) -> Dataset:
     from sklearn import datasets
 
     images, labels = datasets.load_digits(return_X_y=True)
-    images = (images / 16).astype(np.float32)
+    images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     order = rng.permutation(len(images))
     train, test = order[:_TRAINING_IMAGES], order[_TRAINING_IMAGES:]
     return Dataset(

@@ -1,38 +1,11 @@
-"""What the host computes in training: the loss, its scale, and the learning rate."""
+"""What the host decides in training: the scale of the loss, and the learning rate."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-__all__ = ["LossScale", "one_cycle", "softmax_loss"]
-
-
-def softmax_loss(
-    logits: NDArray[np.float16], labels: NDArray[np.integer]
-) -> tuple[float, NDArray[np.float64]]:
-    """Return the mean cross-entropy of a batch and its gradient by the logits.
-
-    Parameters
-    ----------
-    logits
-        ``[images, classes]``.
-    labels
-        The right class of each image.
-    """
-    wide = logits.astype(np.float64)
-    # A card that overflowed gives NaNs here, which the caller looks for.
-    with np.errstate(invalid="ignore"):
-        exponentials = np.exp(wide - wide.max(axis=1, keepdims=True))
-        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    images = np.arange(len(labels))
-    right = np.maximum(probabilities[images, labels], np.finfo(np.float64).tiny)
-    gradient = probabilities
-    gradient[images, labels] -= 1
-    return float(-np.log(right).mean()), gradient / len(labels)
+__all__ = ["LossScale", "one_cycle"]
 
 
 def one_cycle(step: int, steps: int, peak: float) -> float:

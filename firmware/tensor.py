@@ -233,9 +233,9 @@ class KernelState(_Block):
         beats = taps * self.input_blocks * self.output_blocks * self.tile_beats
         super().__init__(config, memory, beats)
 
-    def tile(self, output_block: int, input_block: int) -> int:
-        """Return the address of the first tap's tile."""
-        number = (output_block * self.input_blocks + input_block) * self.shape[0]
+    def tile(self, output_block: int, input_block: int, tap: int) -> int:
+        """Return the address of a tile."""
+        number = (output_block * self.input_blocks + input_block) * self.shape[0] + tap
         return self.address + number * self.tile_beats * self.config.beat_bytes
 
     def write(self, card: Card, weights: ArrayLike) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,12 +16,13 @@ from rtl.sparsity.pattern import Pattern
 from .cards import Card, open_card
 from .dataset import Dataset, load_digits
 from .driver import Driver, RunResult
-from .layers import Linear
-from .loss import LossScale, one_cycle, softmax_loss
+from .loss import LossScale, one_cycle
+from .model import Model
+from .models import perceptron, residual_cnn
 from .network import Network
 from .schedule import Step
 
-__all__ = ["Diverged", "Outcome", "Progress", "Settings", "build_layers", "train"]
+__all__ = ["Diverged", "Outcome", "Progress", "Settings", "build_model", "train"]
 
 _HOPELESS = 40
 """Steps skipped one after the other: no loss scale helps any more."""
@@ -44,8 +44,12 @@ class Settings:
     ----------
     card
         Name of the card, see `open_card`.
+    model
+        ``mlp``, a perceptron, or ``cnn``, a residual network.
     hidden
-        Widths of the hidden layers.
+        Widths of the perceptron's hidden layers.
+    widths
+        Channels of the residual network's blocks.
     epochs, batch, seed
         Epochs, images in a batch, and the seed of split, weights and order.
     rate, momentum, decay
@@ -59,7 +63,9 @@ class Settings:
     """
 
     card: str = "verilated:sim"
+    model: str = "mlp"
     hidden: tuple[int, ...] = (128, 128, 128)
+    widths: tuple[int, ...] = (32, 64)
     epochs: int = 4
     batch: int = 32
     seed: int = 0
@@ -163,22 +169,11 @@ class Outcome:
         return counted + self.slots // self.cycles["total"] * lost == self.slots
 
 
-def build_layers(
-    channels: int, hidden: tuple[int, ...], classes: int, pattern: Pattern
-) -> list[Linear]:
-    """Return the perceptron's layers; the first and the last are dense whatever `pattern`."""
-    widths = [channels, *hidden, classes]
-    last = len(hidden)
-    return [
-        Linear(
-            f"layer {index + 1}",
-            inputs,
-            outputs,
-            relu=index < last,
-            pattern=pattern if 0 < index < last else Pattern.DENSE,
-        )
-        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths))
-    ]
+def build_model(settings: Settings, data: Dataset, pattern: Pattern) -> Model:
+    """Return the network; its first and its last layer are dense whatever `pattern`."""
+    if settings.model == "mlp":
+        return perceptron(data.shape, data.classes, settings.hidden, pattern)
+    return residual_cnn(data.shape, data.classes, settings.widths, pattern)
 
 
 def train(
@@ -249,8 +244,8 @@ class _Run:
         self._report = report
         self._rng = np.random.default_rng(settings.seed)
         self._data: Dataset = load_digits(self._rng)
-        layers = build_layers(self._data.channels, settings.hidden, self._data.classes, pattern)
-        self.network = Network(Driver(card), layers, settings.batch)
+        model = build_model(settings, self._data, pattern)
+        self.network = Network(Driver(card), model, settings.batch)
 
     def train(self) -> Outcome:
         """Train from the beginning."""
@@ -260,7 +255,10 @@ class _Run:
         steps_per_epoch = len(data.train_images) // settings.batch
         all_steps = settings.epochs * steps_per_epoch
         steps = min(all_steps, settings.steps or all_steps)
-        self.network.initialise([layer.initial_weights(self._rng) for layer in self.network.layers])
+        convolutions = self.network.model.convolutions
+        self.network.initialise(
+            {layer.name: layer.initial_weights(self._rng) for layer in convolutions}
+        )
         total: RunResult | None = None
         skipped_in_a_row = 0
         recent: deque[float] = deque(maxlen=_RECENT)
@@ -304,7 +302,7 @@ class _Run:
         right = cycles = 0
         for first in range(0, len(images), self._settings.batch):
             batch = slice(first, first + self._settings.batch)
-            logits, result = self.network.forward(images[batch])
+            logits, result = self.network.infer(self._images(images[batch]))
             right += int((logits.argmax(axis=1) == labels[batch]).sum())
             cycles += result.cycles
         return right / len(images), cycles
@@ -317,33 +315,33 @@ class _Run:
         Returns its loss, how many images were right, whether it was applied, and what the card did.
         """
         settings, data = self._settings, self._data
-        logits, forward = self.network.forward(data.train_images[images])
+        batch = self._images(data.train_images[images])
+        loss, forward = self.network.forward(batch, data.train_labels[images], scale.factor)
         results = [forward]
-        labels = data.train_labels[images]
-        right = int((logits.argmax(axis=1) == labels).sum())
-        loss, gradient = softmax_loss(logits, labels)
-        exponent = scale.exponent
-        with np.errstate(over="ignore"):
-            scaled = (gradient * scale.factor).astype(np.float16)
-        clean = not forward.counters["NONFINITE"] and bool(np.isfinite(scaled).all())
+        clean = not forward.counters["NONFINITE"]
         if clean:
-            backward = self.network.backward(scaled)
+            backward = self.network.backward()
             results.append(backward)
             clean = not backward.counters["NONFINITE"]
         if clean:
-            step = Step(rate, settings.momentum, settings.decay, exponent)
+            step = Step(rate, settings.momentum, settings.decay, scale.exponent)
             results.append(self.network.update(step))
         scale.observe(clean=clean)
-        return loss, right, clean, results
+        return loss.mean, loss.right, clean, results
+
+    def _images(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return images as the network takes them."""
+        shape = self.network.model.input.shape
+        return images.reshape(-1, shape.height, shape.width, shape.channels)
 
     def _count_products(self, outcome: Outcome, passes: int) -> None:
         """Count the multiply-adds of a step's first passes, of FF, BP and WU.
 
         The first layer passes no gradient on.
         """
-        batch = self._settings.batch
-        for index, layer in enumerate(self.network.layers):
-            pruned_products = 1 + (index > 0 and passes > 1)
+        batch, model = self._settings.batch, self.network.model
+        for layer in model.convolutions:
+            pruned_products = 1 + (passes > 1 and model.passes_gradient(layer.source))
             weight_gradient = layer.products if passes > 2 else 0
             outcome.useful += batch * (pruned_products * layer.kept_products + weight_gradient)
             outcome.dense_useful += batch * (pruned_products * layer.products + weight_gradient)

@@ -85,10 +85,10 @@ class Config:
     group: int = 8
     ratio: int = 4
     interleave: int = 4
-    s_depth: int = 256
-    d_depth: int = 256
-    o_depth: int = 256
-    aux_depth: int = 256
+    s_depth: int = 1024
+    d_depth: int = 1024
+    o_depth: int = 512
+    aux_depth: int = 512
     drain_rows: int = 4
     bin_bits: int = 48
     accumulator_bits: int = 61
@@ -222,7 +222,7 @@ PRESETS: dict[str, Config] = {
     config.name: config
     for config in (
         Config(
-            "tiny", rows=4, cols=2, lanes=4, s_depth=64, d_depth=64, o_depth=64, aux_depth=64,
+            "tiny", rows=4, cols=2, lanes=4, s_depth=256, d_depth=256, o_depth=256, aux_depth=128,
             bin_bits=44, accumulator_bits=49, memory_bytes=1 << 20, queue_depth=4, burst_beats=8,
             outstanding_reads=4,
         ),

@@ -8,7 +8,6 @@ each phase of the input, with the taps that meet it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from rtl.sparsity.pattern import Pattern
 from ..errors import ScheduleError
 from ..layers import ConvolutionTensors
 from ..model import Convolution
-from ..program import descriptor, product
+from ..program import descriptor, product, walk
 from ..tensor import Activations, Compressed, Tensor
 from .assembly import Assembly, Step
 
@@ -115,6 +114,40 @@ class _Area:
     @property
     def positions(self) -> int:
         return self.lines * self.width
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """A block of taps, from line `y` and column `x` of the kernel on."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    @property
+    def count(self) -> int:
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images that lie transposed in the D scratchpad, a D word the same pixel of G images.
+
+    Attributes
+    ----------
+    base
+        Where the first tap meets the first pixel.
+    line, channel
+        Words from a line to the next, and from a channel of a bank to the next.
+    reduction
+        Walk over the pixels of the output.
+    """
+
+    base: int
+    line: int
+    channel: int
+    reduction: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -383,18 +416,16 @@ class ConvolutionSchedule:
             ),
             **self._frame(rows, columns, source.words * config.elements),
         )
-        d_rows = {
-            "counts": (bank_rows, work.x.outputs, len(lines)),
-            "steps": (
-                source.words,
-                work.x.stride * position_words,
-                work.y.stride * line_words,
-            ),
-        }
-        d_reduction = {
-            "counts": (source.words, work.x.taps, work.y.taps),
-            "steps": (1, work.x.direction * position_words, work.y.direction * line_words),
-        }
+        d_rows = walk(
+            (bank_rows, source.words),
+            (work.x.outputs, work.x.stride * position_words),
+            (len(lines), work.y.stride * line_words),
+        )
+        d_reduction = walk(
+            (source.words, 1),
+            (work.x.taps, work.x.direction * position_words),
+            (work.y.taps, work.y.direction * line_words),
+        )
         first = rows.offset * line_words + columns.offset * position_words
         return base + first, d_rows, d_reduction
 
@@ -444,20 +475,19 @@ class ConvolutionSchedule:
         """Cut a band into what can be stored at once, with that many operands in AUX."""
         config, assembly = self._config, self._assembly
         width = work.x.outputs
-        # Half of the scratchpad, so that the next operands are loaded meanwhile.
-        room = math.inf
+        room = width * len(lines)
         if operands:
-            tiles = assembly.aux.depth // config.elements
+            # Half of the scratchpad, so that the next operands are loaded meanwhile.
             assembly.need(work.context, assembly.aux, operands * config.elements)
-            room = max(tiles // (2 * operands), 1)
-        at_once = int(min(room // width, len(lines)))
+            room = max(assembly.aux.depth // config.elements // (2 * operands), 1)
+        at_once = min(room // width, len(lines))
         if at_once:
             for y in range(lines.start, lines.stop, at_once):
                 yield _Area(y, 0, min(at_once, lines.stop - y), width)
             return
         for y in lines:
-            for x in range(0, width, int(room)):
-                yield _Area(y, x, 1, min(int(room), width - x))
+            for x in range(0, width, room):
+                yield _Area(y, x, 1, min(room, width - x))
 
     def _tiles(self, grid: _Grid, block: int, area: _Area, word: int) -> dict[str, Any]:
         """Return the descriptor of G channels of some outputs."""
@@ -484,9 +514,10 @@ class ConvolutionSchedule:
         context = f"{layer.name}, WU"
         pixels = dy.batch_blocks * dy.shape.positions
         self._check_reduction(context, pixels, Pattern.DENSE)
+        taps = self._tap_blocks(context)
         pending = None
         for input_block in range(self._tensors.state.input_blocks):
-            d_base, d_rows, d_reduction = self._load_transposed_images(context, x, input_block)
+            places = self._load_transposed_images(context, x, input_block)
             for output_block in range(self._tensors.state.output_blocks):
                 s_base = assembly.s.take(self._s_words(Pattern.DENSE, pixels))
                 self._program.load(
@@ -504,21 +535,21 @@ class ConvolutionSchedule:
                         (pixels, dy.position_bytes),
                     ),
                 )
-                # The load queue must bring these operands before it turns to the state of the
-                # block before, which it can only deliver at the pace of the update engine.
-                if pending is not None:
-                    self._add_updates(*pending)
-                o_base = self._compute_gradients(
-                    Stage.WU,
-                    input_block,
-                    output_block,
-                    pixels,
-                    s_base=s_base,
-                    d_base=d_base,
-                    d_rows=d_rows,
-                    d_reduction=d_reduction,
-                )
-                pending = (input_block, output_block, o_base)
+                for block in taps:
+                    # The load queue must bring these operands before it turns to the state of the
+                    # block before, which it can only deliver at the pace of the update engine.
+                    if pending is not None:
+                        self._add_updates(*pending)
+                    o_base = self._compute_gradients(
+                        Stage.WU,
+                        input_block,
+                        output_block,
+                        block,
+                        pixels,
+                        s_base=s_base,
+                        images=places,
+                    )
+                    pending = (input_block, output_block, block, o_base)
         if pending is not None:
             self._add_updates(*pending)
 
@@ -531,6 +562,7 @@ class ConvolutionSchedule:
             At least G beats of zeros.
         """
         config = self._config
+        taps = self._tap_blocks(f"{self._layer.name}, initialisation")
         for input_block in range(self._tensors.state.input_blocks):
             s_base = self._assembly.s.take(self._s_words(Pattern.DENSE, 1))
             self._program.load(
@@ -542,15 +574,30 @@ class ConvolutionSchedule:
                 d_words=1,
                 descriptor=descriptor(config, zeros.address, config.elements),
             )
-            # Zeros against ones: what the D scratchpad holds might be infinite.
-            o_base = self._compute_gradients(Stage.UPDATE, input_block, 0, 1, s_base=s_base, ones=1)
-            for output_block in range(self._tensors.state.output_blocks):
-                self._add_updates(input_block, output_block, o_base, learns=False)
+            for block in taps:
+                # Zeros against ones: what the D scratchpad holds might be infinite.
+                o_base = self._compute_gradients(
+                    Stage.UPDATE, input_block, 0, block, 1, s_base=s_base
+                )
+                for output_block in range(self._tensors.state.output_blocks):
+                    self._add_updates(input_block, output_block, block, o_base, learns=False)
 
-    def _load_transposed_images(
-        self, context: str, x: Activations, word: int
-    ) -> tuple[int, dict[str, Any], dict[str, Any]]:
-        """Load G channels of all images as the D operand; return its base and its walks."""
+    def _tap_blocks(self, context: str) -> list[_Taps]:
+        """Cut the taps into the fewest blocks whose gradients fit, overlapped if possible."""
+        kernel, assembly = self._layer.kernel, self._assembly
+        for share in (2, 1):
+            for width, height in ((kernel, kernel), (kernel, 1), (1, 1)):
+                if self._gradient_words(width * height) <= assembly.o.depth // share:
+                    return [
+                        _Taps(y, x, height, width)
+                        for y in range(0, kernel, height)
+                        for x in range(0, kernel, width)
+                    ]
+        assembly.need(context, assembly.o, self._gradient_words(1))
+        raise AssertionError("unreachable: one tap didn't fit")
+
+    def _load_transposed_images(self, context: str, x: Activations, word: int) -> _Images:
+        """Load G channels of all images as the D operand."""
         layer, config, assembly = self._layer, self._config, self._assembly
         stride, kernel = layer.stride, layer.kernel
 
@@ -583,87 +630,107 @@ class ConvolutionSchedule:
             ),
             **self._frame(rows, columns, config.elements, x.batch_blocks),
         )
-        d_rows = {"counts": (bank_rows, kernel, kernel), "steps": (d_words, 1, columns.size)}
-        d_reduction = {
-            "counts": (layer.shape.width, layer.shape.height, x.batch_blocks),
-            "steps": (stride, stride * columns.size, places),
-        }
-        return base + rows.offset * columns.size + columns.offset, d_rows, d_reduction
+        return _Images(
+            base=base + rows.offset * columns.size + columns.offset,
+            line=columns.size,
+            channel=d_words,
+            reduction=walk(
+                (layer.shape.width, stride),
+                (layer.shape.height, stride * columns.size),
+                (x.batch_blocks, places),
+            ),
+        )
 
     def _compute_gradients(
         self,
         stage: Stage,
         input_block: int,
         output_block: int,
+        taps: _Taps,
         pixels: int,
         *,
         s_base: int,
-        ones: int = 0,
-        **places: Any,
+        images: _Images | None = None,
     ) -> int:
-        """Compute the gradients of G by G weights of all taps, and of G outputs' bias.
+        """Compute the gradients of G by G weights of some taps and, with the first, of G biases.
 
-        Returns where they are in O: taps one after the other, then the bias.
+        Without `images` against ones. Returns where they are in O: taps one after the other, then
+        the biases.
         """
         config, layer = self._config, self._layer
-        walks = {name: places.pop(name) for name in ("d_rows", "d_reduction") if name in places}
-        context = f"{layer.name}, {stage.name}"
-        rows = layer.taps * config.elements
-        words = self._o_words(rows) + self._o_words(1)
-        self._assembly.need(context, self._assembly.o, words)
-        o_base = self._assembly.o.take(words)
-        common = {
+        o_base = self._assembly.o.take(self._gradient_words(taps.count))
+        rows = taps.count * config.elements
+        outputs: dict[str, Any] = {
             "a": config.elements,
             "a_padding": self._padding(layer.outputs, output_block),
             "k": pixels * config.elements,
         }
-        where = {"s_base": s_base, "o_stride": _BLOCK_WORDS}
-        weights = product(config, Pattern.DENSE, b=rows, **common, **walks)
-        self._program.compute(stage, **where, **places, **weights, o_base=o_base, ones=ones)
-        if self._has_bias(input_block):
-            bias = product(config, Pattern.DENSE, b=1, **common)
+        where: dict[str, Any] = {"s_base": s_base, "o_stride": _BLOCK_WORDS}
+        places: dict[str, Any] = {"ones": 1}
+        walks: dict[str, Any] = {}
+        if images is not None:
+            places = {"d_base": images.base + taps.y * images.line + taps.x}
+            walks = {
+                "d_rows": walk(
+                    (config.elements // config.cols, images.channel),
+                    (taps.width, 1),
+                    (taps.height, images.line),
+                ),
+                "d_reduction": images.reduction,
+            }
+        weights = product(config, Pattern.DENSE, b=rows, **outputs, **walks)
+        self._program.compute(stage, **where, **places, **weights, o_base=o_base)
+        if self._has_bias(input_block, taps):
+            bias = product(config, Pattern.DENSE, b=1, **outputs)
             o_bias = o_base + self._o_words(rows)
             self._program.compute(stage, **where, **bias, o_base=o_bias, ones=1)
         return o_base
 
     def _add_updates(
-        self, input_block: int, output_block: int, o_base: int, *, learns: bool = True
+        self,
+        input_block: int,
+        output_block: int,
+        taps: _Taps,
+        o_base: int,
+        *,
+        learns: bool = True,
     ) -> None:
-        """Add the updates of G by G weights of all taps and, if it is due, of G biases."""
+        """Add the updates of G by G weights of some taps and, with the first, of G biases."""
         config, layer, tensors = self._config, self._layer, self._tensors
         assembly = self._assembly
         state, forward, backward = tensors.state, tensors.forward, tensors.backward
-        address = state.tile(output_block, input_block)
-        assembly.load_stream(Stage.UPDATE, address, layer.taps * state.tile_beats)
+        first = taps.y * layer.kernel + taps.x
+        address = state.tile(output_block, input_block, first)
+        assembly.load_stream(Stage.UPDATE, address, taps.count * state.tile_beats)
         body: dict[str, Any] = {
             "o_base": o_base,
             "o_stride": _BLOCK_WORDS,
-            "tiles": layer.taps,
+            "tiles": taps.count,
             "rows": config.elements,
             "state_address": address,
             "column_copy": 1,
             "column_pattern": layer.pattern,
-            "column_address": forward.tile(output_block, 0, input_block),
+            "column_address": forward.tile(output_block, first, input_block),
             "column_stride": forward.words * forward.tile_bytes,
         }
         if backward is not None:
             body |= {
                 "row_copy": 1,
                 "row_pattern": layer.pattern,
-                "row_address": backward.tile(input_block, 0, output_block),
+                "row_address": backward.tile(input_block, first, output_block),
                 "row_stride": backward.words * backward.tile_bytes,
             }
         self._program.update(Stage.UPDATE, **body)
         if learns:
             assembly.adjust(Step.fields)
-        if not self._has_bias(input_block):
+        if not self._has_bias(input_block, taps):
             return
         assert tensors.bias is not None and tensors.bias_state is not None
         address = tensors.bias_state.block(output_block)
         assembly.load_stream(Stage.UPDATE, address, tensors.bias_state.BEATS)
         self._program.update(
             Stage.UPDATE,
-            o_base=o_base + self._o_words(layer.taps * config.elements),
+            o_base=o_base + self._o_words(taps.count * config.elements),
             o_stride=_BLOCK_WORDS,
             tiles=1,
             rows=1,
@@ -677,8 +744,13 @@ class ConvolutionSchedule:
 
     # Sizes
 
-    def _has_bias(self, input_block: int) -> bool:
-        return input_block == 0 and self._layer.bias
+    def _has_bias(self, input_block: int, taps: _Taps) -> bool:
+        """Return whether the biases' gradients are computed along with these weights'."""
+        return self._layer.bias and (input_block, taps.y, taps.x) == (0, 0, 0)
+
+    def _gradient_words(self, taps: int) -> int:
+        """Words of an O bank for the gradients of some taps and, after them, of the biases."""
+        return self._o_words(taps * self._config.elements) + self._o_words(1)
 
     @staticmethod
     def _frame(rows: _Span, columns: _Span, tile_beats: int, images: int = 1) -> dict[str, Any]:

@@ -8,6 +8,7 @@ log2(sum 2**(t x - t m)))`` is the probability of a class.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rtl.config import Config
 from rtl.control.commands import Fold, Function, Stage, VectorOperand, VectorTarget
@@ -91,7 +92,7 @@ class LossSchedule:
         tiles = [logits.tile(block, 0, 0, word) for word in words]
         labels = [tensors.labels.tile(block, 0, 0, word) for word in words]
 
-        def pass_over(held: bool = False, **arithmetic) -> None:
+        def pass_over(held: bool = False, **arithmetic: Any) -> None:
             for word in words:
                 feeds = [Feed([tiles[word]], transpose=True)]
                 if held:
@@ -122,7 +123,11 @@ class LossSchedule:
         vectors.compute(_LOG_OFFSET, _OFFSET, b=-1.0, y=_LOGARITHM)
 
         # The right class: its probability, and its logit's distance from the largest.
-        with_label = {"held": True, "y": VectorOperand.HELD_0, "product_into": _PARTS}
+        with_label: dict[str, Any] = {
+            "held": True,
+            "y": VectorOperand.HELD_0,
+            "product_into": _PARTS,
+        }
         pass_over(a=_LOG2_E, c=_LOG_OFFSET, **with_label)
         combine(Fold.SUM, _LOG_PROBABILITY)
         pass_over(a=1.0, **with_label)

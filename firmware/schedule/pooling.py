@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rtl.control.commands import Fold, Function, Mask, Stage, VectorOperand, VectorTarget
 
@@ -34,6 +35,7 @@ class PoolingSchedule:
         vectors = Vectors(self._assembly, Stage.FF)
         rows = self._assembly.config.elements
         layer = self._layer
+        arithmetic: dict[str, Any]
         if isinstance(layer, MaxPool):
             function = Function.RELU if layer.relu else Function.IDENTITY
             arithmetic = {"a": 1.0, "fold": Fold.MAXIMUM, "function": function}
@@ -140,7 +142,7 @@ def accumulate(
 ) -> None:
     """Add the sum of one or two gradients of a tensor, zero where `mask` isn't positive."""
     vectors = Vectors(assembly, Stage.BP)
-    arithmetic = {"b": 1.0, "y": VectorOperand.HELD_0} if len(gradients) > 1 else {}
+    arithmetic: dict[str, Any] = {"b": 1.0, "y": VectorOperand.HELD_0} if len(gradients) > 1 else {}
     masks = [Mask.HELD_0_POSITIVE, Mask.HELD_1_POSITIVE]
     for word in range(total.words):
         sources = [gradient.column(word) for gradient in gradients]
