@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 from rtl.config import COMMAND_BYTES, Config
-from rtl.control.commands import QUEUE_OF, LoadTarget, Opcode, Queue, Stage, encode
+from rtl.control.commands import (
+    QUEUE_OF,
+    CoefficientKind,
+    LoadTarget,
+    Opcode,
+    Queue,
+    Stage,
+    VectorTarget,
+    encode,
+)
 from rtl.memory.descriptor import DIMENSIONS
 from rtl.sparsity.pattern import Pattern
 
@@ -112,6 +122,18 @@ def product(
     }
 
 
+def _coefficient(fields: dict[str, Any]) -> str:
+    """Return a coefficient of a VECTOR in words."""
+    sign, value = "-" if fields.get("negative") else "", fields.get("value", 0)
+    match fields["kind"]:
+        case CoefficientKind.IMMEDIATE:
+            [number] = struct.unpack("<f", struct.pack("<I", value))
+            return f"{sign}{number:g}"
+        case CoefficientKind.REGISTER:
+            return f"{sign}r{value}"
+    return "none"
+
+
 @dataclass(frozen=True)
 class _Region:
     """Words of a scratchpad or bytes of memory, `stop` excluded."""
@@ -197,7 +219,8 @@ class Program:
                 writes = [_Region("AUX", base, base + rows * d_words)]
             case LoadTarget.STREAM:
                 pass  # A stream, not a memory.
-        # A LOAD to UPDATE ends only as its UPDATE consumes it, and must not be waited for.
+        # A LOAD to the stream ends only as an UPDATE or a VECTOR takes its beats, and must not be
+        # waited for. Whatever comes after these in their queue may write what it has read.
         remember = target is not LoadTarget.STREAM
         self._add(Opcode.LOAD, stage, {"target": target} | body, reads, writes, remember=remember)
 
@@ -241,7 +264,7 @@ class Program:
     def update(self, stage: Stage, **body: Any) -> None:
         """Add an UPDATE; `body` holds the fields of `rtl.control.commands.UpdateBody`.
 
-        The LOAD to UPDATE that feeds it goes before it.
+        The LOAD to STREAM that feeds it goes before it.
         """
         config = self.config
         tiles, rows, o_base = body["tiles"], body["rows"], body.get("o_base", 0)
@@ -258,6 +281,16 @@ class Program:
                 stop = address + last + beats * config.beat_bytes
                 writes.append(_Region(_MEMORY, address, stop))
         self._add(Opcode.UPDATE, stage, body, reads, writes)
+
+    def vector(self, stage: Stage, **body: Any) -> None:
+        """Add a VECTOR; `body` holds the fields of `rtl.control.commands.VectorBody`.
+
+        The LOADs to STREAM that feed it go before it. Results may take the place of what it reads
+        if each beat of them comes after the last beat that is read from there.
+        """
+        to_memory = body["target"] in (VectorTarget.NARROW, VectorTarget.WIDE)
+        writes = [self._extent(body["descriptor"])] if to_memory else []
+        self._add(Opcode.VECTOR, stage, body, [], writes)
 
     def set_updates(self, **fields: int) -> None:
         """Change fields of every UPDATE (the rate, say); other commands stay as they are."""
@@ -292,6 +325,8 @@ class Program:
             if name == "descriptor":
                 counts = "x".join(str(count) for count in value["counts"] if count > 1) or "1"
                 parts.append(f"memory={value['address']:#x}[{counts}]")
+            elif name in ("a", "b", "c") and isinstance(value, dict):
+                parts.append(f"{name}={_coefficient(value)}")
             elif name.endswith("_address"):
                 parts.append(f"{name}={value:#x}")
             elif isinstance(value, Pattern):
