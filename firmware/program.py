@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from rtl.config import COMMAND_BYTES, Config
 from rtl.control.commands import (
     QUEUE_OF,
     WALK_DIMENSIONS,
+    CoefficientKind,
     Frame,
     LoadTarget,
     Opcode,
@@ -169,6 +171,18 @@ def _reach(*walks: dict[str, Any]) -> tuple[int, int]:
     return sum(min(0, span) for span in spans), sum(max(0, span) for span in spans)
 
 
+def _coefficient(fields: dict[str, Any]) -> str:
+    """Return a coefficient of a VECTOR in words."""
+    sign, value = "-" if fields.get("negative") else "", fields.get("value", 0)
+    match fields["kind"]:
+        case CoefficientKind.IMMEDIATE:
+            [number] = struct.unpack("<f", struct.pack("<I", value))
+            return f"{sign}{number:g}"
+        case CoefficientKind.REGISTER:
+            return f"{sign}r{value}"
+    return "none"
+
+
 @dataclass(frozen=True)
 class _Region:
     """Words of a scratchpad or bytes of memory, `stop` excluded."""
@@ -259,7 +273,8 @@ class Program:
                 writes = [_Region("AUX", base, base + rows * d_words)]
             case LoadTarget.STREAM:
                 pass  # A stream, not a memory.
-        # A LOAD to a stream ends only as a unit consumes it, and must not be waited for.
+        # A LOAD to the stream ends only as an UPDATE or a VECTOR takes its beats, and must not be
+        # waited for. Whatever comes after these in their queue may write what it has read.
         remember = target is not LoadTarget.STREAM
         self._add(Opcode.LOAD, stage, {"target": target} | body, reads, writes, remember=remember)
 
@@ -305,7 +320,7 @@ class Program:
     def update(self, stage: Stage, **body: Any) -> None:
         """Add an UPDATE; `body` holds the fields of `rtl.control.commands.UpdateBody`.
 
-        The LOAD to UPDATE that feeds it goes before it.
+        The LOAD to STREAM that feeds it goes before it.
         """
         config = self.config
         tiles, rows, o_base = body["tiles"], body["rows"], body.get("o_base", 0)
@@ -393,6 +408,8 @@ class Program:
                 sizes = (value.get(part, 0) for part, _ in Frame.as_shape())
                 text = "{}x({}+{}+{})x({}+{}+{})".format(*sizes)
                 parts.append(f"frame={text}")
+            elif name in ("a", "b", "c") and isinstance(value, dict):
+                parts.append(f"{name}={_coefficient(value)}")
             elif name.endswith("_address"):
                 parts.append(f"{name}={value:#x}")
             elif isinstance(value, Pattern):

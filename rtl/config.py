@@ -21,6 +21,9 @@ ACCUMULATOR_BINS = 4
 PRODUCT_BITS = 40
 """Magnitude of a product in units of its bin; see `rtl.arithmetic.operand`."""
 
+VECTOR_REGISTERS = 64
+"""Registers of the vector unit, each G binary32 values."""
+
 MULTIPLIER_BITS = 48
 """Width of the adder behind a DSP block's multiplier, and so of the widest lane bin."""
 

@@ -7,7 +7,7 @@ import math
 import mmap
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -15,16 +15,40 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rtl.config import COMMAND_BYTES, Config
-from rtl.control.commands import QUEUE_OF, Fault, LoadOrder, LoadTarget, Opcode, Queue
+from rtl.config import COMMAND_BYTES, VECTOR_REGISTERS, Config
+from rtl.control.commands import (
+    QUEUE_OF,
+    CoefficientKind,
+    Fault,
+    Fold,
+    Function,
+    LoadOrder,
+    LoadTarget,
+    Mask,
+    Opcode,
+    Queue,
+    VectorOperand,
+    VectorTarget,
+)
 from rtl.interface.register_map import COUNTERS, STAGE_NAMES
 from rtl.sparsity.pattern import Pattern, supported_patterns
 
-from .arithmetic import ExactSum, Floats, Halves, Operand, is_finite
+from .arithmetic import (
+    ExactSum,
+    Floats,
+    Halves,
+    Operand,
+    is_finite,
+    is_positive,
+    multiply,
+    to_float,
+    to_half,
+)
 from .engine import epilogue
 from .program import Decoded, DecodedDescriptor, decode
 from .sparsity import Bytes, pack_state_tile, pack_tiles, unpack_state_tile, unpack_words
 from .update import update
+from .vector import affine, first_equal, fold_window, last_step, reduce_rows
 
 __all__ = ["Machine", "Result"]
 
@@ -153,6 +177,7 @@ class Machine:
         self._d: Halves = np.zeros((config.cols, config.d_depth, config.elements), np.uint16)
         self._o: Floats = np.zeros((config.cols, config.o_depth, config.floats), np.uint32)
         self._aux: Halves = np.zeros((config.aux_depth, config.elements), np.uint16)
+        self._registers: Floats = np.zeros((VECTOR_REGISTERS, config.elements), np.uint32)
         self._patterns = {pattern.value: pattern for pattern in supported_patterns(config)}
         # Operands as COMPUTE last read them, until a LOAD writes their scratchpad.
         self._s_operands: dict[tuple[int, ...], Operand] = {}
@@ -284,6 +309,8 @@ class Machine:
             self._store(body)
         elif command.opcode == Opcode.UPDATE.value:
             yield from self._update(body)
+        elif command.opcode == Opcode.VECTOR.value:
+            yield from self._vector(body)
 
     # Memory
 
@@ -613,6 +640,19 @@ class Machine:
         self._write(body.descriptor, memory)
         self._counters["NONFINITE"] += int(np.count_nonzero(~is_finite(result)))
 
+    # Streams
+
+    def _take(self, beats: int) -> Generator[None, None, Bytes]:
+        """Return that many beats of those that LOADs offer, waiting for them."""
+        taken: list[Bytes] = []
+        while beats:
+            while not len(self._offered):
+                yield
+            taken.append(self._offered[:beats])
+            self._offered = self._offered[beats:]
+            beats -= len(taken[-1])
+        return np.concatenate(taken)
+
     # UPDATE
 
     def _update(self, body: SimpleNamespace) -> Iterator[None]:
@@ -628,15 +668,8 @@ class Machine:
             raise _FaultError(Fault.SCRATCHPAD_RANGE, last)
 
         tile_beats = _STATE_BEATS_PER_ROW * rows
-        state: list[Bytes] = []
-        missing = tiles * tile_beats
-        while missing:
-            while not len(self._offered):
-                yield
-            state.append(self._offered[:missing])
-            self._offered = self._offered[missing:]
-            missing -= len(state[-1])
-        w, v = unpack_state_tile(np.concatenate(state), rows, config)
+        state = yield from self._take(tiles * tile_beats)
+        w, v = unpack_state_tile(state, rows, config)
         gradients = np.stack(
             [self._read_o(body.o_base, body.o_stride, k * g, rows, 2) for k in range(tiles)]
         )
@@ -661,6 +694,134 @@ class Machine:
                 self._write_row(
                     body.column_address + k * body.column_stride, updated.column_copy[k]
                 )
+
+    # VECTOR
+
+    def _vector(self, body: SimpleNamespace) -> Iterator[None]:
+        config = self.config
+        g, groups, window, rows = config.elements, body.groups, body.window, body.rows
+        self._check_vector(body)
+        a, b, c = (self._coefficient(term) for term in (body.a, body.b, body.c))
+
+        # Operands, as [group, tile of the window, row, column].
+        held = np.zeros((groups, 0, g, g), np.uint16)
+        halves: Halves | None = None
+        if body.from_registers:
+            x = self._read_registers(body.x_register, rows)
+        else:
+            tile_beats = 2 * rows if body.wide else g
+            beats = yield from self._take(groups * (body.held * g + window * tile_beats))
+            beats = beats.reshape(groups, -1, config.beat_bytes)
+            held = _halves(beats[:, : body.held * g]).reshape(groups, body.held, g, g)[:, :, :rows]
+            values = beats[:, body.held * g :]
+            if body.wide:
+                x = np.ascontiguousarray(values).view("<u4").astype(np.uint32, copy=False)
+                x = x.reshape(groups, window, rows, g)
+            else:
+                halves = _halves(values).reshape(groups, window, g, g)[:, :, :rows]
+                x = to_float(halves)
+        y: Floats | None = None
+        match VectorOperand(body.y):
+            case VectorOperand.X:
+                y = x
+            case VectorOperand.HELD_0 | VectorOperand.HELD_1:
+                tile = body.y - VectorOperand.HELD_0.value
+                y = np.broadcast_to(to_float(held[:, tile : tile + 1]), x.shape)
+            case VectorOperand.REGISTER:
+                y = self._read_registers(body.y_register, rows)
+
+        result = last_step(Function(body.function), affine(x, y, a, b, c))
+        match Mask(body.mask):
+            case Mask.HELD_0_POSITIVE | Mask.HELD_1_POSITIVE:
+                tile = body.mask - Mask.HELD_0_POSITIVE.value
+                result = np.where(is_positive(held[:, tile : tile + 1]), result, np.uint32(0))
+            case Mask.FIRST_EQUAL:
+                assert halves is not None
+                result = np.where(first_equal(halves, held[:, :1]), result, np.uint32(0))
+
+        folded = fold_window(result, Fold(body.fold))
+        match VectorTarget(body.target):
+            case VectorTarget.NARROW:
+                tiles = np.zeros((folded.size // (rows * g), g, g), np.uint16)
+                tiles[:, :rows] = to_half(folded.reshape(-1, rows, g))
+                self._write_vector(body.descriptor, tiles)
+            case VectorTarget.WIDE:
+                self._write_vector(body.descriptor, folded)
+            case VectorTarget.REGISTERS:
+                first = body.target_register
+                self._registers[first : first + rows] = folded.reshape(rows, g)
+        if body.reduce != Fold.NONE.value:
+            total = reduce_rows(result.reshape(-1, g), Fold(body.reduce))
+            self._registers[body.reduce_register] = total
+        if body.reduce_product:
+            assert y is not None
+            products = multiply(result, y).reshape(-1, g)
+            self._registers[body.product_register] = reduce_rows(products, Fold.SUM)
+
+    def _check_vector(self, body: SimpleNamespace) -> None:
+        """Refuse a VECTOR that can't be carried out."""
+        config = self.config
+        groups, window, rows = body.groups, body.window, body.rows
+        self._refuse_if(0 in (groups, window, rows) or rows > config.elements or body.held > 2)
+        terms = (body.a, body.b, body.c)
+        for value, kind in (
+            *((term.kind, CoefficientKind) for term in terms),
+            (body.y, VectorOperand),
+            (body.function, Function),
+            (body.mask, Mask),
+            (body.fold, Fold),
+            (body.reduce, Fold),
+        ):
+            self._refuse_if(value not in [member.value for member in kind])
+        y, mask = VectorOperand(body.y), Mask(body.mask)
+        needed = max(
+            {VectorOperand.HELD_0: 1, VectorOperand.HELD_1: 2}.get(y, 0),
+            {Mask.NONE: 0, Mask.HELD_1_POSITIVE: 2}.get(mask, 1),
+        )
+        self._refuse_if(body.held < needed)
+        self._refuse_if((y is VectorOperand.REGISTER) > bool(body.from_registers))
+        self._refuse_if(bool(body.from_registers) and (groups, window, body.held) != (1, 1, 0))
+        folds = body.fold != Fold.NONE.value
+        self._refuse_if(mask is Mask.FIRST_EQUAL and bool(body.wide or folds))
+        uses_y = bool(body.reduce_product) or body.b.kind != CoefficientKind.ABSENT.value
+        self._refuse_if(y is VectorOperand.NONE and uses_y)
+        tiles = groups if folds else groups * window
+        target = VectorTarget(body.target)
+        self._refuse_if(target is VectorTarget.REGISTERS and tiles != 1)
+        if target in (VectorTarget.NARROW, VectorTarget.WIDE):
+            tile_beats = config.elements if target is VectorTarget.NARROW else 2 * rows
+            self._refuse_if(body.descriptor.beats != tiles * tile_beats)
+
+        for term in terms:
+            if term.kind == CoefficientKind.REGISTER.value:
+                self._check_range(term.value, 1, VECTOR_REGISTERS)
+        for used, first in (
+            (body.from_registers, body.x_register),
+            (y is VectorOperand.REGISTER, body.y_register),
+            (target is VectorTarget.REGISTERS, body.target_register),
+        ):
+            if used:
+                self._check_range(first, rows, VECTOR_REGISTERS)
+
+    def _read_registers(self, first: int, rows: int) -> Floats:
+        """Return registers as ``[1, 1, rows, G]``, as they are before the command changes any."""
+        return self._registers[first : first + rows].copy()[None, None]
+
+    def _coefficient(self, term: SimpleNamespace) -> Floats | None:
+        """Return a coefficient's values, one for each column; None if it's absent."""
+        sign = np.uint32(term.negative << 31)
+        match CoefficientKind(term.kind):
+            case CoefficientKind.ABSENT:
+                return None
+            case CoefficientKind.IMMEDIATE:
+                return np.full(self.config.elements, term.value, np.uint32) ^ sign
+            case CoefficientKind.REGISTER:
+                return np.asarray(self._registers[term.value] ^ sign)
+
+    def _write_vector(self, descriptor: DecodedDescriptor, values: Halves | Floats) -> None:
+        self._counters["NONFINITE"] += int(np.count_nonzero(~is_finite(values)))
+        ordered = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<")))
+        self._write(descriptor, ordered.view(np.uint8))
 
 
 def _sparse_zeros(size: int) -> Bytes:

@@ -58,7 +58,7 @@ class Reference:
 
     def backward(self):
         """Compute the gradients of all outputs, before their ReLU, and of all parameters."""
-        self.gradients = {layer: 0.0 for layer in self.model.layers}
+        self.gradients = dict.fromkeys(self.model.layers, 0.0)
         self.gradients[self.model.logits] = self.loss_gradient
         self.slopes = {}
         for layer in reversed(self.model.layers):

@@ -12,7 +12,15 @@ from firmware.layers import Linear
 from firmware.network import Network
 from firmware.program import Program, descriptor, matrix_walks, product, walk
 from rtl.config import COMMAND_BYTES, PRESETS
-from rtl.control.commands import LoadTarget, Opcode, Queue, Stage
+from rtl.control.commands import (
+    QUEUE_OF,
+    CoefficientKind,
+    LoadTarget,
+    Opcode,
+    Queue,
+    Stage,
+    VectorTarget,
+)
 from rtl.sparsity.pattern import Pattern, supported_patterns
 from sim.golden.program import decode
 from tests.harness import default_seed
@@ -116,7 +124,7 @@ def _tokens(program):
     """Return (queue, wait, signal) of every command but FINISH."""
     code = program.encode()
     commands = [decode(code[i : i + COMMAND_BYTES]) for i in range(0, len(code), COMMAND_BYTES)]
-    queues = {Opcode.COMPUTE.value: 1, Opcode.STORE.value: 2, Opcode.UPDATE.value: 2}
+    queues = {opcode.value: queue.value for opcode, queue in QUEUE_OF.items()}
     return [(queues.get(c.opcode, 0), c.wait, c.signal) for c in commands[:-1]]
 
 
@@ -187,6 +195,31 @@ def test_update_fields_change_in_place():
     program.set_updates(rate=5)
     body = decode(program.encode()[:COMMAND_BYTES]).body
     assert (body.rate, body.momentum) == (5, 2)
+
+
+def test_vectors_order_loads_of_what_they_write():
+    """Beats that a VECTOR writes are read only when they are there; nothing else need wait."""
+    program = Program(TINY)
+    beats = {"rows": 16, "d_words": 1}
+    tile = {
+        "groups": 1, "window": 1, "rows": 16, "target": VectorTarget.NARROW,
+        "a": {"kind": CoefficientKind.IMMEDIATE, "value": 0x3FC00000, "negative": 1},
+        "c": {"kind": CoefficientKind.REGISTER, "value": 5},
+    }  # fmt: skip
+    program.load(LoadTarget.STREAM, Stage.FF, descriptor=descriptor(TINY, 0, 16), **beats)
+    program.vector(Stage.FF, **tile, descriptor=descriptor(TINY, 0x400, 16))
+    program.load(LoadTarget.STREAM, Stage.FF, descriptor=descriptor(TINY, 0x400, 16), **beats)
+    # In place, and with a descriptor that isn't looked at.
+    program.vector(Stage.FF, **tile, descriptor=descriptor(TINY, 0x400, 16))
+    ignored = {"target": VectorTarget.NONE, "descriptor": descriptor(TINY, 0x800, 16)}
+    program.load(LoadTarget.STREAM, Stage.FF, descriptor=descriptor(TINY, 0x800, 16), **beats)
+    program.vector(Stage.FF, **tile | ignored)
+    program.load(LoadTarget.STREAM, Stage.FF, descriptor=descriptor(TINY, 0x800, 16), **beats)
+    load, store = 1 << Queue.LOAD.value, 1 << Queue.STORE.value
+    assert _tokens(program) == [
+        (0, 0, 0), (2, 0, load), (0, store, 0), (2, 0, 0), (0, 0, 0), (2, 0, 0), (0, 0, 0)
+    ]  # fmt: skip
+    assert "NARROW a=-1.5 c=r5 memory=0x400[16]" in program.describe(1)
 
 
 def test_listing_names_every_command():
