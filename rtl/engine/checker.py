@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -21,7 +21,8 @@ class CommandChecker(wiring.Component):
 
     What is checked, in this order, with the address reported: counts (0), pattern (0), then the
     base of the first of the scratchpads S, D and O that is too small, then the length of the
-    reduction (`s_base`). A product is there six cycles after its command.
+    reduction (`s_base`). Of D all words count that whole walks reach, unless it is ones. A product
+    is there six cycles after its command.
 
     Parameters
     ----------
@@ -67,7 +68,14 @@ class CommandChecker(wiring.Component):
                         steps.eq(pattern.steps(config)),
                         s_words.eq(body.d_words * pattern.steps(config)),
                     ]
-        is_empty = (body.d_words == 0) | (body.a_tiles == 0) | (body.b_tiles == 0)
+        walks = (body.d_rows, body.d_reduction)
+        no_rounds = Cat(count == 0 for walk in walks for count in walk.counts).any()
+        is_empty = (
+            (body.d_words == 0)
+            | (body.a_tiles == 0)
+            | (body.b_tiles == 0)
+            | (no_rounds & ~body.ones)
+        )
         is_one_tile = (body.a_tiles == 1) & (body.b_tiles == 1)
         shifts = exact_log2(config.interleave)
         b_shift = (shifts - body.a_contexts)[: len(product.b_shift)]
@@ -87,11 +95,39 @@ class CommandChecker(wiring.Component):
             | (body.tail_entries > entries)
         )
 
-        # One multiplier says how many words of each scratchpad the command reaches over.
+        # Two multipliers say how many words of each scratchpad the command reaches over: one for S
+        # and the rows of D, one for the reduction and O.
         contexts = product.b_tiles << product.b_shift
-        factor, count = Signal(16 + shifts), Signal(16)
-        words = Signal(len(factor) + len(count), reset_less=True)
-        m.d.sync += words.eq(factor * count)
+        factors = [Signal(signed(17 + shifts), name=f"factor_{i}") for i in range(2)]
+        counts = [Signal(signed(17), name=f"count_{i}") for i in range(2)]
+        first, second = (
+            Signal(signed(len(factor) + len(count)), name=name, reset_less=True)
+            for name, factor, count in zip(("first", "second"), factors, counts, strict=True)
+        )
+        m.d.sync += [
+            first.eq(factors[0] * counts[0]),
+            second.eq(factors[1] * counts[1]),
+        ]
+
+        def multiply(unit: int, factor: ValueLike, count: ValueLike) -> None:
+            m.d.comb += [factors[unit].eq(factor), counts[unit].eq(count)]
+
+        def span(walk: Any, dimension: int) -> tuple[Value, Value]:
+            return walk.counts[dimension] - 1, walk.steps[dimension]
+
+        # The lowest and the highest D word that the command reads: each dimension of a walk adds to
+        # either. A scratchpad's depth is a power of two.
+        reach = signed(len(first) + 3)
+        lowest, highest = Signal(reach, reset_less=True), Signal(reach, reset_less=True)
+
+        def extended(*spans: Value) -> tuple[Value, Value]:
+            down = sum((Mux(value < 0, value, 0) for value in spans), lowest)
+            up = sum((Mux(value < 0, 0, value) for value in spans), highest)
+            return down, up
+
+        def extend(*spans: Value) -> None:
+            down, up = extended(*spans)
+            m.d.sync += [lowest.eq(down), highest.eq(up)]
 
         # S words that were added to the sums that are kept.
         total = additions + product.s_words
@@ -115,7 +151,8 @@ class CommandChecker(wiring.Component):
                     product.s_base.eq(body.s_base),
                     product.d_base.eq(body.d_base),
                     product.d_words.eq(body.d_words),
-                    product.d_stride.eq(body.d_words << b_shift),
+                    product.d_rows.eq(body.d_rows),
+                    product.d_reduction.eq(body.d_reduction),
                     product.o_base.eq(body.o_base),
                     product.o_stride.eq(body.o_stride),
                     product.a_tiles.eq(body.a_tiles),
@@ -132,6 +169,9 @@ class CommandChecker(wiring.Component):
                     product.tail_chunks.eq(body.tail_chunks),
                     product.tail_entries.eq(body.tail_entries),
                 ]
+                multiply(0, *span(body.d_rows, 0))
+                multiply(1, *span(body.d_reduction, 0))
+                m.d.sync += [lowest.eq(body.d_base), highest.eq(body.d_base)]
                 m.next = "Measure-S"
                 with m.If(~is_supported):
                     refuse(Fault.PATTERN, 0)
@@ -139,32 +179,36 @@ class CommandChecker(wiring.Component):
                     refuse(Fault.MALFORMED, 0)
 
             with m.State("Measure-S"):
-                m.d.comb += [
-                    factor.eq(product.a_tiles << body.a_contexts),
-                    count.eq(product.s_stride),
-                ]
+                multiply(0, product.a_tiles << body.a_contexts, product.s_stride)
+                multiply(1, *span(product.d_reduction, 1))
+                extend(first, second)
                 m.next = "Check-S"
 
             with m.State("Check-S"):
-                m.d.comb += [factor.eq(contexts), count.eq(product.d_words)]
-                m.next = "Check-D"
-                with m.If(product.s_base + words > config.s_depth):
+                multiply(0, *span(product.d_rows, 1))
+                multiply(1, *span(product.d_reduction, 2))
+                extend(second)
+                m.next = "Measure-O"
+                with m.If(product.s_base + first > config.s_depth):
                     refuse(Fault.SCRATCHPAD_RANGE, product.s_base)
 
-            with m.State("Check-D"):
-                m.d.comb += [factor.eq(contexts - 1), count.eq(product.o_stride)]
-                m.next = "Check-O"
-                with m.If(product.d_base + words > config.d_depth):
-                    refuse(Fault.SCRATCHPAD_RANGE, product.d_base)
+            with m.State("Measure-O"):
+                multiply(0, *span(product.d_rows, 2))
+                multiply(1, contexts - 1, product.o_stride)
+                extend(first, second)
+                m.next = "Check-D-And-O"
 
-            with m.State("Check-O"):
+            with m.State("Check-D-And-O"):
                 a_rows = (product.a_tiles << body.a_contexts) * config.rows
                 row = (a_rows + (config.floats - 1)) // config.floats
+                down, up = extended(first)
                 m.next = "Hand-Over"
                 with m.If(total > config.max_additions):
                     refuse(Fault.OVERRUN, product.s_base)
-                with m.If(product.o_base + words + row > config.o_depth):
+                with m.If(product.o_base + second + row > config.o_depth):
                     refuse(Fault.SCRATCHPAD_RANGE, product.o_base)
+                with m.If(~product.ones & ((down < 0) | (up >= config.d_depth))):
+                    refuse(Fault.SCRATCHPAD_RANGE, product.d_base)
 
             with m.State("Hand-Over"):
                 m.d.comb += self.product.valid.eq(1)

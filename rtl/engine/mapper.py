@@ -7,10 +7,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ACCUMULATOR_BINS, Config
+from ..control.commands import Walk
 from ..delay import delayed
 from .array import Issue
 from .pe import DRAIN_DISTANCE, drain_turns
 from .tally import SlotSize
+from .walk import WordWalk
 
 __all__ = ["InterleavedMapper", "Product"]
 
@@ -27,8 +29,10 @@ class Product(data.Struct):
     """Steps that one D word serves ("T")."""
     d_base: unsigned(16)
     d_words: unsigned(16)
-    d_stride: unsigned(16)
-    """Bank words that the D rows of one tile take."""
+    d_rows: Walk
+    """Rows of a D bank, from `d_base`."""
+    d_reduction: Walk
+    """D words of a row."""
     o_base: unsigned(16)
     o_stride: unsigned(16)
     a_tiles: unsigned(16)
@@ -106,17 +110,35 @@ class InterleavedMapper(wiring.Component):
         is_last_a_tile = a_tile == product.a_tiles - 1
         is_last_b_tile = b_tile == product.b_tiles - 1
 
-        # Addresses: S words of this tile from s_tile, of this context from s_row; D words of this
-        # tile from d_tile. The rows of the contexts are d_words apart.
-        s_tile, s_row, d_tile = Signal(16), Signal(16), Signal(16)
+        # Addresses: S words of this tile from s_tile, of this context from s_row.
+        s_tile, s_row = Signal(16), Signal(16)
         s_word = Signal(19)
         step = Signal(4)
         word = Signal(16)
-        d_word, d_address = Signal(16), Signal(16)
         s_shift = (config.ratio - 1).bit_length()
         is_last_step = step == product.steps - 1
         is_last_d_word = word == product.d_words - 1
         is_last_word = is_last_step & is_last_d_word
+
+        # D addresses: that of the context's row, plus the place of the D word in all rows. Those of
+        # rows are found a slot ahead, during the first S word of the first tile that has them.
+        address_bits = (config.d_depth - 1).bit_length()
+        m.submodules.d_rows = d_rows = WordWalk(address_bits)
+        m.submodules.d_reduction = d_reduction = WordWalk(address_bits)
+        addresses = data.ArrayLayout(address_bits, config.interleave)
+        row_addresses = Signal(addresses, reset_less=True)
+        finds_rows = Signal()
+        m.d.comb += [
+            d_rows.walk.eq(product.d_rows),
+            d_rows.base.eq(Mux(d_rows.restart, self.product.payload.d_base, product.d_base)),
+            d_reduction.walk.eq(product.d_reduction),
+        ]
+        with m.If(d_rows.restart | d_rows.advance):
+            found = Mux(d_rows.restart, 0, context + 1)[: len(context)]
+            m.d.sync += row_addresses[found].eq(d_rows.next)
+
+        d_address = Signal(address_bits)
+        m.d.comb += d_address.eq(row_addresses[context & product.b_contexts] + d_reduction.address)
 
         # Rows that aren't padding, from this tile on; negative behind the last.
         a_left, b_left = Signal(signed(27)), Signal(signed(27))
@@ -165,10 +187,9 @@ class InterleavedMapper(wiring.Component):
                     b_left.eq(incoming.b_rows),
                     s_tile.eq(incoming.s_base),
                     s_row.eq(incoming.s_base),
-                    d_tile.eq(incoming.d_base),
-                    d_word.eq(incoming.d_base),
-                    d_address.eq(incoming.d_base),
+                    finds_rows.eq(1),
                 ]
+                m.d.comb += [d_rows.restart.eq(1), d_reduction.restart.eq(1)]
                 m.next = "Multiply"
 
         # Products may follow into a half that is being drained, context by context. A kept product
@@ -193,11 +214,10 @@ class InterleavedMapper(wiring.Component):
                     s_read.enable.eq((context & product.b_contexts) == 0),
                     d_read.enable.eq(1),
                 ]
+                m.d.comb += d_rows.advance.eq(finds_rows & (context < product.b_contexts))
                 m.d.sync += context.eq(context + 1)
                 with m.If(is_last_along_b):
-                    m.d.sync += [s_row.eq(s_row + product.s_stride), d_address.eq(d_word)]
-                with m.Else():
-                    m.d.sync += d_address.eq(d_address + product.d_words)
+                    m.d.sync += s_row.eq(s_row + product.s_stride)
 
                 with m.If(is_last_context):
                     m.d.sync += [
@@ -205,6 +225,7 @@ class InterleavedMapper(wiring.Component):
                         step.eq(step + 1),
                         s_row.eq(s_tile),
                         words.eq(words + 1),
+                        finds_rows.eq(0),
                     ]
                     with m.If(closes):
                         m.d.sync += [
@@ -217,13 +238,10 @@ class InterleavedMapper(wiring.Component):
                             kept.eq(~is_last_word | product.keep),
                         ]
                     with m.If(is_last_step):
-                        m.d.sync += [
-                            step.eq(0),
-                            word.eq(word + 1),
-                            d_word.eq(d_word + 1),
-                            d_address.eq(d_word + 1),
-                        ]
+                        m.d.comb += d_reduction.advance.eq(1)
+                        m.d.sync += [step.eq(0), word.eq(word + 1)]
                     with m.If(is_last_word):
+                        m.d.comb += d_reduction.restart.eq(1)
                         m.d.sync += [word.eq(0), s_word.eq(0)]
                         with m.If(~is_last_a_tile):
                             m.d.sync += [
@@ -231,11 +249,9 @@ class InterleavedMapper(wiring.Component):
                                 a_left.eq(a_rows - config.rows),
                                 s_tile.eq(s_row + product.s_stride),
                                 s_row.eq(s_row + product.s_stride),
-                                d_word.eq(d_tile),
-                                d_address.eq(d_tile),
                             ]
                         with m.Elif(~is_last_b_tile):
-                            next_tile = d_tile + product.d_stride
+                            m.d.comb += d_rows.advance.eq(1)
                             m.d.sync += [
                                 a_tile.eq(0),
                                 b_tile.eq(b_tile + 1),
@@ -243,9 +259,7 @@ class InterleavedMapper(wiring.Component):
                                 b_left.eq(b_rows - config.cols),
                                 s_tile.eq(product.s_base),
                                 s_row.eq(product.s_base),
-                                d_tile.eq(next_tile),
-                                d_word.eq(next_tile),
-                                d_address.eq(next_tile),
+                                finds_rows.eq(1),
                             ]
                         with m.Else():
                             m.d.comb += keeps.eq(product.keep)

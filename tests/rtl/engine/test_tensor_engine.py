@@ -9,20 +9,35 @@ import pytest
 from amaranth.utils import exact_log2
 from cocotb.triggers import RisingEdge
 
+from firmware.program import matrix_walks, walk
 from rtl.config import preset
-from rtl.control.commands import ComputeBody, Fault
+from rtl.control.commands import WALK_DIMENSIONS, ComputeBody, Fault
 from rtl.control.fault import FaultReport
 from rtl.engine.pe import DRAIN_DISTANCE
 from rtl.engine.tensor_engine import TensorEngine
 from rtl.memory.ports import O_READ_LATENCY, SWord
 from rtl.sparsity.pattern import Pattern, supported_patterns
 from sim.golden.arithmetic import ExactSum, Operand
+from sim.golden.program import DecodedWalk
 from sim.golden.sparsity import s_words
 from tests.harness import clocks, config, pack, rng, send, simulate, start, unpack
 
 ONE = 0x3C00
 
 GOOD = {"o_stride": 1, "d_words": 1, "a_tiles": 1, "b_tiles": 1, "pattern": Pattern.N2M8}
+
+
+def command(configuration, **body):
+    """Return the bits of a COMPUTE; what isn't told is good, and D lies there as a matrix."""
+    body = GOOD | body
+    contexts = configuration.interleave >> body.get("a_contexts", 0)
+    walks = matrix_walks(max(1, body["b_tiles"] * contexts), max(1, body["d_words"]))
+    return pack(ComputeBody, walks | body)
+
+
+def walked(fields):
+    """Return a walk as the golden model has it."""
+    return DecodedWalk(tuple(fields["counts"]), tuple(fields["steps"]))
 
 
 class Bench:
@@ -122,7 +137,7 @@ class Bench:
             for b, a in np.ndindex(result.shape):
                 word = body["o_base"] + b // columns * body["o_stride"] + a // floats
                 self.expected[b % columns, word, a % floats] = int(result[b, a])
-        self.commands.append(pack(ComputeBody, body))
+        self.commands.append(command(self.config, **body))
 
     async def run(self, pauses=None):
         """Send the queued commands, wait for their end, and compare the O banks."""
@@ -233,7 +248,7 @@ async def every_mac_is_accounted_for(dut):
         }  # fmt: skip
         bench.counted = dict.fromkeys(bench.counted, 0)
         slots, done = bench.mac_slots, bench.done
-        await send(dut, "command", [pack(ComputeBody, body)])
+        await send(dut, "command", [command(configuration, **body)])
         await bench.until(lambda done=done: bench.done == done + 1)
         slots = bench.mac_slots - slots
         length = (d_words - 1) * per_chunk * configuration.chunks + entries
@@ -241,6 +256,85 @@ async def every_mac_is_accounted_for(dut):
         assert counted["useful"] == (a - a_padding) * (b - b_padding) * length
         assert sum(counted.values()) == slots * configuration.macs
         assert (counted["filler"] > 0) == (per_chunk < configuration.lanes_per_chunk)
+
+
+@cocotb.test()
+async def walks_find_their_words(dut):
+    """Random walks, forwards and backwards, that stand still, begin again, or reach far."""
+    bench = await begin(dut)
+    configuration, random = bench.config, bench.random
+    depth, contexts, d_words = configuration.d_depth, configuration.interleave, 5
+    words = bench.halves((depth, configuration.cols, configuration.elements))
+    await bench.write_d(0, words.reshape(-1, configuration.elements))
+    a, _, k = bench.shape(contexts, 1, d_words)
+    patterns = (Pattern.DENSE, Pattern.N2M4, Pattern.N1M8)
+    s = [
+        await bench.write_s(index * contexts * d_words, bench.halves((a, k)), pattern)
+        for index, pattern in enumerate(patterns)
+    ]
+    o_base, o_stride = 0, a // configuration.floats
+
+    def random_walk():
+        loops = []
+        for _ in range(WALK_DIMENSIONS):
+            count = int(random.choice([1, 2, 3, 5, 8]))
+            # Six loops together stay in the scratchpad.
+            longest = (depth - 1) // (2 * WALK_DIMENSIONS) // max(1, count - 1)
+            loops.append((count, int(random.integers(-longest, longest + 1))))
+        return walk(*loops)
+
+    for number in range(60):
+        kept, keep = bench.kept is not None, int(number < 59 and random.integers(4) == 0)
+        # Sums are kept for one tile, in which all rows of S are contexts.
+        whole = kept or keep
+        a_contexts = exact_log2(contexts) - (0 if whole else int(random.integers(3)))
+        b_tiles = 1 if whole else int(random.integers(1, 4))
+        rows, reduction = random_walk(), random_walk()
+        lowest, highest = map(sum, zip(walked(rows).reach, walked(reduction).reach, strict=True))
+        d_base = int(random.choice([-lowest, depth - 1 - highest]))
+        if random.integers(2):
+            d_base = int(random.integers(-lowest, depth - highest))
+        bank_rows = b_tiles * contexts >> a_contexts
+        places = walked(rows).offsets(bank_rows)[:, None] + walked(reduction).offsets(d_words)
+        d = words[d_base + places].swapaxes(1, 2).reshape(-1, k)
+        if o_base + bank_rows * o_stride > configuration.o_depth:
+            await bench.run(random if number % 2 else None)
+            o_base = 0
+        index = int(random.integers(len(patterns)))
+        bench.compute(
+            s[index], Operand.dense(d), s_base=index * contexts * d_words, d_base=d_base,
+            o_base=o_base, o_stride=o_stride, d_words=d_words, d_rows=rows, d_reduction=reduction,
+            a_tiles=contexts >> a_contexts, b_tiles=b_tiles, pattern=patterns[index],
+            a_contexts=a_contexts, keep=keep,
+        )  # fmt: skip
+        o_base += 0 if keep else bank_rows * o_stride
+    await bench.run()
+
+
+@cocotb.test()
+async def a_kernel_moves_over_pixels(dut):
+    """Outputs of a convolution with stride 2, from input pixels that lie there once."""
+    bench = await begin(dut)
+    configuration = bench.config
+    images, size, kernel, stride = 2, 2, 3, 2
+    edge, d_words = stride * (size - 1) + kernel, kernel * kernel
+    pixels = bench.halves((edge, edge, images, configuration.cols, configuration.elements))
+    base = configuration.d_depth - edge * edge * images
+    await bench.write_d(base, pixels.reshape(-1, configuration.elements))
+    a, _, k = bench.shape(1, 1, d_words)
+    s = await bench.write_s(0, bench.halves((a, k)), Pattern.DENSE)
+    taps = np.stack([
+        pixels[i : i + stride * size : stride, j : j + stride * size : stride]
+        for i, j in np.ndindex(kernel, kernel)
+    ], axis=-2)  # fmt: skip
+    bench.compute(
+        s, Operand.dense(taps.reshape(-1, k)), d_base=base, o_base=0, pattern=Pattern.DENSE,
+        o_stride=-(-a // configuration.floats), d_words=d_words, a_tiles=1,
+        b_tiles=size * size * images // configuration.interleave,
+        d_rows=walk((images, 1), (size, stride * images), (size, stride * edge * images)),
+        d_reduction=walk((1, 0), (kernel, images), (kernel, edge * images)),
+    )  # fmt: skip
+    await bench.run()
 
 
 @cocotb.test()
@@ -300,25 +394,24 @@ async def products_keep_the_array_busy(dut):
     contexts = configuration.interleave
     # A way out passes on one result a cycle.
     drain = contexts * max(4, configuration.drain_rows)
-    for d_words in (4, 3, 2, 1):
-        a_tiles = 2
-        a, b, k = bench.shape(a_tiles, 1, d_words)
+    for d_words, (a_tiles, b_tiles) in itertools.product((4, 3, 2, 1), ((2, 1), (1, 2))):
+        a, b, k = bench.shape(a_tiles, b_tiles, d_words)
         d = bench.halves((b, k))
         s = await bench.write_s(0, bench.halves((a, k)), Pattern.N2M4)
         await bench.write_d(0, d)
         products = 4
         for index in range(products):
             bench.compute(
-                s, Operand.dense(d), o_base=contexts * index,
+                s, Operand.dense(d), o_base=2 * contexts * index,
                 o_stride=-(-a // configuration.floats), d_words=d_words, a_tiles=a_tiles,
-                b_tiles=1, pattern=Pattern.N2M4,
+                b_tiles=b_tiles, pattern=Pattern.N2M4,
             )  # fmt: skip
         bench.activity.clear()
         await bench.run()
         tile = contexts * d_words * Pattern.N2M4.steps(configuration)
         first, *_, last = [cycle for cycle, active in enumerate(bench.activity) if active]
         # The first two tiles find both halves of the bins empty.
-        bound = (products * a_tiles - 2) * max(tile, drain) + 2 * tile
+        bound = (products * a_tiles * b_tiles - 2) * max(tile, drain) + 2 * tile
         assert last - first + 1 <= bound + (0 if tile >= drain else DRAIN_DISTANCE)
 
 
@@ -334,7 +427,7 @@ async def done_says_that_results_can_be_read(dut):
         d = bench.halves((b, k))
         s = await bench.write_s(0, bench.halves((a, k)), Pattern.N2M8)
         await bench.write_d(0, d)
-        await send(dut, "command", [pack(ComputeBody, GOOD)])
+        await send(dut, "command", [command(configuration)])
         while not int(dut.done.value):
             await RisingEdge(dut.clk)
         # This was the edge that ended the cycle of `done`, in which the address was there.
@@ -369,27 +462,61 @@ async def faults_stop_the_engine(dut):
             {"d_base": configuration.d_depth - contexts + 1},
             Fault.SCRATCHPAD_RANGE, configuration.d_depth - contexts + 1,
         ),
-        ({"b_tiles": 0xFFFF, "d_base": 2}, Fault.SCRATCHPAD_RANGE, 2),
+        ({"b_tiles": 0xFFFF, "d_base": 2, "d_rows": walk((0xFFFF, 1))}, Fault.SCRATCHPAD_RANGE, 2),
         (
             {"o_base": configuration.o_depth - contexts + 1},
             Fault.SCRATCHPAD_RANGE, configuration.o_depth - contexts + 1,
         ),
         ({"o_stride": 0xFFFF, "o_base": 5}, Fault.SCRATCHPAD_RANGE, 5),
+        # Walks: no round, and words above and below those of the scratchpad.
+        *(
+            ({name: walk(*[(1, 1)] * place, (0, 1))}, Fault.MALFORMED, 0)
+            for name in ("d_rows", "d_reduction") for place in range(3)
+        ),
+        *(
+            ({"d_base": base, name: walk(*[(1, 9)] * place, (count, step))},
+             Fault.SCRATCHPAD_RANGE, base)
+            for name in ("d_rows", "d_reduction") for place in range(3)
+            for base, count, step in (
+                (1, configuration.d_depth, 1), (0, 2, configuration.d_depth), (1, 3, -1),
+                (configuration.d_depth - 1, 0xFFFF, -0x8000), (1, 0xFFFF, 0x7FFF),
+                # As many words as would do if addresses had 16 or 32 bits.
+                (3, 3, -0x8000), (0, 5, 0x4000),
+            )
+        ),
+        *(
+            ({name: walk(*[(0xFFFF, step)] * 3) for name in ("d_rows", "d_reduction")}
+             | {"d_base": 7}, Fault.SCRATCHPAD_RANGE, 7)
+            for step in (0x7FFF, -0x8000)
+        ),
+        # Each within its bounds, but not both.
+        (
+            {"d_base": 2, "d_rows": walk((3, 1), (2, configuration.d_depth - 8)),
+             "d_reduction": walk((2, 4))}, Fault.SCRATCHPAD_RANGE, 2,
+        ),
+        ({"d_base": 4, "d_rows": walk((3, -1)), "d_reduction": walk((4, -1))},
+         Fault.SCRATCHPAD_RANGE, 4),
+        # Which of several faults is told.
+        ({"d_rows": walk((0, 1)), "pattern": Pattern.N2M16}, Fault.MALFORMED, 0),
+        ({"d_base": 0xFFFF, "s_base": 0xFFFE}, Fault.SCRATCHPAD_RANGE, 0xFFFE),
+        ({"d_base": 0xFFFF, "o_base": 0xFFFE}, Fault.SCRATCHPAD_RANGE, 0xFFFF),
+        # Ones are in no scratchpad.
+        ({"ones": 1, "d_base": 0xFFFF, "d_rows": walk((0, 1)), "o_base": 0xFFFE},
+         Fault.SCRATCHPAD_RANGE, 0xFFFE),
     ]  # fmt: skip
     if Pattern.N2M16 not in supported_patterns(configuration):
         cases.append(({"pattern": Pattern.N2M16}, Fault.PATTERN, 0))
     bench = await begin(dut)
     for changed, code, address in cases:
-        good = pack(ComputeBody, GOOD | {"o_base": 0})
-        await send(dut, "command", [good, pack(ComputeBody, GOOD | changed)])
+        await send(dut, "command", [command(configuration), command(configuration, **changed)])
         await expect_fault(bench, code, address, done=1)
 
 
 @cocotb.test()
 async def kept_sums_keep_their_contexts(dut):
     bench = await begin(dut)
-    kept = pack(ComputeBody, GOOD | {"keep": 1, "a_contexts": 1})
-    await send(dut, "command", [kept, pack(ComputeBody, GOOD)])
+    kept = command(bench.config, keep=1, a_contexts=1)
+    await send(dut, "command", [kept, command(bench.config)])
     await expect_fault(bench, Fault.MALFORMED, 0, done=1)
 
 
@@ -420,11 +547,11 @@ async def overrun_stops_the_engine(dut):
     commands = configuration.max_additions // steps
     if commands > 64:
         return
-    body = GOOD | {"d_words": words, "pattern": Pattern.DENSE}
-    kept = pack(ComputeBody, body | {"keep": 1})
-    exact = [kept] * (commands - 1) + [pack(ComputeBody, body)]
+    body = {"d_words": words, "pattern": Pattern.DENSE}
+    kept = command(configuration, **body, keep=1)
+    exact = [kept] * (commands - 1) + [command(configuration, **body)]
     await send(dut, "command", [*exact, *[kept] * commands])
-    await send(dut, "command", [pack(ComputeBody, GOOD)])
+    await send(dut, "command", [command(configuration)])
     await expect_fault(bench, Fault.OVERRUN, 0, done=2 * commands)
 
 
@@ -432,7 +559,7 @@ async def expect_fault(bench, code, address, done):
     """Check a fault after `done` commands since reset; then reset."""
     dut = bench.dut
     dut.command__valid.value = 1
-    dut.command__payload.value = pack(ComputeBody, GOOD)
+    dut.command__payload.value = command(bench.config)
     for _ in range(5_000):
         await RisingEdge(dut.clk)
         if int(dut.fault.value):
@@ -461,8 +588,8 @@ async def reset_forgets_sums(dut):
     await bench.write_d(0, d)
     body = GOOD | {"pattern": Pattern.DENSE, "o_stride": -(-a // bench.config.floats)}
     for wait in (12, 23, 40, 55):
-        kept = pack(ComputeBody, body | {"keep": 1})
-        await send(dut, "command", [pack(ComputeBody, body), kept])
+        commands = [command(bench.config, **body), command(bench.config, **body, keep=1)]
+        await send(dut, "command", commands)
         await clocks(dut, wait)
         dut.rst.value = 1
         await clocks(dut, 1)
