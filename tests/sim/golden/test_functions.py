@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -224,7 +225,7 @@ def test_results_have_the_shape_of_the_arguments() -> None:
 @pytest.mark.parametrize("function", SEGMENTS)
 def test_segments_fit_their_widths_and_join(function: Function) -> None:
     segments = SEGMENTS[function]
-    for segment, following in zip(segments, segments[1:]):
+    for segment, following in itertools.pairwise(segments):
         assert sum(segment) == following.c0
     for c0, c1, c2 in segments:
         assert 0 <= c0 < 1 << C0_BITS
