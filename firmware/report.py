@@ -64,6 +64,7 @@ def summary(
         "bit_exact": not any(compared) if compared else None,
         "mismatches": {"dense": dense.mismatches, "sparse": sparse.mismatches},
         "compared_bytes": dense.compared_bytes + sparse.compared_bytes,
+        "model": settings.model,
         "pattern": sparse.pattern,
         "dense_layers": "first and last",
         "card": settings.card,
@@ -348,7 +349,10 @@ summary {{ cursor: pointer; color: #495057; }}
 def _page(figures: Mapping[str, Any], picture: bytes) -> str:
     """Return one self-contained page."""
     settings = figures["settings"]
-    widths = " - ".join(map(str, settings["hidden"]))
+    layers = {
+        "mlp": f"Perceptron, hidden layers {_text(settings['hidden'])}",
+        "cnn": f"Residual network, blocks of {_text(settings['widths'])} channels",
+    }
     exact = figures["bit_exact"]
     verdicts = {
         None: ("", "Not compared with the golden model."),
@@ -382,7 +386,7 @@ def _page(figures: Mapping[str, Any], picture: bytes) -> str:
     return _PAGE.format(
         pattern=html.escape(pattern),
         lead=html.escape(
-            f"Hidden layers {widths}; the first and the last layer are dense. "
+            f"{layers[settings['model']]}; the first and the last layer are dense. "
             f"{figures['epochs']} epochs of {settings['batch']}-image batches, seed "
             f"{figures['seed']}, on card {figures['card']}."
         ),

@@ -30,7 +30,7 @@ from . import report
 from .cards import KINDS, open_card
 from .errors import AllocationError, CardError, ScheduleError
 from .loss import LossScale
-from .training import Diverged, Outcome, Settings, train
+from .training import MODELS, Diverged, Outcome, Settings, train
 from .training import Progress as TrainingProgress
 
 __all__ = ["main"]
@@ -52,8 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     settings = Settings(
         card=options.card,
+        model=options.model,
         hidden=options.layers,
-        epochs=options.epochs,
+        widths=options.widths,
+        epochs=options.epochs or MODELS[options.model],
         batch=options.batch,
         seed=options.seed,
         rate=options.learning_rate,
@@ -79,7 +81,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     defaults = Settings()
     parser = argparse.ArgumentParser(
         prog="python -m firmware.train",
-        description="Train a perceptron on scikit-learn's digits twice, dense and with N:M sparse "
+        description="Train a network on scikit-learn's digits twice, dense and with N:M sparse "
         "weights; test both on the card, and compare every bit with the golden model. The first "
         "and the last layer stay dense.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -92,16 +94,30 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"what to train on ({kinds}); presets: {', '.join(PRESETS)}",
     )
     parser.add_argument(
+        "--model",
+        choices=MODELS,
+        default=defaults.model,
+        help="mlp: fully connected layers; cnn: a residual network of 3 x 3 convolutions",
+    )
+    parser.add_argument(
         "--pattern", type=_pattern, default=Pattern.N2M8, metavar="N:M", help="of the sparse run"
     )
-    parser.add_argument("--epochs", type=_positive, default=defaults.epochs)
+    epochs = ", ".join(f"{model}: {count}" for model, count in MODELS.items())
+    parser.add_argument("--epochs", type=_positive, help=f"default: {epochs}")
     parser.add_argument("--batch", type=_positive, default=defaults.batch, help="images in a step")
     parser.add_argument(
         "--layers",
         type=_widths,
         default=",".join(map(str, defaults.hidden)),
         metavar="WIDTH,...",
-        help="widths of the hidden layers, at least two",
+        help="widths of the mlp's hidden layers, at least two",
+    )
+    parser.add_argument(
+        "--widths",
+        type=_widths,
+        default=",".join(map(str, defaults.widths)),
+        metavar="CHANNELS,...",
+        help="channels of the cnn's residual blocks",
     )
     parser.add_argument("--seed", type=_natural, default=defaults.seed)
     parser.add_argument(

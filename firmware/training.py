@@ -22,7 +22,10 @@ from .models import perceptron, residual_cnn
 from .network import Network
 from .schedule import Step
 
-__all__ = ["Diverged", "Outcome", "Progress", "Settings", "build_model", "train"]
+__all__ = ["MODELS", "Diverged", "Outcome", "Progress", "Settings", "build_model", "train"]
+
+MODELS = {"mlp": 4, "cnn": 2}
+"""Networks by name, with the epochs that they are trained for unless it's said."""
 
 _HOPELESS = 40
 """Steps skipped one after the other: no loss scale helps any more."""
