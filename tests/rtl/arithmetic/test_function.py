@@ -76,8 +76,8 @@ async def meets_every_corner(dut):
 @cocotb.test()
 async def meets_the_ends_of_every_segment(dut):
     await start(dut)
-    # The first and the last of a segment, what is next to them, and its middle. The functions see
-    # 24 bits; numbers have one less, but for EXP2, which meets all of them between 0.5 and 1.
+    # The first and the last of a segment, what is next to them, and its middle. Fractions have a
+    # bit less than arguments; EXP2 gets all of these by numbers from 0.5 to 1 and their negatives.
     starts = np.arange(1 << INDEX_BITS, dtype=np.uint32) << OFFSET_BITS
     middle = 1 << OFFSET_BITS - 1
     arguments = (starts[:, None] + np.array([-2, -1, 0, 1, 2, middle - 1, middle])).ravel()

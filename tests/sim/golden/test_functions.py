@@ -91,7 +91,7 @@ def test_of_every_fraction(function: Function, exponent: int, bound: float) -> N
 
 @pytest.mark.parametrize("negative", [False, True])
 def test_exp2_of_every_argument(negative: bool) -> None:
-    # From 0.5 to 1 are all odd ones of the 2**24 arguments that the tables see.
+    # Numbers from 0.5 to 1 and their negatives give all 2**24 arguments that the table may get.
     x = binade(-1, negative=negative)
     error, where = largest_error(Function.EXP2, x, relative=True)
     assert error < 2**-23.9, where
