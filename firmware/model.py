@@ -177,6 +177,20 @@ class Convolution(Layer):
         """Multiply-adds for one image after pruning."""
         return self.products * self.pattern.n // self.pattern.m
 
+    def unfolded(self) -> Convolution:
+        """Return the same as a convolution of one tap, over what is under the kernel."""
+        height, width = self.shape.height, self.shape.width
+        source = Input(f"{self.source.name}, unfolded", height, width, self.taps * self.inputs)
+        return Convolution(
+            self.name,
+            source,
+            self.outputs,
+            bias=self.bias,
+            rectified=self.rectified,
+            add=self.add,
+            pattern=self.pattern,
+        )
+
     def initial_weights(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """Return weights ``[kernel, kernel, inputs, outputs]``, as He et al. start them."""
         shape = (self.kernel, self.kernel, self.inputs, self.outputs)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from .driver import Driver, RunResult
 from .gradient_flow import GradientFlow
 from .layers import BatchNormTensors, ConvolutionTensors
-from .model import BatchNorm, Convolution, GlobalAveragePool, Layer, MaxPool, Model, Shape
+from .model import BatchNorm, Convolution, GlobalAveragePool, Input, Layer, MaxPool, Model, Shape
 from .program import Program
 from .schedule import (
     Assembly,
@@ -24,7 +24,7 @@ from .schedule import (
     Step,
     clear_phase,
 )
-from .tensor import Activations
+from .tensor import Activations, UnfoldedImages
 
 __all__ = ["Loss", "Network"]
 
@@ -74,10 +74,16 @@ class Network:
         self.batch = batch
         self._config, self._memory = driver.config, driver.memory
         self.tensors: dict[Layer, ConvolutionTensors | BatchNormTensors] = {}
+        # Inputs of few channels are unfolded for the layer that takes them.
+        self._unfolded: dict[Layer, UnfoldedImages] = {}
         for layer in model.layers:
             if isinstance(layer, Convolution):
+                if isinstance(layer.source, Input) and UnfoldedImages.suits(
+                    self._config, layer, batch
+                ):
+                    self._unfolded[layer] = UnfoldedImages(self._config, self._memory, batch, layer)
                 self.tensors[layer] = ConvolutionTensors(
-                    layer,
+                    self._scheduled(layer),
                     self._config,
                     self._memory,
                     has_backward=model.passes_gradient(layer.source),
@@ -123,7 +129,7 @@ class Network:
             else:
                 tensors.records.write(card, gain=1, variance=1)
         blocks = [*self._activations.values(), *self._gradients.values(), *self._temporaries]
-        for block in (*blocks, self._zeros):
+        for block in (*blocks, *self._unfolded.values(), self._zeros):
             block.clear(card)
         return self.driver.run(self.programs["initialise"])
 
@@ -148,7 +154,7 @@ class Network:
         weights[:count] = scale / count
         tensors.labels.write(card, right[:, None, None])
         tensors.weights.write(card, weight=weights)
-        self._activations[self.model.input].write(card, images)
+        self._write_images(images)
         result = self.driver.run(self.programs["forward"])
         values = tensors.results.read(card)
         mean = -np.log(2) * values["log_probability"][:count].astype(np.float64).mean()
@@ -168,7 +174,7 @@ class Network:
         """Return the logits ``[images, classes]`` of a batch."""
         card = self.driver.card
         values = np.asarray(images)
-        self._activations[self.model.input].write(card, values)
+        self._write_images(values)
         result = self.driver.run(self.programs["infer"])
         return self._activations[self.model.logits].read(card)[: len(values), 0, 0], result
 
@@ -191,7 +197,22 @@ class Network:
         """
         return self._collected[layer].read(self.driver.card)
 
+    def _write_images(self, images: ArrayLike) -> None:
+        card = self.driver.card
+        for unfolded in self._unfolded.values():
+            unfolded.write(card, images)
+        self._activations[self.model.input].write(card, images)
+
     # Programs
+
+    def _scheduled(self, layer: Convolution) -> Convolution:
+        """Return a convolution as the array computes it."""
+        return layer.unfolded() if layer in self._unfolded else layer
+
+    def _convolution(
+        self, assembly: Assembly, layer: Convolution, tensors: ConvolutionTensors
+    ) -> ConvolutionSchedule:
+        return ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
 
     def _images(self, shape: Shape, *, transposed: bool = False) -> Activations:
         return Activations(self._config, self._memory, self.batch, shape, transposed=transposed)
@@ -207,7 +228,7 @@ class Network:
         assembly = self._assembly("initialisation")
         for layer, tensors in self.tensors.items():
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                ConvolutionSchedule(assembly, layer, tensors).initialise(self._zeros)
+                self._convolution(assembly, layer, tensors).initialise(self._zeros)
         return assembly.program
 
     def _forward_program(self, name: str, *, training: bool) -> Program:
@@ -219,7 +240,8 @@ class Network:
             add = others[0] if others else None
             tensors = self.tensors.get(layer)
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                ConvolutionSchedule(assembly, layer, tensors).forward(x, y, add=add)
+                schedule = self._convolution(assembly, layer, tensors)
+                schedule.forward(self._unfolded.get(layer, x), y, add=add)
             elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
                 norm = NormalisationSchedule(assembly, layer, tensors)
                 norm.forward(x, y, add=add, training=training)
@@ -268,8 +290,9 @@ class Network:
         self._update = assembly = self._assembly("weight update")
         for layer, tensors in self.tensors.items():
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                schedule = ConvolutionSchedule(assembly, layer, tensors)
-                schedule.update(self._activations[layer.source], self._collected[layer])
+                x = self._unfolded.get(layer, self._activations[layer.source])
+                schedule = self._convolution(assembly, layer, tensors)
+                schedule.update(x, self._collected[layer])
             elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
                 NormalisationSchedule(assembly, layer, tensors).update()
         return assembly.program

@@ -7,7 +7,8 @@ docs/architecture.md defines the formats.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,14 +18,18 @@ from rtl.sparsity.pattern import Pattern
 
 from .allocator import Allocator
 from .cards import Card
-from .model import Shape
+from .model import Convolution, Shape
+from .program import descriptor
 
 __all__ = [
     "Activations",
     "Compressed",
+    "Images",
     "KernelState",
     "Records",
+    "Span",
     "Tensor",
+    "UnfoldedImages",
     "Vector",
     "VectorState",
     "padded",
@@ -61,6 +66,60 @@ class _Block:
 
     def _write(self, card: Card, values: NDArray[np.generic]) -> None:
         card.write_memory(self.address, np.frombuffer(values.tobytes(), np.uint8))
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of lines or columns of an image, with zeros on either side.
+
+    Attributes
+    ----------
+    start, count
+        Of the image.
+    before, after
+        Zeros on either side.
+    offset
+        Where the first output's first tap is, from the first zero on.
+    """
+
+    start: int
+    count: int
+    before: int
+    after: int
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return self.before + self.count + self.after
+
+
+class Images(Protocol):
+    """Images as a convolution takes them: in blocks of G, a pixel in `words` D words."""
+
+    shape: Shape
+    batch_blocks: int
+    words: int
+
+    def load_images(self, block: int, rows: Span, columns: Span) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G images, tile by tile."""
+
+    def load_channels(self, word: int, rows: Span, columns: Span) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G channels of all images."""
+
+
+def _frame(rows: Span, columns: Span, pixel_beats: int, images: int) -> dict[str, int]:
+    """Return the zeros around an area; all zero if there are none."""
+    if (rows.before, rows.after, columns.before, columns.after) == (0, 0, 0, 0):
+        return {}
+    return {
+        "images": images,
+        "above": rows.before,
+        "lines": rows.count,
+        "below": rows.after,
+        "before": columns.before * pixel_beats,
+        "beats": columns.count * pixel_beats,
+        "after": columns.after * pixel_beats,
+    }
 
 
 class Activations(_Block):
@@ -125,6 +184,36 @@ class Activations(_Block):
         first = self.tile(0, 0, 0, word)
         return [first + position * self.position_bytes for position in range(positions)]
 
+    def load_images(self, block: int, rows: Span, columns: Span) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G images, tile by tile."""
+        beats = self.words * self.config.elements
+        return {
+            "transpose": int(self.transposed),
+            "frame": _frame(rows, columns, beats, 1),
+            "descriptor": descriptor(
+                self.config,
+                self.tile(block, rows.start, columns.start, 0),
+                beats,
+                (columns.count, self.position_bytes),
+                (rows.count, self.line_bytes),
+            ),
+        }
+
+    def load_channels(self, word: int, rows: Span, columns: Span) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G channels of all images."""
+        return {
+            "transpose": int(not self.transposed),
+            "frame": _frame(rows, columns, self.config.elements, self.batch_blocks),
+            "descriptor": descriptor(
+                self.config,
+                self.tile(0, rows.start, columns.start, word),
+                self.config.elements,
+                (columns.count, self.position_bytes),
+                (rows.count, self.line_bytes),
+                (self.batch_blocks, self.block_bytes),
+            ),
+        }
+
     def rows(self, block: int) -> int:
         """Return how many images of a block aren't padding."""
         return min(self.config.elements, self.images - block * self.config.elements)
@@ -156,6 +245,91 @@ class Activations(_Block):
         order = (0, 5, 1, 2, 3, 4) if self.transposed else (0, 4, 1, 2, 3, 5)
         whole = tiles.transpose(order).reshape(-1, shape.height, shape.width, self.words * g)
         return whole[: self.images, ..., : shape.channels]
+
+
+class UnfoldedImages(_Block):
+    """Images of few channels, as the input of a convolution whose kernel takes one D word.
+
+    Laid out ``[batch block][y][x][channel]`` beats of G images, with the zeros around each image.
+    A LOAD gathers what is under the kernel to a tile, ``[tap, channel][G images]``, completed with
+    zeros. To the array that is an image with a channel for each weight of the kernel.
+
+    Attributes
+    ----------
+    images
+        Without padding.
+    shape
+        Of the image that the array sees.
+    batch_blocks, words
+        Blocks of G images; D words of a pixel, which is one.
+    """
+
+    words = 1
+
+    @classmethod
+    def suits(cls, config: Config, layer: Convolution, images: int) -> bool:
+        """Return whether a dense convolution's input can be laid out so: a batch of one block."""
+        return (
+            layer.taps > 1
+            and layer.taps * layer.inputs <= config.elements
+            and layer.pattern is Pattern.DENSE
+            and images <= config.elements
+        )
+
+    def __init__(self, config: Config, memory: Allocator, images: int, layer: Convolution) -> None:
+        self.images, self._layer = images, layer
+        self.batch_blocks = 1
+        self.shape = Shape(layer.shape.height, layer.shape.width, layer.taps * layer.inputs)
+        source, around = layer.source.shape, 2 * layer.padding
+        self._padded = Shape(source.height + around, source.width + around, source.channels)
+        super().__init__(config, memory, self._padded.positions * source.channels)
+
+    def load_images(self, block: int, rows: Span, columns: Span) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G images, tile by tile."""
+        return {"transpose": 1} | self._gather(rows, columns)
+
+    def load_channels(self, word: int, rows: Span, columns: Span) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G channels of all images."""
+        return self._gather(rows, columns)
+
+    def _gather(self, rows: Span, columns: Span) -> dict[str, Any]:
+        layer, g = self._layer, self.config.elements
+        pixel = self._padded.channels * self.config.beat_bytes
+        line = self._padded.width * pixel
+        first = (rows.start * line + columns.start * pixel) * layer.stride
+        return {
+            "frame": {
+                "images": 1,
+                "lines": rows.count * columns.count,
+                "beats": self.shape.channels,
+                "after": g - self.shape.channels,
+            },
+            "descriptor": descriptor(
+                self.config,
+                self.address + first,
+                layer.kernel * self._padded.channels,
+                (layer.kernel, line),
+                (columns.count, layer.stride * pixel),
+                (rows.count, layer.stride * line),
+            ),
+        }
+
+    def write(self, card: Card, values: ArrayLike) -> None:
+        """Write images ``[images, height, width, channels]``, rounded to binary16.
+
+        Fewer images than there is room for are followed by zeros.
+        """
+        with np.errstate(over="ignore"):
+            half = np.asarray(values).astype("<f2")
+        source, around = self._layer.source.shape, self._layer.padding
+        expected = (source.height, source.width, source.channels)
+        if half.ndim != 4 or len(half) > self.images or half.shape[1:] != expected:
+            raise ValueError(f"there is room for {self.images} images {source}, got {half.shape}")
+        padded_shape = (self._padded.height, self._padded.width, self._padded.channels)
+        whole = np.zeros((*padded_shape, self.config.elements), "<f2")
+        inside = (slice(around, around + source.height), slice(around, around + source.width))
+        whole[*inside, :, : len(half)] = half.transpose(1, 2, 3, 0)
+        self._write(card, whole)
 
 
 class Compressed(_Block):

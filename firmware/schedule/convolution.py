@@ -19,7 +19,7 @@ from ..errors import ScheduleError
 from ..layers import ConvolutionTensors
 from ..model import Convolution
 from ..program import descriptor, product, walk
-from ..tensor import Activations, Compressed, Tensor
+from ..tensor import Activations, Compressed, Images, Span, Tensor
 from .assembly import Assembly, Step
 
 __all__ = ["ConvolutionSchedule"]
@@ -43,7 +43,7 @@ class _Axis:
     size: int
     """Places of the image."""
 
-    def patch(self, first: int, outputs: int) -> _Span:
+    def patch(self, first: int, outputs: int) -> Span:
         """Return what some outputs need of the image."""
         start = self.origin + first * self.stride
         end = start + (outputs - 1) * self.stride
@@ -52,38 +52,13 @@ class _Axis:
         low = min(start + min(0, reach), self.size - 1)
         high = max(end + max(0, reach), 0)
         before, after = max(0, -low), max(0, high - self.size + 1)
-        return _Span(
+        return Span(
             start=max(0, low),
             count=high - low + 1 - before - after,
             before=before,
             after=after,
             offset=start - low,
         )
-
-
-@dataclass(frozen=True)
-class _Span:
-    """A run of places of an image, with zeros on either side.
-
-    Attributes
-    ----------
-    start, count
-        Places of the image.
-    before, after
-        Zeros on either side.
-    offset
-        Where the first output's first tap is, from the first zero on.
-    """
-
-    start: int
-    count: int
-    before: int
-    after: int
-    offset: int
-
-    @property
-    def size(self) -> int:
-        return self.before + self.count + self.after
 
 
 @dataclass(frozen=True)
@@ -156,7 +131,7 @@ class _Product:
 
     stage: Stage
     context: str
-    source: Activations
+    source: Images
     weights: Compressed
     first_tap: tuple[int, int]
     tap_stride: int
@@ -199,7 +174,7 @@ class ConvolutionSchedule:
 
     # Forward and backward
 
-    def forward(self, x: Activations, y: Activations, *, add: Activations | None = None) -> None:
+    def forward(self, x: Images, y: Activations, *, add: Activations | None = None) -> None:
         """Add FF: ``y = relu(x * w + bias + add)``.
 
         Raises
@@ -403,18 +378,10 @@ class ConvolutionSchedule:
             LoadTarget.D,
             work.stage,
             order=LoadOrder.TILES,
-            transpose=int(source.transposed),
             base=base,
             rows=rows.size * columns.size * config.elements,
             d_words=source.words,
-            descriptor=descriptor(
-                config,
-                source.tile(block, rows.start, columns.start, 0),
-                source.words * config.elements,
-                (columns.count, source.position_bytes),
-                (rows.count, source.line_bytes),
-            ),
-            **self._frame(rows, columns, source.words * config.elements),
+            **source.load_images(block, rows, columns),
         )
         d_rows = walk(
             (bank_rows, source.words),
@@ -502,7 +469,7 @@ class ConvolutionSchedule:
 
     # Weight gradients and updates
 
-    def update(self, x: Activations, dy: Activations) -> None:
+    def update(self, x: Images, dy: Activations) -> None:
         """Add WU with the update: gradients of weights and bias straight into the update engine.
 
         Raises
@@ -596,12 +563,12 @@ class ConvolutionSchedule:
         assembly.need(context, assembly.o, self._gradient_words(1))
         raise AssertionError("unreachable: one tap didn't fit")
 
-    def _load_transposed_images(self, context: str, x: Activations, word: int) -> _Images:
+    def _load_transposed_images(self, context: str, x: Images, word: int) -> _Images:
         """Load G channels of all images as the D operand."""
         layer, config, assembly = self._layer, self._config, self._assembly
         stride, kernel = layer.stride, layer.kernel
 
-        def axis(size: int, outputs: int) -> _Span:
+        def axis(size: int, outputs: int) -> Span:
             return _Axis(-layer.padding, stride, 1, kernel, outputs, size).patch(0, outputs)
 
         rows = axis(x.shape.height, layer.shape.height)
@@ -616,19 +583,10 @@ class ConvolutionSchedule:
             LoadTarget.D,
             Stage.WU,
             order=LoadOrder.TILES,
-            transpose=int(not x.transposed),
             base=base,
             rows=config.elements,
             d_words=d_words,
-            descriptor=descriptor(
-                config,
-                x.tile(0, rows.start, columns.start, word),
-                config.elements,
-                (columns.count, x.position_bytes),
-                (rows.count, x.line_bytes),
-                (x.batch_blocks, x.block_bytes),
-            ),
-            **self._frame(rows, columns, config.elements, x.batch_blocks),
+            **x.load_channels(word, rows, columns),
         )
         return _Images(
             base=base + rows.offset * columns.size + columns.offset,
@@ -752,23 +710,6 @@ class ConvolutionSchedule:
         """Words of an O bank for the gradients of some taps and, after them, of the biases."""
         return self._o_words(taps * self._config.elements) + self._o_words(1)
 
-    @staticmethod
-    def _frame(rows: _Span, columns: _Span, tile_beats: int, images: int = 1) -> dict[str, Any]:
-        """Return the `frame` of a LOAD, if it needs one."""
-        if (rows.before, rows.after, columns.before, columns.after) == (0, 0, 0, 0):
-            return {}
-        return {
-            "frame": {
-                "images": images,
-                "above": rows.before,
-                "lines": rows.count,
-                "below": rows.after,
-                "before": columns.before * tile_beats,
-                "beats": columns.count * tile_beats,
-                "after": columns.after * tile_beats,
-            }
-        }
-
     def _check_reduction(self, context: str, d_words: int, pattern: Pattern) -> None:
         """Refuse a reduction too long for the S scratchpad or the accumulators."""
         config, assembly = self._config, self._assembly
@@ -789,7 +730,7 @@ class ConvolutionSchedule:
         """Return how many channels of this block of G are padding."""
         return max(0, (block + 1) * self._config.elements - channels)
 
-    def _position_words(self, source: Activations) -> int:
+    def _position_words(self, source: Images) -> int:
         """Words of a D bank that a pixel takes."""
         return source.words * self._config.elements // self._config.cols
 
