@@ -45,6 +45,7 @@ from .arithmetic import (
     to_half,
 )
 from .engine import epilogue
+from .frame import Frame
 from .program import Decoded, DecodedDescriptor, decode
 from .sparsity import Bytes, pack_state_tile, pack_tiles, unpack_state_tile, unpack_words
 from .update import update
@@ -107,46 +108,6 @@ class _Queue:
     @property
     def empty(self) -> bool:
         return not self.waiting and self.command is None
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """Zeros around the beats of a LOAD.
-
-    Attributes
-    ----------
-    inside
-        Images, their lines, and the beats of a line.
-    margins
-        Lines above and below, beats before and after.
-    """
-
-    inside: tuple[int, int, int]
-    margins: tuple[tuple[int, int], tuple[int, int]]
-
-    @classmethod
-    def of(cls, body: SimpleNamespace) -> _Frame | None:
-        """Return the frame of a LOAD, if it has one."""
-        given = body.frame
-        if not any(vars(given).values()):
-            return None
-        margins = (given.above, given.below), (given.before, given.after)
-        return cls((given.images, given.lines, given.beats), margins)
-
-    @property
-    def whole(self) -> tuple[int, int, int]:
-        """Like `inside`, with the zeros."""
-        (images, lines, beats), (vertical, horizontal) = self.inside, self.margins
-        return images, lines + sum(vertical), beats + sum(horizontal)
-
-    @property
-    def malformed(self) -> bool:
-        return 0 in self.inside or max(self.whole) >= 1 << 16
-
-    def put_around(self, beats: Bytes) -> Bytes:
-        """Return `beats` with the zeros between them."""
-        images = beats.reshape(*self.inside, -1)
-        return np.pad(images, ((0, 0), *self.margins, (0, 0))).reshape(-1, beats.shape[-1])
 
 
 class Machine:
@@ -383,7 +344,7 @@ class Machine:
         is_s = target == LoadTarget.S.value
         is_d = target == LoadTarget.D.value
         in_tiles = is_s or (is_d and body.order == LoadOrder.TILES.value)
-        frame = _Frame.of(body)
+        frame = Frame.of(body.frame)
         self._refuse_if(0 in (body.rows, body.d_words))
         self._refuse_if(in_tiles and body.rows % g != 0)
         self._refuse_if(frame is not None and frame.malformed)
