@@ -270,19 +270,13 @@ class ConvolutionSchedule:
     def _convolve(self, work: _Product) -> None:
         config, assembly = self._config, self._assembly
         self._check_reduction(work.context, work.d_words, work.weights.pattern)
-        bias_base = 0
-        if work.bias is not None:
-            beats = work.weights.blocks
-            assembly.need(work.context, assembly.aux, beats)
-            bias_base = assembly.aux.take(beats)
-            self._program.load(
-                LoadTarget.AUX,
-                work.stage,
-                base=bias_base,
-                rows=1,
-                d_words=beats,
-                descriptor=descriptor(config, work.bias.address, beats),
-            )
+        # What is added takes the places of AUX in turn, the bias's among them: then each STORE has
+        # its own copy.
+        bias_base = None
+        if work.bias is not None and work.add is None:
+            assembly.need(work.context, assembly.aux, work.weights.blocks)
+            bias_base = assembly.aux.take(work.weights.blocks)
+            self._load_bias(work, work.bias.address, bias_base, work.weights.blocks)
         for block in range(work.source.batch_blocks):
             for lines in self._bands(work):
                 # Weights first: unlike the images, they needn't wait for the layer before.
@@ -310,7 +304,8 @@ class ConvolutionSchedule:
                             d_reduction=d_reduction,
                         ),
                     )
-                    self._store(work, block, a_block, lines, o_base, bias_base + a_block)
+                    bias = None if bias_base is None else bias_base + a_block
+                    self._store(work, block, a_block, lines, o_base, bias)
 
     def _bands(self, work: _Product) -> list[range]:
         """Cut the lines of outputs into the fewest bands that fit, overlapped if possible."""
@@ -363,6 +358,16 @@ class ConvolutionSchedule:
         )
         return base
 
+    def _load_bias(self, work: _Product, address: int, base: int, beats: int) -> None:
+        self._program.load(
+            LoadTarget.AUX,
+            work.stage,
+            base=base,
+            rows=1,
+            d_words=beats,
+            descriptor=descriptor(self._config, address, beats),
+        )
+
     def _load_patch(
         self, work: _Product, block: int, lines: range
     ) -> tuple[int, dict[str, Any], dict[str, Any]]:
@@ -403,16 +408,22 @@ class ConvolutionSchedule:
         a_block: int,
         lines: range,
         o_base: int,
-        bias_base: int,
+        bias_base: int | None,
     ) -> None:
-        """Add the STOREs of G channels of a band, with what is added and masked by."""
+        """Add the STOREs of G channels of a band, with what is added and masked by.
+
+        The bias is loaded with these unless it's in AUX already.
+        """
         config, assembly, program = self._config, self._assembly, self._program
         others = {"add": work.add, "mask": work.mask}
         used = {name: tensor for name, tensor in others.items() if tensor is not None}
-        for area in self._areas(work, lines, len(used)):
+        own_bias = work.bias is not None and bias_base is None
+        for area in self._areas(work, lines, len(used), own_bias):
             fields: dict[str, Any] = {}
+            rows = area.positions * config.elements
+            # In one piece, so that none of them takes the place of another.
+            base = assembly.aux.take(len(used) * rows + own_bias)
             for name, tensor in used.items():
-                base = assembly.aux.take(area.positions * config.elements)
                 grid = _Grid(tensor, work.output.first_y, work.output.first_x, work.output.stride)
                 program.load(
                     LoadTarget.AUX,
@@ -423,14 +434,18 @@ class ConvolutionSchedule:
                     descriptor=self._tiles(grid, block, area, a_block),
                 )
                 fields |= {name: 1, f"{name}_base": base}
+                base += rows
             if work.bias is not None:
-                fields |= {"bias": 1, "bias_base": bias_base}
+                if own_bias:
+                    address = work.bias.address + a_block * config.beat_bytes
+                    self._load_bias(work, address, base, 1)
+                fields |= {"bias": 1, "bias_base": base if own_bias else bias_base}
             position = (area.y - lines.start) * work.x.outputs + area.x
             program.store(
                 work.stage,
                 o_base=o_base + position * config.elements // config.cols * _BLOCK_WORDS,
                 o_stride=_BLOCK_WORDS,
-                rows=area.positions * config.elements,
+                rows=rows,
                 words=_BLOCK_WORDS,
                 convert=1,
                 relu=int(work.relu),
@@ -438,15 +453,17 @@ class ConvolutionSchedule:
                 **fields,
             )
 
-    def _areas(self, work: _Product, lines: range, operands: int) -> Iterator[_Area]:
+    def _areas(
+        self, work: _Product, lines: range, operands: int, own_bias: bool
+    ) -> Iterator[_Area]:
         """Cut a band into what can be stored at once, with that many operands in AUX."""
         config, assembly = self._config, self._assembly
         width = work.x.outputs
         room = width * len(lines)
         if operands:
             # Half of the scratchpad, so that the next operands are loaded meanwhile.
-            assembly.need(work.context, assembly.aux, operands * config.elements)
-            room = max(assembly.aux.depth // config.elements // (2 * operands), 1)
+            assembly.need(work.context, assembly.aux, operands * config.elements + own_bias)
+            room = max((assembly.aux.depth // 2 - own_bias) // (operands * config.elements), 1)
         at_once = min(room // width, len(lines))
         if at_once:
             for y in range(lines.start, lines.stop, at_once):
