@@ -67,8 +67,9 @@ class PoolingSchedule:
     ) -> None:
         """Add the gradient by the input; of an average zero where `mask` isn't positive.
 
-        A maximum gives its gradient to the first of its window that it came from. It needs no
-        mask: where its own ReLU was, or one before it, its gradient is zero already.
+        A maximum gives its gradient to the first of its window that it came from, and zero to
+        pixels in no window. It needs no mask: where its own ReLU was, or one before it, its
+        gradient is zero already.
         """
         vectors = Vectors(self._assembly, Stage.BP)
         rows = self._assembly.config.elements
@@ -96,6 +97,8 @@ class PoolingSchedule:
                         target=VectorTarget.NARROW,
                         results=results,
                     )
+                left_out = self._left_out(dx, word)
+                vectors.map([left_out], left_out, rows=rows)
                 continue
             gradients = dy.column(word)
             repeated = [
@@ -131,6 +134,12 @@ class PoolingSchedule:
             for y in range(shape.height // side)
             for xs in range(shape.width // side)
         ]
+
+    def _left_out(self, x: Activations, word: int) -> list[int]:
+        """Return the tiles of G channels that are in no window."""
+        windows = self._windows(x, word)
+        covered = {tile for window in windows for tile in window}
+        return [tile for tile in x.column(word) if tile not in covered]
 
 
 def accumulate(
