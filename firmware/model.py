@@ -316,8 +316,8 @@ class Model:
     name
         For reports.
     layers
-        In an order in which they can be computed, beginning with the only `Input`; the last one
-        gives the logits, an image of one pixel and a channel for each class.
+        In an order in which they can be computed, beginning with the only `Input`; the last one,
+        a convolution, gives the logits: an image of one pixel and a channel for each class.
     """
 
     name: str
@@ -341,10 +341,12 @@ class Model:
         for layer in self.layers[:-1]:
             if not any(layer in other.sources for other in self.layers):
                 raise ModelError(f"layer '{layer.name}': nothing takes its output")
-        if self.logits.shape.positions != 1 or self.logits.relu:
+        last = self.logits
+        plain = isinstance(last, Convolution) and last.add is None and not last.relu
+        if not plain or last.shape.positions != 1:
             raise ModelError(
-                f"layer '{self.logits.name}': the last layer gives logits, an image of one pixel "
-                f"without ReLU, not {self.logits.shape}"
+                f"layer '{last.name}': the last layer gives logits, a convolution to images of one "
+                f"pixel to which nothing is added, without ReLU; its output is {last.shape}"
             )
 
     @property

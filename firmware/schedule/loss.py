@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rtl.config import Config
+from rtl.config import VECTOR_REGISTERS, Config
 from rtl.control.commands import Fold, Function, Stage, VectorOperand, VectorTarget
 
 from ..allocator import Allocator
+from ..errors import ScheduleError
 from ..model import Shape
 from ..tensor import Activations, Records
 from .assembly import Assembly
@@ -80,7 +81,19 @@ class LossSchedule:
         self._tensors = tensors
 
     def add(self, logits: Activations, gradient: Activations) -> None:
-        """Add loss and gradient; the latter is transposed."""
+        """Add loss and gradient; the latter is transposed.
+
+        Raises
+        ------
+        ScheduleError
+            There are more classes than registers for parts of their sums.
+        """
+        most = (VECTOR_REGISTERS - _PARTS.number) * self._config.elements
+        if logits.shape.channels > most:
+            raise ScheduleError(
+                f"loss: there are {logits.shape.channels} classes, the vector unit of "
+                f"configuration '{self._config.name}' takes {most}"
+            )
         for block in range(logits.batch_blocks):
             self._add_block(logits, gradient, block)
 
