@@ -146,9 +146,20 @@ class Network:
             Their classes.
         scale
             Loss scale.
+
+        Raises
+        ------
+        ValueError
+            There aren't as many labels as images, or too few images for a batch normalisation.
         """
         card, tensors = self.driver.card, self._loss
         count = len(labels)
+        if len(np.asarray(images)) != count:
+            raise ValueError(f"{count} labels are for as many images, got {np.shape(images)}")
+        if count < self.batch and any(isinstance(layer, BatchNorm) for layer in self.tensors):
+            raise ValueError(
+                f"batch normalisation is made for {self.batch} images in training, got {count}"
+            )
         right = np.eye(self.model.logits.shape.channels)[labels]
         weights = np.zeros(self.batch)
         weights[:count] = scale / count
