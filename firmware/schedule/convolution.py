@@ -154,6 +154,11 @@ class _Product:
         return self.taps * self.weights.words
 
 
+def _missing(tensor: Activations, block: int) -> int:
+    """Return how many images of a block are padding."""
+    return tensor.config.elements - tensor.rows(block)
+
+
 class ConvolutionSchedule:
     """Adds the products of one convolution to a program.
 
@@ -281,6 +286,7 @@ class ConvolutionSchedule:
             for lines in self._bands(work):
                 # Weights first: unlike the images, they needn't wait for the layer before.
                 s_base = self._load_weights(work, 0)
+                one_pixel = len(lines) * work.x.outputs == 1
                 d_base, d_rows, d_reduction = self._load_patch(work, block, lines)
                 for a_block in range(work.weights.blocks):
                     if a_block:
@@ -299,6 +305,8 @@ class ConvolutionSchedule:
                             a=config.elements,
                             a_padding=self._padding(work.channels, a_block),
                             b=rows,
+                            # Images that aren't there are among the last rows of every pixel.
+                            b_padding=_missing(work.output.tensor, block) if one_pixel else 0,
                             k=self._reduction_length(work),
                             d_rows=d_rows,
                             d_reduction=d_reduction,
@@ -529,7 +537,7 @@ class ConvolutionSchedule:
                         input_block,
                         output_block,
                         block,
-                        pixels,
+                        pixels * config.elements - _missing(dy, dy.batch_blocks - 1),
                         s_base=s_base,
                         images=places,
                     )
@@ -561,7 +569,7 @@ class ConvolutionSchedule:
             for block in taps:
                 # Zeros against ones: what the D scratchpad holds might be infinite.
                 o_base = self._compute_gradients(
-                    Stage.UPDATE, input_block, 0, block, 1, s_base=s_base
+                    Stage.UPDATE, input_block, 0, block, config.elements, s_base=s_base
                 )
                 for output_block in range(self._tensors.state.output_blocks):
                     self._add_updates(input_block, output_block, block, o_base, learns=False)
@@ -622,13 +630,14 @@ class ConvolutionSchedule:
         input_block: int,
         output_block: int,
         taps: _Taps,
-        pixels: int,
+        length: int,
         *,
         s_base: int,
         images: _Images | None = None,
     ) -> int:
         """Compute the gradients of G by G weights of some taps and, with the first, of G biases.
 
+        `length` is that of the reduction, over pixels and images.
         Without `images` against ones. Returns where they are in O: taps one after the other, then
         the biases.
         """
@@ -638,7 +647,7 @@ class ConvolutionSchedule:
         outputs: dict[str, Any] = {
             "a": config.elements,
             "a_padding": self._padding(layer.outputs, output_block),
-            "k": pixels * config.elements,
+            "k": length,
         }
         where: dict[str, Any] = {"s_base": s_base, "o_stride": _BLOCK_WORDS}
         places: dict[str, Any] = {"ones": 1}
@@ -653,7 +662,8 @@ class ConvolutionSchedule:
                 ),
                 "d_reduction": images.reduction,
             }
-        weights = product(config, Pattern.DENSE, b=rows, **outputs, **walks)
+        b_padding = self._padding(layer.inputs, input_block)
+        weights = product(config, Pattern.DENSE, b=rows, b_padding=b_padding, **outputs, **walks)
         self._program.compute(stage, **where, **places, **weights, o_base=o_base)
         if self._has_bias(input_block, taps):
             bias = product(config, Pattern.DENSE, b=1, **outputs)
