@@ -9,6 +9,10 @@ from sim.golden.sparsity import prune
 __all__ = ["Reference"]
 
 
+def _keep(_layer, values):
+    return values
+
+
 class Reference:
     """A network's parameters and what a step does to them.
 
@@ -39,12 +43,16 @@ class Reference:
                 self.averages[layer] = np.zeros(channels), np.ones(channels)
         self.velocities = {key: np.zeros_like(value) for key, value in self.parameters.items()}
 
-    def forward(self, images, labels=None, scale=1.0, *, training=True):
-        """Return the logits; keep what `backward` needs."""
+    def forward(self, images, labels=None, scale=1.0, *, training=True, check=_keep):
+        """Return the logits; keep what `backward` needs.
+
+        `check` is given each layer with its outputs, and returns those to go on with.
+        """
         self.outputs, self.kept = {}, {}
         for layer in self.model.layers:
             inputs = [self.outputs[source] for source in layer.sources]
-            self.outputs[layer] = self._round(self._output(layer, inputs, images, training))
+            outputs = self._round(self._output(layer, inputs, images, training))
+            self.outputs[layer] = check(layer, outputs)
         logits = self.outputs[self.model.logits][:, 0, 0]
         if labels is not None:
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -56,8 +64,11 @@ class Reference:
             self.loss_gradient = self._round(gradient * scale / len(labels))[:, None, None]
         return logits
 
-    def backward(self):
-        """Compute the gradients of all outputs, before their ReLU, and of all parameters."""
+    def backward(self, *, check=_keep):
+        """Compute the gradients of all outputs, before their ReLU, and of all parameters.
+
+        `check` is given each layer with its gradient, and returns the one to go on with.
+        """
         self.gradients = dict.fromkeys(self.model.layers, 0.0)
         self.gradients[self.model.logits] = self.loss_gradient
         self.slopes = {}
@@ -65,7 +76,7 @@ class Reference:
             dy = self.gradients[layer]
             if layer.relu:
                 dy = dy * (self.outputs[layer] > 0)
-            dy = self.gradients[layer] = self._round(dy)
+            dy = self.gradients[layer] = check(layer, self._round(dy))
             if isinstance(layer, Input):
                 continue
             parts = self._input_gradients(layer, dy)
@@ -169,8 +180,9 @@ class Reference:
             old, new = 1 - layer.momentum, layer.momentum
             average, average_variance = self.averages[layer]
             unbiased = variance * count / max(count - 1, 1)
-            self.averages[layer] = old * average + new * mean, (
-                old * average_variance + new * unbiased
+            self.averages[layer] = (
+                old * average + new * mean,
+                (old * average_variance + new * unbiased),
             )
         inverse = 1 / np.sqrt(variance + layer.epsilon)
         self.kept[layer] = normal = (x - mean) * inverse

@@ -1,6 +1,11 @@
-"""Networks and their schedules, against the same computation on whole matrices."""
+"""Networks on cards, against the same computation on whole images in binary64.
+
+Every layer is compared on its own: it goes on with what the card made of the layers before it, so
+that nothing but the rounding of one layer has to be allowed for.
+"""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -8,100 +13,409 @@ import pytest
 from firmware.cards import open_card
 from firmware.driver import Driver
 from firmware.errors import ScheduleError
-from firmware.layers import Linear
+from firmware.model import (
+    BatchNorm,
+    Convolution,
+    GlobalAveragePool,
+    Input,
+    MaxPool,
+    Model,
+    linear,
+)
 from firmware.network import Network
 from firmware.schedule import Step
-from rtl.config import PRESETS
 from rtl.sparsity.pattern import Pattern, supported_patterns
 from tests.firmware.reference import Reference
+from tests.harness import default_seed
 
-STEP = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=6)
-
-
-def _assert_equal(network, reference):
-    expected = reference.snapshot()
-    for name, block in network.snapshot().items():
-        np.testing.assert_array_equal(block, expected.pop(name), err_msg=name)
-    assert not expected
+STEP = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=8)
 
 
-def _check_steps(driver, layers, batch, rng, steps=1):
-    """Carry out training steps on a card and in the reference, and compare all bits."""
-    network = Network(driver, layers, batch)
-    weights = [layer.initial_weights(rng) for layer in layers]
-    reference = Reference(driver.config, layers, weights, batch)
-    network.initialise(weights)
-    _assert_equal(network, reference)
-    for _ in range(steps):
-        images = rng.random((rng.integers(1, batch + 1), layers[0].inputs))
-        outputs, _ = network.forward(images)
-        np.testing.assert_array_equal(
-            outputs.view(np.uint16), reference.forward(images).view(np.uint16)
-        )
-        gradient = rng.standard_normal((len(images), layers[-1].outputs)) * 2**STEP.scale
-        network.backward(gradient)
-        reference.backward(gradient)
-        network.update(STEP)
+def _rms(values):
+    return np.sqrt(np.mean(np.square(values)))
+
+
+def _assert_close(actual, expected, what, *, ulps=1.0, share=1e-4, floor=2.0**-24):
+    """Compare what was rounded to binary16, relative to each number and to all of them."""
+    np.testing.assert_allclose(
+        np.asarray(actual, np.float64),
+        expected,
+        rtol=ulps * 2.0**-10,
+        atol=share * _rms(expected) + floor,
+        err_msg=f"{what}, SAT_SEED={default_seed()}",
+    )
+
+
+class _Pair:
+    """A network on a card and in the reference, in training together."""
+
+    def __init__(self, card, model, batch, rng):
+        self.card, self.model, self.batch, self.rng = card, model, batch, rng
+        self.network = Network(Driver(card), model, batch)
+        weights = {layer.name: layer.initial_weights(rng) for layer in model.convolutions}
+        self.reference = Reference(model, weights)
+        self.network.initialise(weights)
+        self._load_parameters()
+
+    def step(self, count=None):
+        """Carry out a training step with `count` images on both, and compare all of it."""
+        network, reference, rng = self.network, self.reference, self.rng
+        count = count or self.batch
+        images, labels = self._images(count), rng.integers(0, self._classes, count)
+        loss, forward = network.forward(images, labels, 2.0**STEP.scale)
+        reference.forward(images, labels, 2.0**STEP.scale, check=self._check_outputs)
+        assert loss.mean == pytest.approx(reference.loss, rel=1e-4, abs=1e-6)
+        logits = reference.outputs[self.model.logits][:, 0, 0]
+        right = logits[np.arange(count), labels] == logits.max(axis=1)
+        assert loss.right == right.sum()
+        backward = network.backward()
+        reference.backward(check=self._check_gradients)
+        update = network.update(STEP)
         reference.update(STEP)
-        _assert_equal(network, reference)
-    return network
+        for result in (forward, backward, update):
+            assert result.counters["NONFINITE"] == 0
+        self._check_parameters()
+
+    def infer(self, count=None):
+        """Classify images on both, and compare."""
+        images = self._images(count or self.batch)
+        logits, _ = self.network.infer(images)
+        expected = self.reference.forward(images, training=False, check=self._check_outputs)
+        np.testing.assert_array_equal(logits, expected)
+
+    @property
+    def _classes(self):
+        return self.model.logits.shape.channels
+
+    def _images(self, count):
+        shape = self.model.input.shape
+        values = self.rng.standard_normal((count, shape.height, shape.width, shape.channels))
+        return values.astype(np.float16)
+
+    def _check_outputs(self, layer, expected):
+        actual = self.network.activations(layer)[: len(expected)]
+        _assert_close(actual, expected, f"output of {layer.name}")
+        return actual.astype(np.float64)
+
+    def _check_gradients(self, layer, expected):
+        if not self.model.passes_gradient(layer):
+            return expected
+        actual = self.network.gradient(layer)
+        assert not actual[len(expected) :].any(), f"gradient of no image in {layer.name}"
+        # Contributions of several layers are rounded one after the other, and those of a batch
+        # normalisation may cancel.
+        _assert_close(
+            actual[: len(expected)],
+            expected,
+            f"gradient of {layer.name}",
+            share=2e-3,
+            floor=1e-5 * _rms(self.reference.loss_gradient),
+        )
+        return actual[: len(expected)].astype(np.float64)
+
+    def _check_parameters(self):
+        """Compare all that is learned; go on with the card's, whose pruning may hang on a bit."""
+        expected = dict(self.reference.parameters), dict(self.reference.velocities)
+        averages = dict(self.reference.averages)
+        self._load_parameters()
+        actual = self.reference.parameters, self.reference.velocities
+        for before, after in zip(expected, actual):
+            for (layer, name), values in before.items():
+                _assert_close(
+                    after[layer, name], values, f"{name} of {layer.name}", ulps=0.02, share=1e-4
+                )
+        for layer, values in averages.items():
+            for index, name in enumerate(("mean", "variance")):
+                _assert_close(
+                    self.reference.averages[layer][index],
+                    values[index],
+                    f"running {name} of {layer.name}",
+                    ulps=0.02,
+                )
+
+    def _load_parameters(self):
+        """Give the reference what the card has learned."""
+        for layer, tensors in self.network.tensors.items():
+            if isinstance(layer, Convolution):
+                shape = (layer.kernel, layer.kernel, layer.inputs, layer.outputs)
+                state = tensors.state.read(self.card)
+                self._load(layer, "weights", *(part.reshape(shape) for part in state.values()))
+                if layer.bias:
+                    self._load(layer, "bias", *tensors.bias_state.read(self.card).values())
+            else:
+                records = tensors.records.read(self.card)
+                for name in ("gain", "shift"):
+                    self._load(layer, name, records[name], records[f"{name}_momentum"])
+                self.reference.averages[layer] = tuple(
+                    records[name].astype(np.float64) for name in ("average", "variance")
+                )
+
+    def _load(self, layer, name, value, velocity):
+        self.reference.parameters[layer, name] = value.astype(np.float64)
+        self.reference.velocities[layer, name] = velocity.astype(np.float64)
 
 
-def test_training_steps_on_every_card(driver):
+def _check(card, model, batch, rng, counts=(None, None)):
+    """Train for a step with each of `counts` images and classify some, on both."""
+    pair = _Pair(card, model, batch, rng)
+    for count in counts:
+        pair.step(count)
+    pair.infer()
+    return pair.network
+
+
+def _random_model(rng, config):
+    """Return a network of all kinds of layers in a random order."""
+    patterns = supported_patterns(config)
+    side, widest = 8, 2 * config.elements
     layers = [
-        Linear("first", 20, 32),
-        Linear("second", 32, 48, pattern=Pattern.N2M8),
-        Linear("third", 48, 10, relu=False),
+        Input("image", *(int(n) for n in rng.integers(1, side, 2)), int(rng.integers(1, widest)))
     ]
-    network = _check_steps(driver, layers, 16, np.random.default_rng(0), steps=2)
-    # A batch of another size than before leaves nothing of the old one behind.
-    outputs, result = network.forward(np.zeros((3, 20)))
-    assert outputs.shape == (3, 10)
-    assert result.counters["NONFINITE"] == 0
-    assert result.counters["COMMANDS"] == len(network.programs["forward"]) - 1
 
+    def name(kind):
+        return f"{len(layers)} {kind}"
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("seed", range(6))
-def test_random_networks(preset, seed):
-    """Shapes of all kinds, whole and cut into blocks, in every pattern."""
-    rng = np.random.default_rng(seed)
-    with open_card(f"golden:{preset}") as card:
-        patterns = supported_patterns(card.config)
-        widths = rng.integers(1, 130, rng.integers(2, 4) + 1)
-        layers = [
-            Linear(
-                f"layer {index}", int(inputs), int(outputs),
-                relu=bool(rng.random() < 0.7), pattern=patterns[rng.integers(len(patterns))],
+    def addend(shape):
+        same = [layer for layer in layers if layer.shape == shape]
+        return same[rng.integers(len(same))] if same and rng.random() < 0.5 else None
+
+    for _ in range(rng.integers(2, 6)):
+        x = layers[-1]
+        smallest = min(x.shape.height, x.shape.width)
+        kind = rng.choice(["convolution", "convolution", "norm", "pool"])
+        if kind == "convolution":
+            kernel = int(rng.integers(1, 4))
+            padding = int(rng.integers(max(0, (kernel - smallest + 1) // 2), kernel))
+            shape = {"kernel": kernel, "padding": padding, "stride": int(rng.integers(1, 4))}
+            outputs = int(rng.integers(1, widest))
+            if rng.random() < 0.5:
+                shape = {"kernel": 3, "padding": 1}
+                outputs = x.shape.channels
+            options = {
+                "bias": rng.random() < 0.5,
+                "rectified": rng.random() < 0.5,
+                "pattern": patterns[rng.integers(len(patterns))],
+            }
+            try:
+                size = Convolution("size", x, outputs, **shape).shape
+            except ValueError:
+                continue
+            layers.append(Convolution(name(kind), x, outputs, **shape, **options, add=addend(size)))
+        elif kind == "norm":
+            layers.append(
+                BatchNorm(name(kind), x, rectified=rng.random() < 0.5, add=addend(x.shape))
             )
-            for index, (inputs, outputs) in enumerate(itertools.pairwise(widths))
-        ]  # fmt: skip
-        _check_steps(Driver(card), layers, int(rng.integers(1, 100)), rng)
+        elif smallest >= 2:
+            window = int(rng.integers(2, min(smallest, 3) + 1))
+            layers.append(MaxPool(name(kind), x, window=window, rectified=rng.random() < 0.5))
+    if layers[-1].shape.positions > 1:
+        layers.append(GlobalAveragePool(name("mean"), layers[-1]))
+    layers.append(linear("classes", layers[-1], int(rng.integers(2, widest))))
+    return Model("random", tuple(layers))
+
+
+def _perceptron(*widths, pattern=Pattern.DENSE):
+    """Return fully connected layers of these widths, with ReLU between them."""
+    layers = [Input("image", 1, 1, widths[0])]
+    for index, width in enumerate(widths[1:]):
+        last = index == len(widths) - 2
+        layers.append(
+            linear(
+                f"layer {index + 1}",
+                layers[-1],
+                width,
+                rectified=not last,
+                pattern=Pattern.DENSE if last or not index else pattern,
+            )
+        )
+    return Model("perceptron", tuple(layers))
+
+
+def _residual():
+    """A residual block of every kind of layer, small enough for the smallest configuration."""
+    image = Input("image", 6, 6, 1)
+    stem = Convolution("stem", image, 16, kernel=3, stride=2, padding=1)
+    norm = BatchNorm("norm", stem, rectified=True)
+    first = Convolution("first", norm, 16, kernel=3, padding=1, bias=True, pattern=Pattern.N2M8)
+    second = BatchNorm("second", first, rectified=True, add=norm)
+    half = Convolution("half", second, 20, kernel=1, stride=2, pattern=Pattern.N2M8)
+    third = Convolution("third", half, 20, bias=True, rectified=True, add=half)
+    pool = MaxPool("pool", third)
+    return Model(
+        "residual",
+        (*(image, stem, norm, first, second, half, third, pool), linear("classes", pool, 10)),
+    )
+
+
+def test_training_steps_on_every_card(card):
+    rng = np.random.default_rng(default_seed())
+    Driver(card).reset()
+    model = _perceptron(20, 32, 48, 10, pattern=Pattern.N2M8)
+    # A batch of another size than before leaves nothing of the old one behind.
+    pair = _check(card, model, 16, rng, (16, 3))
+    _, result = pair.infer(np.zeros((3, 1, 1, 20)))
+    assert result.counters["COMMANDS"] == len(pair.programs["infer"]) - 1
+    _check(card, _residual(), 16, rng)
+
+
+@pytest.mark.parametrize(
+    ("preset", "count"), [("tiny", 12), ("sim", 8), ("sim-wide", 8), ("sim-8x", 3), ("ulx3s", 6)]
+)
+def test_random_networks(preset, count):
+    """All kinds of layers in shapes of all kinds, whole and cut into blocks, in every pattern."""
+    rng = np.random.default_rng(default_seed())
+    refused = 0
+    while count:
+        with open_card(f"golden:{preset}") as card:
+            model = _random_model(rng, card.config)
+            batch = int(rng.integers(1, card.config.elements + 1))
+            normalised = any(isinstance(layer, BatchNorm) for layer in model.layers)
+            part = batch if normalised else int(rng.integers(1, batch + 1))
+            try:
+                _check(card, model, batch, rng, (part, batch))
+            except ScheduleError as error:
+                refused += 1
+                assert refused < 100, f"{error}, SAT_SEED={default_seed()}"
+                continue
+            count -= 1
+
+
+def _with_head(name, layers):
+    """Return a network of `layers` and, behind them, those that make logits."""
+    layers = list(layers)
+    if layers[-1].shape.positions > 1:
+        layers.append(GlobalAveragePool("mean", layers[-1]))
+    return Model(name, (*layers, linear("classes", layers[-1], 5)))
+
+
+def _skip_first():
+    """The skip's layer is the last to take the output, and so the first to give a gradient."""
+    image = Input("image", 4, 4, 3)
+    stem = Convolution("stem", image, 18, kernel=2, rectified=True)
+    first = Convolution("first", stem, 18, kernel=1, bias=True, rectified=True)
+    second = Convolution("second", first, 18, add=stem, bias=True, rectified=True)
+    return [image, stem, first, second]
+
+
+def _skip_last():
+    """The skip's layer gives its gradient after the one that also convolves."""
+    image = Input("image", 3, 3, 3)
+    stem = Convolution("stem", image, 18, kernel=1, bias=True, rectified=True)
+    skip = BatchNorm("skip", stem, rectified=True)
+    first = Convolution("first", stem, 18, kernel=2, padding=1, stride=2)
+    second = Convolution("second", stem, 18, add=skip)
+    third = Convolution("third", second, 18, kernel=2, padding=1, stride=2, add=first)
+    return [image, stem, skip, first, second, third]
+
+
+def _taken_three_times():
+    image = Input("image", 3, 3, 4)
+    stem = Convolution("stem", image, 20, bias=True, rectified=True)
+    first = Convolution("first", stem, 20, rectified=True)
+    second = Convolution("second", stem, 20, add=first, bias=True)
+    third = BatchNorm("third", stem, add=second, rectified=True)
+    fourth = BatchNorm("fourth", third, add=stem, rectified=True)
+    return [image, stem, first, second, third, fourth]
+
+
+def _pool_first():
+    """A pool that leaves pixels out is the first to give a gradient to an output."""
+    image = Input("image", 3, 3, 4)
+    stem = Convolution("stem", image, 12, bias=True)
+    other = Convolution("other", stem, 12, kernel=3)
+    pool = MaxPool("pool", stem)
+    join = Convolution("join", pool, 12, add=other)
+    return [image, stem, other, pool, join]
+
+
+def _pool_last():
+    image = Input("image", 3, 3, 4)
+    stem = Convolution("stem", image, 12, bias=True, rectified=True)
+    pool = MaxPool("pool", stem)
+    other = Convolution("other", stem, 12, kernel=3, add=pool)
+    return [image, stem, pool, other]
+
+
+def _twice_the_same():
+    """A layer adds its own input, and one adds the images."""
+    image = Input("image", 3, 3, 4)
+    stem = Convolution("stem", image, 4, add=image, rectified=True)
+    double = Convolution("double", stem, 4, bias=True, add=stem)
+    norm = BatchNorm("norm", double, add=double)
+    return [image, stem, double, norm]
+
+
+def _norm_of_images():
+    """Batch normalisation, pools and a mean that no convolution goes before."""
+    image = Input("image", 4, 4, 5)
+    pool = MaxPool("pool", image)
+    norm = BatchNorm("norm", pool, rectified=True)
+    return [image, pool, norm]
+
+
+def _behind_pools():
+    image = Input("image", 4, 4, 3)
+    first = Convolution("first", image, 18, kernel=1)
+    pool = MaxPool("pool", first, rectified=True)
+    second = Convolution("second", pool, 33, kernel=2, padding=1, bias=True)
+    norm = BatchNorm("norm", second)
+    last = MaxPool("last", norm, window=3)
+    return [image, first, pool, second, norm, last]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _skip_first,
+        _skip_last,
+        _taken_three_times,
+        _pool_first,
+        _pool_last,
+        _twice_the_same,
+        _norm_of_images,
+        _behind_pools,
+    ],
+)
+def test_gradients_come_together(make):
+    """Outputs that several layers take, in all orders in which these give their gradients."""
+    with open_card("golden:tiny") as card:
+        _check(card, _with_head("branched", make()), 16, np.random.default_rng(default_seed()))
 
 
 def test_large_layers_are_cut_into_blocks():
     """More pixels and channels than the scratchpads hold at once: operands are loaded anew."""
     with open_card("golden:sim") as card:
-        layers = [Linear("first", 256, 192), Linear("second", 192, 256, pattern=Pattern.N2M8)]
-        network = _check_steps(Driver(card), layers, 300, np.random.default_rng(0))
-    forward = network.programs["forward"].listing()
-    assert forward.count("S pattern=dense") > 192 // 32
-    update = network.programs["update"].listing()
-    assert update.count("D order=TILES") > len(layers)
+        model = _perceptron(256, 192, 256, 10, pattern=Pattern.N2M8)
+        rng = np.random.default_rng(default_seed())
+        network = _check(card, model, 100, rng, (100,))
+        forward = network.programs["forward"].listing()
+        # For each block of 32 images all the weights of 192 channels and of the classes.
+        assert forward.count("S pattern=dense") == 4 * (192 // 32 + 1)
+        update = network.programs["update"].listing()
+        assert update.count("D order=TILES") == 256 // 32 + 192 // 32 + 256 // 32
+
+
+def test_large_images_are_cut_into_bands():
+    """Lines of an image in several products, each with those around them."""
+    with open_card("golden:sim-wide") as card:
+        image = Input("image", 12, 7, 40)
+        first = Convolution("first", image, 40, kernel=3, padding=1, bias=True, rectified=True)
+        pool = MaxPool("pool", first)
+        second = Convolution("second", pool, 40, kernel=3, padding=1, add=pool, rectified=True)
+        model = _with_head("bands", [image, first, pool, second])
+        network = _check(card, model, 32, np.random.default_rng(default_seed()), (32,))
+        forward = network.programs["forward"].listing()
+        assert forward.count("D order=TILES") > len(model.convolutions)
 
 
 def test_every_product_is_told_its_real_size(driver):
     """Sizes that fill no tile or leave whole ones empty: useful is all that isn't padding."""
-    layers = [
-        Linear("first", 13, 29),
-        Linear("second", 29, 35, pattern=Pattern.N2M8),
-        Linear("third", 35, 15, relu=False),
-    ]
-    network = Network(driver, layers, 21)
+    model = _perceptron(13, 29, 35, 15, pattern=Pattern.N2M8)
+    network = Network(driver, model, 21)
     random = np.random.default_rng(0)
-    network.initialise([layer.initial_weights(random) for layer in layers])
-    _, forward = network.forward(random.random((21, 13)))
-    backward = network.backward(random.standard_normal((21, 15)))
+    network.initialise({layer.name: layer.initial_weights(random) for layer in model.convolutions})
+    _, forward = network.forward(random.random((21, 1, 1, 13)), random.integers(0, 15, 21))
+    backward = network.backward()
     update = network.update(STEP)
     macs = driver.config.macs
     # A group of eight has two entries, and so has the group at the end.
@@ -119,62 +433,40 @@ def test_every_product_is_told_its_real_size(driver):
             assert slots + lost == result.cycles
 
 
-@pytest.mark.parametrize("batch", [1, 3, 5, 9, 16])
-def test_few_images_take_few_tiles(batch):
-    """Contexts lie along the channels where there are too few images to fill them."""
-    with open_card("golden:sim") as card:
-        layers = [Linear("first", 64, 64), Linear("second", 64, 64, pattern=Pattern.N2M8)]
-        network = _check_steps(Driver(card), layers, batch, np.random.default_rng(0))
-        _, result = network.forward(np.zeros((batch, 64)))
-        columns = -(-batch // card.config.cols)
-        # For each G channels: rows of four, and two D words of four steps, or of one in 2:8.
-        assert result.counters["MAC_SLOTS_FF"] == columns * 2 * 8 * 2 * (4 + 1)
-
-
 def test_operands_alternate_between_the_halves():
     """The next operands never wait for the array to let go of the last ones."""
     with open_card("golden:sim") as card:
-        config = card.config
-        layers = [Linear("first", 64, 128), Linear("second", 128, 128)]
-        programs = Network(Driver(card), layers, 32).programs
+        programs = Network(Driver(card), _perceptron(64, 128, 128), 32).programs
     for name, program in programs.items():
         lines = [line.split() for line in program.listing().splitlines()]
-        for opcode, base, depth in (
-            ("COMPUTE", "s_base", config.s_depth),
-            ("COMPUTE", "o_base", config.o_depth),
-        ):
-            halves = [
+        for base in ("s_base", "o_base"):
+            places = [
                 int(dict(field.split("=") for field in line if "=" in field).get(base, 0))
-                // (depth // 2)
                 for line in lines
-                if line[1] == opcode and "ones=1" not in line
+                if line[1] == "COMPUTE" and "ones=1" not in line
             ]
-            assert all(a != b for a, b in itertools.pairwise(halves)), (name, base)
+            assert all(a != b for a, b in itertools.pairwise(places)), (name, base)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "batch", "message"),
-    [
-        (1000, 16, "wide, FF: needs 252 words of the S scratchpad, configuration 'tiny' has 64"),
-        (16, 300, "wide, WU: needs 76 words of the S scratchpad, configuration 'tiny' has 64"),
-    ],
-)
-def test_what_cannot_fit_is_refused(inputs, batch, message):
-    with open_card("golden:tiny") as card, pytest.raises(ScheduleError, match=message):
-        Network(Driver(card), [Linear("wide", inputs, 16)], batch)
-
-
-def test_layers_must_match():
-    with open_card("golden:tiny") as card, pytest.raises(ValueError, match=r"a has 8 .* b 9"):
-        Network(Driver(card), [Linear("a", 4, 8), Linear("b", 9, 4)], 16)
+def test_what_a_batch_must_be():
+    """As many labels as images, no more than there is room for, and all that a norm expects."""
+    with open_card("golden:tiny") as card:
+        network = Network(Driver(card), _residual(), 16)
+        images = np.zeros((20, 6, 6, 1))
+        for count, labels, message in (
+            (8, 8, "made for 16 images in training, got 8"),
+            (16, 15, "15 labels are for as many images, got (16, 6, 6, 1)"),
+            (20, 20, "room for 16 images 1 x 1 x 10, got (20, 1, 1, 10)"),
+        ):
+            with pytest.raises(ValueError, match=re.escape(message)):
+                network.forward(images[:count], np.zeros(labels, int))
 
 
 def test_overflow_is_counted():
     """An infinity that a STORE writes shows in the counter that loss scaling looks at."""
     with open_card("golden:tiny") as card:
-        layers = [Linear("first", 16, 16), Linear("second", 16, 16, relu=False)]
-        network = Network(Driver(card), layers, 16)
-        network.initialise([np.full((16, 16), 100.0), np.eye(16)])
-        _, result = network.forward(np.full((1, 16), 1000.0))
+        network = Network(Driver(card), _perceptron(16, 16, 16), 16)
+        network.initialise({"layer 1": np.full((16, 16), 100.0), "layer 2": np.eye(16)})
+        _, result = network.infer(np.full((1, 1, 1, 16), 1000.0))
         # The first layer's outputs overflow; the second meets infinity times zero.
         assert result.counters["NONFINITE"] == 32
