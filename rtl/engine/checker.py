@@ -52,6 +52,7 @@ class CommandChecker(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         config = self._config
         m = Module()
+        given = self.command.payload
         body = Signal(ComputeBody, reset_less=True)
         product = Signal(Product, reset_less=True)
         m.d.comb += self.product.payload.eq(product)
@@ -68,8 +69,9 @@ class CommandChecker(wiring.Component):
                         steps.eq(pattern.steps(config)),
                         s_words.eq(body.d_words * pattern.steps(config)),
                     ]
-        walks = (body.d_rows, body.d_reduction)
-        no_rounds = Cat(count == 0 for walk in walks for count in walk.counts).any()
+        # A count of zero, less one, is all ones.
+        walks = ((product.d_rows, given.d_rows), (product.d_reduction, given.d_reduction))
+        no_rounds = Cat(last.all() for loops, _ in walks for last in loops.lasts).any()
         is_empty = (
             (body.d_words == 0)
             | (body.a_tiles == 0)
@@ -97,7 +99,6 @@ class CommandChecker(wiring.Component):
 
         # Two multipliers say how many words of each scratchpad the command reaches over: one for S
         # and the rows of D, one for the reduction and O.
-        contexts = product.b_tiles << product.b_shift
         factors = [Signal(signed(17 + shifts), name=f"factor_{i}") for i in range(2)]
         counts = [Signal(signed(17), name=f"count_{i}") for i in range(2)]
         first, second = (
@@ -112,22 +113,27 @@ class CommandChecker(wiring.Component):
         def multiply(unit: int, factor: ValueLike, count: ValueLike) -> None:
             m.d.comb += [factors[unit].eq(factor), counts[unit].eq(count)]
 
-        def span(walk: Any, dimension: int) -> tuple[Value, Value]:
-            return walk.counts[dimension] - 1, walk.steps[dimension]
-
-        # The lowest and the highest D word that the command reads: each dimension of a walk adds to
-        # either. A scratchpad's depth is a power of two.
-        reach = signed(len(first) + 3)
+        # The lowest and the highest D word that the command reads: each dimension of the walks adds
+        # its span to either. One that is longer than the scratchpad is out of range by itself.
+        near_bits = (config.d_depth - 1).bit_length() + 1
+        reach = signed(20)
         lowest, highest = Signal(reach, reset_less=True), Signal(reach, reset_less=True)
+        is_far = Signal(reset_less=True)
 
-        def extended(*spans: Value) -> tuple[Value, Value]:
-            down = sum((Mux(value < 0, value, 0) for value in spans), lowest)
-            up = sum((Mux(value < 0, 0, value) for value in spans), highest)
-            return down, up
+        def extended(*spans: Value) -> tuple[Value, Value, Value]:
+            near = [span[:near_bits].as_signed() for span in spans]
+            far = Cat(part != span for part, span in zip(near, spans, strict=True)).any()
+            down = sum((Mux(part < 0, part, 0) for part in near), lowest)
+            up = sum((Mux(part < 0, 0, part) for part in near), highest)
+            return down, up, is_far | far
 
         def extend(*spans: Value) -> None:
-            down, up = extended(*spans)
-            m.d.sync += [lowest.eq(down), highest.eq(up)]
+            down, up, far = extended(*spans)
+            m.d.sync += [lowest.eq(down), highest.eq(up), is_far.eq(far)]
+
+        # The last row of an O bank, and the word behind the first.
+        last_o_row = Signal(16 + shifts, reset_less=True)
+        o_row_end = Signal(len(a_rows) + 1, reset_less=True)
 
         # S words that were added to the sums that are kept.
         total = additions + product.s_words
@@ -140,7 +146,11 @@ class CommandChecker(wiring.Component):
             with m.State("Wait-For-Command"):
                 m.d.comb += self.command.ready.eq(1)
                 with m.If(self.command.valid):
-                    m.d.sync += body.eq(self.command.payload)
+                    m.d.sync += body.eq(given)
+                    for loops, walk in walks:
+                        lasts = zip(loops.lasts, walk.counts, strict=True)
+                        m.d.sync += [last.eq(count - 1) for last, count in lasts]
+                        m.d.sync += loops.steps.eq(walk.steps)
                     m.next = "Check-Counts"
 
             with m.State("Check-Counts"):
@@ -151,8 +161,6 @@ class CommandChecker(wiring.Component):
                     product.s_base.eq(body.s_base),
                     product.d_base.eq(body.d_base),
                     product.d_words.eq(body.d_words),
-                    product.d_rows.eq(body.d_rows),
-                    product.d_reduction.eq(body.d_reduction),
                     product.o_base.eq(body.o_base),
                     product.o_stride.eq(body.o_stride),
                     product.a_tiles.eq(body.a_tiles),
@@ -169,9 +177,9 @@ class CommandChecker(wiring.Component):
                     product.tail_chunks.eq(body.tail_chunks),
                     product.tail_entries.eq(body.tail_entries),
                 ]
-                multiply(0, *span(body.d_rows, 0))
-                multiply(1, *span(body.d_reduction, 0))
-                m.d.sync += [lowest.eq(body.d_base), highest.eq(body.d_base)]
+                multiply(0, product.d_rows.lasts[0], product.d_rows.steps[0])
+                multiply(1, product.d_reduction.lasts[0], product.d_reduction.steps[0])
+                m.d.sync += [lowest.eq(body.d_base), highest.eq(body.d_base), is_far.eq(0)]
                 m.next = "Measure-S"
                 with m.If(~is_supported):
                     refuse(Fault.PATTERN, 0)
@@ -180,34 +188,35 @@ class CommandChecker(wiring.Component):
 
             with m.State("Measure-S"):
                 multiply(0, product.a_tiles << body.a_contexts, product.s_stride)
-                multiply(1, *span(product.d_reduction, 1))
+                multiply(1, product.d_reduction.lasts[1], product.d_reduction.steps[1])
                 extend(first, second)
                 m.next = "Check-S"
 
             with m.State("Check-S"):
-                multiply(0, *span(product.d_rows, 1))
-                multiply(1, *span(product.d_reduction, 2))
+                multiply(0, product.d_rows.lasts[1], product.d_rows.steps[1])
+                multiply(1, product.d_reduction.lasts[2], product.d_reduction.steps[2])
                 extend(second)
+                m.d.sync += last_o_row.eq((body.b_tiles << product.b_shift) - 1)
                 m.next = "Measure-O"
                 with m.If(product.s_base + first > config.s_depth):
                     refuse(Fault.SCRATCHPAD_RANGE, product.s_base)
 
             with m.State("Measure-O"):
-                multiply(0, *span(product.d_rows, 2))
-                multiply(1, contexts - 1, product.o_stride)
+                multiply(0, product.d_rows.lasts[2], product.d_rows.steps[2])
+                multiply(1, last_o_row, product.o_stride)
                 extend(first, second)
+                o_words = (a_rows + (config.floats - 1)) // config.floats
+                m.d.sync += o_row_end.eq(body.o_base + o_words)
                 m.next = "Check-D-And-O"
 
             with m.State("Check-D-And-O"):
-                a_rows = (product.a_tiles << body.a_contexts) * config.rows
-                row = (a_rows + (config.floats - 1)) // config.floats
-                down, up = extended(first)
+                down, up, far = extended(first)
                 m.next = "Hand-Over"
                 with m.If(total > config.max_additions):
                     refuse(Fault.OVERRUN, product.s_base)
-                with m.If(product.o_base + second + row > config.o_depth):
+                with m.If(o_row_end + second > config.o_depth):
                     refuse(Fault.SCRATCHPAD_RANGE, product.o_base)
-                with m.If(~product.ones & ((down < 0) | (up >= config.d_depth))):
+                with m.If(~product.ones & ((down < 0) | (up >= config.d_depth) | far)):
                     refuse(Fault.SCRATCHPAD_RANGE, product.d_base)
 
             with m.State("Hand-Over"):

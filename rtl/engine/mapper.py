@@ -7,12 +7,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ACCUMULATOR_BINS, Config
-from ..control.commands import Walk
 from ..delay import delayed
 from .array import Issue
 from .pe import DRAIN_DISTANCE, drain_turns
 from .tally import SlotSize
-from .walk import WordWalk
+from .walk import Loops, WordWalk
 
 __all__ = ["InterleavedMapper", "Product"]
 
@@ -29,9 +28,9 @@ class Product(data.Struct):
     """Steps that one D word serves ("T")."""
     d_base: unsigned(16)
     d_words: unsigned(16)
-    d_rows: Walk
+    d_rows: Loops
     """Rows of a D bank, from `d_base`."""
-    d_reduction: Walk
+    d_reduction: Loops
     """D words of a row."""
     o_base: unsigned(16)
     o_stride: unsigned(16)
@@ -129,9 +128,9 @@ class InterleavedMapper(wiring.Component):
         row_addresses = Signal(addresses, reset_less=True)
         finds_rows = Signal()
         m.d.comb += [
-            d_rows.walk.eq(product.d_rows),
+            d_rows.loops.eq(product.d_rows),
             d_rows.base.eq(Mux(d_rows.restart, self.product.payload.d_base, product.d_base)),
-            d_reduction.walk.eq(product.d_reduction),
+            d_reduction.loops.eq(product.d_reduction),
         ]
         with m.If(d_rows.restart | d_rows.advance):
             found = Mux(d_rows.restart, 0, context + 1)[: len(context)]

@@ -2,13 +2,21 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..control.commands import WALK_DIMENSIONS, Walk
+from ..control.commands import WALK_DIMENSIONS
 
-__all__ = ["WordWalk"]
+__all__ = ["Loops", "WordWalk"]
+
+
+class Loops(data.Struct):
+    """The loops of a `rtl.control.commands.Walk`."""
+
+    lasts: data.ArrayLayout(unsigned(16), WALK_DIMENSIONS)
+    """Last round of each, from zero: their counts, less one."""
+    steps: data.ArrayLayout(signed(16), WALK_DIMENSIONS)
 
 
 class WordWalk(wiring.Component):
@@ -23,12 +31,12 @@ class WordWalk(wiring.Component):
 
     Attributes
     ----------
-    walk : In(Walk)
-        The loops, which stay while they are walked.
+    loops : In(Loops)
+        What is walked, from the cycle after `restart` on.
     base : In
         Address of the first round.
     restart : In(1)
-        Go to the first round; `walk` may change with that.
+        Go to the first round; goes before `advance`.
     advance : In(1)
         Go to the next round, or from the last to the first.
     address : Out
@@ -40,7 +48,7 @@ class WordWalk(wiring.Component):
     def __init__(self, address_bits: int) -> None:
         super().__init__(
             {
-                "walk": In(Walk),
+                "loops": In(Loops),
                 "base": In(address_bits),
                 "restart": In(1),
                 "advance": In(1),
@@ -60,9 +68,9 @@ class WordWalk(wiring.Component):
         ends = Signal(WALK_DIMENSIONS)
         m.d.comb += self.next.eq(self.base)
         for i in reversed(range(WALK_DIMENSIONS)):
-            m.d.comb += ends[i].eq(indices[i] == self.walk.counts[i] - 1)
+            m.d.comb += ends[i].eq(indices[i] == self.loops.lasts[i])
             with m.If(~self.restart & ~ends[i]):
-                m.d.comb += self.next.eq(starts[i] + self.walk.steps[i])
+                m.d.comb += self.next.eq(starts[i] + self.loops.steps[i])
 
         with m.If(self.restart | self.advance):
             carry = 1

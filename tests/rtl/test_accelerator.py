@@ -7,6 +7,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
+from firmware.program import matrix_walks, walk
 from rtl.accelerator import Accelerator
 from rtl.config import PRESETS
 from rtl.control.commands import Fault, LoadTarget, Opcode, Stage, encode
@@ -150,11 +151,13 @@ async def recovers_from_every_fault(dut):
     nop = encode(Opcode.NOP)
     load = {"target": LoadTarget.D, "rows": 1, "d_words": 1}
     store = {"o_stride": 1, "rows": 1, "words": 1}
-    compute = {"a_tiles": 1, "b_tiles": 1, "d_words": 1, "o_stride": 1}
+    contexts, words = config().interleave, config().d_depth // 8
+    sizes = {"a_tiles": 1, "b_tiles": 1, "o_stride": 1}
+    compute = {**sizes, "d_words": 1, **matrix_walks(contexts, 1)}
     update = {"tiles": 1, "rows": 1, "row_copy": 1, "o_stride": 2}
     tile = update | {"rows": config().elements}
     outside = {**unit, "address": config().memory_bytes}
-    keep = encode(Opcode.COMPUTE, **compute | {"keep": 1, "d_words": config().d_depth // 8})
+    keep = encode(Opcode.COMPUTE, **sizes, keep=1, d_words=words, **matrix_walks(contexts, words))
     cases = (
         (Fault.ADDRESS_RANGE, encode(Opcode.LOAD, **load, descriptor=outside)),
         (Fault.ADDRESS_RANGE, encode(Opcode.STORE, **store, descriptor=outside)),
@@ -166,6 +169,10 @@ async def recovers_from_every_fault(dut):
         (Fault.PATTERN, encode(Opcode.COMPUTE, **compute, pattern=6)),
         (Fault.PATTERN, encode(Opcode.UPDATE, **tile, row_pattern=6)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.COMPUTE, **compute, s_base=config().s_depth)),
+        (
+            Fault.SCRATCHPAD_RANGE,
+            encode(Opcode.COMPUTE, **compute | {"d_rows": walk((2, -1))}),
+        ),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.LOAD, **load, base=60000, descriptor=unit)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.STORE, **store, o_base=60000, descriptor=unit)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.UPDATE, **update, o_base=60000)),
@@ -179,8 +186,7 @@ async def recovers_from_every_fault(dut):
         assert control & Control.FAULT, f"{fault.name}: no fault"
         code, index = await bench.fault()
         if fault is Fault.OVERRUN:
-            additions = compute["d_words"] * config().d_depth // 8 * 4
-            index -= config().max_additions // additions
+            index -= config().max_additions // (words * config().ratio)
         assert (code, index) == (fault, 2), (fault.name, code, index)
         # A program isn't started on a card that stands at a fault.
         await bench.write("CONTROL", Control.START)

@@ -4,8 +4,8 @@ import cocotb
 from cocotb.triggers import FallingEdge, RisingEdge
 
 from firmware.program import walk
-from rtl.control.commands import WALK_DIMENSIONS, Walk
-from rtl.engine.walk import WordWalk
+from rtl.control.commands import WALK_DIMENSIONS
+from rtl.engine.walk import Loops, WordWalk
 from sim.golden.program import DecodedWalk
 from tests.harness import default_seed, pack, rng, simulate, start
 
@@ -24,7 +24,9 @@ async def follow(dut, loops, base, rounds, random):
     await FallingEdge(dut.clk)
     assert int(dut.next.value) == base
     await RisingEdge(dut.clk)
-    dut.walk.value = pack(Walk, fields)
+    dut.loops.value = pack(
+        Loops, {"lasts": [count - 1 for count in fields["counts"]], "steps": fields["steps"]}
+    )
     dut.restart.value = 0
     number = 0
     while number < rounds - 1:
