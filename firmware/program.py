@@ -11,6 +11,7 @@ from typing import Any
 from rtl.config import COMMAND_BYTES, Config
 from rtl.control.commands import (
     QUEUE_OF,
+    WALK_DIMENSIONS,
     CoefficientKind,
     LoadTarget,
     Opcode,
@@ -22,7 +23,7 @@ from rtl.control.commands import (
 from rtl.memory.descriptor import DIMENSIONS
 from rtl.sparsity.pattern import Pattern
 
-__all__ = ["Program", "descriptor", "product"]
+__all__ = ["Program", "descriptor", "matrix_walks", "product", "walk"]
 
 _LARGEST_COUNT = (1 << 16) - 1
 
@@ -65,6 +66,34 @@ def descriptor(config: Config, address: int, beats: int, *loops: tuple[int, int]
     }
 
 
+def walk(*loops: tuple[int, int]) -> dict[str, Any]:
+    """Return the fields of a walk over the words of a scratchpad.
+
+    Parameters
+    ----------
+    *loops
+        ``(count, step in words)`` from the innermost to the outermost, at most three.
+    """
+    missing = WALK_DIMENSIONS - len(loops)
+    if missing < 0:
+        raise ValueError(f"a walk has {WALK_DIMENSIONS} loops, {len(loops)} are needed")
+    loops += ((1, 0),) * missing
+    return {"counts": [count for count, _ in loops], "steps": [step for _, step in loops]}
+
+
+def matrix_walks(bank_rows: int, d_words: int) -> dict[str, Any]:
+    """Return the walks over a D operand that was loaded as a matrix.
+
+    Parameters
+    ----------
+    bank_rows
+        Rows in each bank: contexts along b of all tiles.
+    d_words
+        D words of a row.
+    """
+    return {"d_rows": walk((bank_rows, d_words)), "d_reduction": walk((d_words, 1))}
+
+
 def product(
     config: Config,
     pattern: Pattern,
@@ -75,6 +104,8 @@ def product(
     a_padding: int = 0,
     b_padding: int = 0,
     a_contexts: int | None = None,
+    d_rows: dict[str, Any] | None = None,
+    d_reduction: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the fields of a COMPUTE that follow from the sizes of its product.
 
@@ -93,6 +124,9 @@ def product(
     a_contexts
         Binary logarithm of a tile's contexts along a. If not given, that with which the product
         takes the fewest tiles, and among several the smallest, which reads the fewest S words.
+    d_rows, d_reduction
+        How the D operand lies in its scratchpad, as `walk` has it: the rows of a bank, and the D
+        words of a row. If not given, as `matrix_walks` has it.
     """
     limit = min(config.interleave, config.elements // config.rows).bit_length()
     choices = range(limit) if a_contexts is None else (a_contexts,)
@@ -108,9 +142,12 @@ def product(
     a_tiles, b_tiles = tiles(a_contexts)
     d_words = -(-k // config.elements)
     full_chunks, elements = divmod(k, config.group)
+    walks = matrix_walks(b_tiles * (config.interleave >> a_contexts), d_words)
     return {
         "pattern": pattern,
         "d_words": d_words,
+        "d_rows": d_rows or walks["d_rows"],
+        "d_reduction": d_reduction or walks["d_reduction"],
         "a_tiles": a_tiles,
         "b_tiles": b_tiles,
         "a_contexts": a_contexts,
@@ -132,6 +169,16 @@ def _coefficient(fields: dict[str, Any]) -> str:
         case CoefficientKind.REGISTER:
             return f"{sign}r{value}"
     return "none"
+
+
+def _reach(*walks: dict[str, Any]) -> tuple[int, int]:
+    """Return the lowest and the highest offset of walks that are added up."""
+    spans = [
+        (count - 1) * step
+        for fields in walks
+        for count, step in zip(fields["counts"], fields["steps"], strict=True)
+    ]
+    return sum(min(0, span) for span in spans), sum(max(0, span) for span in spans)
 
 
 @dataclass(frozen=True)
@@ -227,19 +274,20 @@ class Program:
     def compute(self, stage: Stage, **body: Any) -> None:
         """Add a COMPUTE; `body` holds the fields of `rtl.control.commands.ComputeBody`.
 
-        `product` gives those that follow from its sizes.
+        `product` gives those that follow from its sizes, the walks over the D operand among them.
         """
         config = self.config
         a_contexts = body.get("a_contexts", 0)
         row_words = body["pattern"].words_per_row(config, body["d_words"])
         s_rows = body["a_tiles"] << a_contexts
-        d_rows = body["b_tiles"] * (config.interleave >> a_contexts)
+        o_rows = body["b_tiles"] * (config.interleave >> a_contexts)
         s_base, d_base, o_base = (body.get(f"{space}_base", 0) for space in "sdo")
         o_row_words = -(-s_rows * config.rows // config.floats)
-        o_words = (d_rows - 1) * body["o_stride"] + o_row_words
+        o_words = (o_rows - 1) * body["o_stride"] + o_row_words
         reads = [_Region("S", s_base, s_base + s_rows * row_words)]
         if not body.get("ones"):
-            reads.append(_Region("D", d_base, d_base + d_rows * body["d_words"]))
+            lowest, highest = _reach(body["d_rows"], body["d_reduction"])
+            reads.append(_Region("D", d_base + lowest, d_base + highest + 1))
         writes = [_Region("O", o_base, o_base + o_words)]
         self._add(Opcode.COMPUTE, stage, body, reads, writes)
 
@@ -327,6 +375,10 @@ class Program:
                 parts.append(f"memory={value['address']:#x}[{counts}]")
             elif name in ("a", "b", "c") and isinstance(value, dict):
                 parts.append(f"{name}={_coefficient(value)}")
+            elif name in ("d_rows", "d_reduction"):
+                loops = zip(value["counts"], value["steps"], strict=True)
+                rounds = [f"{count}*{step:+}" for count, step in loops if count > 1]
+                parts.append(f"{name}=[{' '.join(rounds) or 1}]")
             elif name.endswith("_address"):
                 parts.append(f"{name}={value:#x}")
             elif isinstance(value, Pattern):
@@ -347,13 +399,9 @@ class Program:
 
     def _extent(self, fields: dict[str, Any]) -> _Region:
         """Return the range of memory that a descriptor reaches over."""
-        loops = zip(fields["counts"][1:], fields["strides"], strict=True)
-        spans = [(count - 1) * stride for count, stride in loops]
-        start = fields["address"] + sum(min(span, 0) for span in spans)
-        length = fields["counts"][0] * self.config.beat_bytes
-        return _Region(
-            _MEMORY, start, fields["address"] + length + sum(max(span, 0) for span in spans)
-        )
+        lowest, highest = _reach({"counts": fields["counts"][1:], "steps": fields["strides"]})
+        address, length = fields["address"], fields["counts"][0] * self.config.beat_bytes
+        return _Region(_MEMORY, address + lowest, address + highest + length)
 
     def _add(
         self,

@@ -9,6 +9,7 @@ blocks of rows, for each of which the S operand is loaded anew.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -378,7 +379,7 @@ class Scheduler:
         o_base = self._o.take(self._gradient_words(tiles.count))
         rows = tiles.count * config.elements
         places = {"s_base": s_base, "d_base": d_base, "o_stride": _GRADIENT_WORDS}
-        outputs = {
+        outputs: dict[str, Any] = {
             "a": config.elements,
             "a_padding": self._padding(layer.outputs, _Rows(block, 1)),
         }

@@ -21,6 +21,12 @@ ENUMERATIONS = (
     commands.Stage,
     commands.LoadTarget,
     commands.LoadOrder,
+    commands.CoefficientKind,
+    commands.VectorOperand,
+    commands.Mask,
+    commands.Function,
+    commands.Fold,
+    commands.VectorTarget,
     Pattern,
 )
 """Enumerations that appear in commands and registers."""

@@ -16,6 +16,7 @@ from ..sparsity.pattern import Pattern
 __all__ = [
     "BODIES",
     "QUEUE_OF",
+    "WALK_DIMENSIONS",
     "Coefficient",
     "CoefficientKind",
     "Command",
@@ -40,6 +41,9 @@ __all__ = [
     "Walk",
     "encode",
 ]
+
+
+WALK_DIMENSIONS = 3
 
 
 class Opcode(enum.Enum, shape=4):
@@ -213,8 +217,8 @@ class Walk(data.Struct):
     A walk that has ended begins again. No count is zero.
     """
 
-    counts: data.ArrayLayout(unsigned(16), 3)
-    steps: data.ArrayLayout(signed(16), 3)
+    counts: data.ArrayLayout(unsigned(16), WALK_DIMENSIONS)
+    steps: data.ArrayLayout(signed(16), WALK_DIMENSIONS)
 
 
 class Frame(data.Struct):
@@ -390,9 +394,11 @@ class VectorBody(data.Struct):
         r = function(a * x + b * y + c)
 
     with every operation rounded, from left to right. An absent coefficient leaves its term out.
-    ``r`` is +0 where `mask` says so. If `fold` is given, the results of a window become one tile,
-    element by element, else each tile gives one. They go to `target`; narrow tiles are completed
-    with rows of zeros. `reduce` takes all results of a command together, row by row.
+    `b` and `reduce_product` need a ``y``. ``r`` is +0 where `mask` says so. If `fold` is given, the
+    results of a window become one tile, element by element, else each tile gives one. They go to
+    `target`; narrow tiles are completed with rows of zeros. `reduce` takes all results of a command
+    together, row by row. Registers are read before any is written; `target`, `reduce` and
+    `reduce_product` write them in this order.
 
     With `from_registers` there is no stream: ``x`` is the register `x_register` plus the row, there
     are no held tiles, and one group with a window of one.

@@ -413,6 +413,8 @@ class Machine:
         self._refuse_if(0 in (body.d_words, body.a_tiles, body.b_tiles))
         self._refuse_if(bool(body.keep) and (body.a_tiles, body.b_tiles) != (1, 1))
         self._refuse_if(1 << body.a_contexts > config.interleave)
+        if not body.ones:
+            self._refuse_if(0 in body.d_rows.counts + body.d_reduction.counts)
         continues = self._kept is not None
         self._refuse_if(continues and body.a_contexts != self._kept_contexts)
         a_contexts = 1 << body.a_contexts
@@ -426,7 +428,10 @@ class Machine:
         pattern = self._pattern(body.pattern)
         s_words = pattern.words_per_row(config, body.d_words)
         self._check_range(body.s_base, a_blocks * s_words, config.s_depth)
-        self._check_range(body.d_base, b_blocks * body.d_words, config.d_depth)
+        if not body.ones:
+            lowest, highest = map(sum, zip(body.d_rows.reach, body.d_reduction.reach, strict=True))
+            if body.d_base + lowest < 0 or body.d_base + highest >= config.d_depth:
+                raise _FaultError(Fault.SCRATCHPAD_RANGE, body.d_base)
         o_words = (b_blocks - 1) * body.o_stride + -(-a_rows // config.floats)
         self._check_range(body.o_base, o_words, config.o_depth)
         steps = body.d_words * pattern.steps(config)
@@ -496,14 +501,18 @@ class Machine:
     def _read_d(self, body: SimpleNamespace, blocks: int) -> Operand:
         """Return the D operand, `blocks` rows from each bank."""
         config = self.config
-        length = body.d_words * config.elements
-        key = (body.d_base, blocks, body.d_words, body.ones)
+        if body.ones:
+            key: tuple[Any, ...] = (blocks, body.d_words)
+        else:
+            key = (body.d_base, blocks, body.d_words, body.d_rows, body.d_reduction)
         if key not in self._d_operands:
-            area = slice(body.d_base, body.d_base + blocks * body.d_words)
-            rows = self._d[:, area].reshape(config.cols, blocks, length).swapaxes(0, 1)
-            values = rows.reshape(-1, length)
+            shape = (blocks * config.cols, body.d_words * config.elements)
             if body.ones:
-                values = np.full_like(values, _ONE)
+                values = np.full(shape, _ONE, np.uint16)
+            else:
+                words = body.d_base + body.d_reduction.offsets(body.d_words)
+                places = body.d_rows.offsets(blocks)[:, None] + words
+                values = self._d[:, places].swapaxes(0, 1).reshape(shape)
             self._d_operands[key] = Operand.dense(values)
         return self._d_operands[key]
 

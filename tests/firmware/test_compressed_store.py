@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from firmware.errors import CardFault
-from firmware.program import Program, descriptor
+from firmware.program import Program, descriptor, matrix_walks
 from rtl.config import PRESETS, Config
 from rtl.control.commands import LoadTarget, Stage
 from rtl.sparsity.pattern import Pattern, supported_patterns
@@ -95,6 +95,7 @@ def program(pattern: Pattern, **steps: int) -> Program:
     result.compute(
         Stage.FF, pattern=Pattern.DENSE, d_words=1, o_stride=2 * words,
         a_tiles=CHANNELS // TINY.rows, b_tiles=PIXELS // (TINY.cols * TINY.interleave),
+        **matrix_walks(PIXELS // TINY.cols, 1),
     )  # fmt: skip
     blocks = PIXELS // G
     tiles = rows_of(COMPRESSED, blocks, words * tile)
@@ -112,6 +113,7 @@ def program(pattern: Pattern, **steps: int) -> Program:
     result.compute(
         Stage.BP, pattern=pattern, d_words=words, o_stride=2 * blocks,
         a_tiles=PIXELS // TINY.rows, b_tiles=OUTPUTS // (TINY.cols * TINY.interleave),
+        **matrix_walks(OUTPUTS // TINY.cols, words),
     )  # fmt: skip
     result.store(
         Stage.BP, o_stride=2 * blocks, rows=OUTPUTS, words=2 * blocks,

@@ -7,7 +7,7 @@ from firmware.cards import Card, open_card
 from firmware.cards.golden import GoldenCard
 from firmware.driver import Driver
 from firmware.errors import CardError, CardFault, CardTimeout
-from firmware.program import Program, descriptor
+from firmware.program import Program, descriptor, matrix_walks
 from rtl.config import PRESETS
 from rtl.control.commands import LoadTarget, Stage
 from rtl.interface.register_map import REGISTERS, Control
@@ -145,8 +145,10 @@ def test_programs_are_placed_once_and_again_when_changed():
 def _computes(config, count=1, **fields):
     program = Program(config, "computes")
     body = {"pattern": Pattern.DENSE, "o_stride": 1, "d_words": 1, "a_tiles": 1, "b_tiles": 1}
+    body |= fields
+    rows = body["b_tiles"] * (config.interleave >> body.get("a_contexts", 0))
     for _ in range(count):
-        program.compute(Stage.FF, **body | fields)
+        program.compute(Stage.FF, **matrix_walks(rows, body["d_words"]) | body)
     return program
 
 
@@ -180,8 +182,9 @@ def test_products_that_cannot_be_done(driver, count, fields, code, index):
 def test_sums_are_kept_for_the_same_contexts_only(driver):
     program = _computes(driver.config, keep=1, a_contexts=1)
     program.compute(
-        Stage.FF, pattern=Pattern.DENSE, o_stride=1, d_words=1, a_tiles=1, b_tiles=1, a_contexts=2
-    )
+        Stage.FF, pattern=Pattern.DENSE, o_stride=1, d_words=1, a_tiles=1, b_tiles=1, a_contexts=2,
+        **matrix_walks(1, 1),
+    )  # fmt: skip
     with pytest.raises(CardFault, match="MALFORMED at command 1"):
         driver.run(program)
 

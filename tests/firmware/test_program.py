@@ -10,7 +10,7 @@ from firmware.cards.golden import GoldenCard
 from firmware.driver import Driver
 from firmware.layers import Linear
 from firmware.network import Network
-from firmware.program import Program, descriptor, product
+from firmware.program import Program, descriptor, matrix_walks, product, walk
 from rtl.config import COMMAND_BYTES, PRESETS
 from rtl.control.commands import (
     QUEUE_OF,
@@ -35,6 +35,22 @@ def test_descriptor_merges_what_is_contiguous():
     assert rows == {"address": 64, "counts": [2, 8, 3, 1], "strides": [4 * beat, beat, 0]}
     with pytest.raises(ValueError, match="4 loops, 5"):
         descriptor(TINY, 0, 1, *[(2, 7 * beat)] * 4)
+
+
+def test_walks_have_three_loops():
+    assert walk((5, -2), (3, 7)) == {"counts": [5, 3, 1], "steps": [-2, 7, 0]}
+    with pytest.raises(ValueError, match="3 loops, 4"):
+        walk(*[(1, 1)] * 4)
+
+
+def test_products_walk_over_a_matrix_or_as_told():
+    sizes = {"a": 16, "b": 20, "k": 40}
+    fields = product(TINY, Pattern.DENSE, **sizes)
+    bank_rows = fields["b_tiles"] * TINY.interleave >> fields["a_contexts"]
+    assert fields["d_rows"] == {"counts": [bank_rows, 1, 1], "steps": [3, 0, 0]}
+    assert fields["d_reduction"] == {"counts": [3, 1, 1], "steps": [1, 0, 0]}
+    walks = {"d_rows": walk((2, 5)), "d_reduction": walk((1, 0), (3, -1))}
+    assert product(TINY, Pattern.DENSE, **sizes, **walks) == fields | walks
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
@@ -100,7 +116,7 @@ def _load(program, target, base, address, rows=16):
 def _compute(program, s_base=0, o_base=0):
     program.compute(
         Stage.FF, pattern=Pattern.DENSE, s_base=s_base, o_base=o_base, o_stride=2, d_words=1,
-        a_tiles=4, b_tiles=1,
+        a_tiles=4, b_tiles=1, **matrix_walks(TINY.interleave, 1),
     )  # fmt: skip
 
 
@@ -129,6 +145,29 @@ def test_a_buffer_is_only_overwritten_when_read():
     _load(program, LoadTarget.S, 0, 0)
     load, compute = 1 << Queue.LOAD.value, 1 << Queue.COMPUTE.value
     assert _tokens(program) == [(0, 0, compute), (1, load, load), (0, 0, 0), (0, compute, 0)]
+
+
+@pytest.mark.parametrize(
+    ("d_base", "reduction", "waits"),
+    [
+        # The rows take 4, 8, 12 and 16 words from the base, less what the reduction steps back.
+        (0, (1, 0), True),
+        (0, (4, -1), True),
+        (4, (1, 0), False),
+        (4, (4, -1), True),
+        (4, (4, 1), False),
+    ],
+)
+def test_a_product_waits_for_all_that_it_walks_over(d_base, reduction, waits):
+    """A LOAD fills the words 0 to 7 of D, and the product begins at `d_base` + 4."""
+    program = Program(TINY)
+    _load(program, LoadTarget.D, 0, 1024)
+    program.compute(
+        Stage.FF, pattern=Pattern.DENSE, o_stride=2, d_words=4, a_tiles=4, b_tiles=1,
+        d_base=d_base + 4, d_rows=walk((4, 4)), d_reduction=walk(reduction),
+    )  # fmt: skip
+    load = 1 << Queue.LOAD.value
+    assert _tokens(program)[1] == (1, load if waits else 0, 0)
 
 
 def test_update_fields_change_in_place():
@@ -172,6 +211,7 @@ def test_listing_names_every_command():
     first, second, last = program.listing().splitlines()
     assert "LOAD    FF     S" in first and "memory=0x400[16]" in first
     assert "signal:COMPUTE" in first and "wait:LOAD" in second
+    assert "d_rows=[4*+1] d_reduction=[1]" in second
     assert last.split() == ["2", "FINISH"]
     assert "not a command of example" in program.describe(7)
 
@@ -214,7 +254,9 @@ def _effects(config, command):
             bank_rows = body.b_tiles * (config.interleave >> body.a_contexts)
             reads = _cells("S", (body.s_base, body.s_base + words))
             if not body.ones:
-                reads |= _cells("D", (body.d_base, body.d_base + bank_rows * body.d_words))
+                words = body.d_base + body.d_reduction.offsets(body.d_words)
+                places = body.d_rows.offsets(bank_rows)[:, None] + words
+                reads |= {("D", place) for place in places.ravel().tolist()}
             width = -(-blocks * config.rows // config.floats)
             starts = [body.o_base + row * body.o_stride for row in range(bank_rows)]
             return reads, _cells("O", *((start, start + width) for start in starts))

@@ -29,16 +29,31 @@ LOAD: dict[str, Any] = {
 }  # fmt: skip
 
 
+COMPUTE: dict[str, Any] = {
+    "s_base": 0xABCD,
+    "d_rows": {"counts": [4, 5, 0xFFFF], "steps": [-1, 0x7FFF, -(1 << 15)]},
+    "d_reduction": {"counts": [6, 7, 8], "steps": [1, -2, 3]},
+    "a_contexts": 5, "tail_entries": 19,
+}  # fmt: skip
+
+
+def compute_command() -> bytes:
+    return encode(Opcode.COMPUTE, **COMPUTE)
+
+
 def load_command() -> bytes:
     return encode(Opcode.LOAD, wait=0b110, signal=0b010, stage=Stage.WU, **LOAD)
 
 
 def test_describe_places_every_field_of_a_command():
     fields = describe(preset("tiny"))["command"]["fields"]
-    bits = int.from_bytes(load_command(), "little")
+    load, compute = (
+        int.from_bytes(command, "little") for command in (load_command(), compute_command())
+    )
 
     def read(part, name):
         place = fields[part][name]
+        bits = compute if part == "compute" else load
         value = bits >> place["bit"] & (1 << place["width"]) - 1
         negative = place["signed"] and value >> place["width"] - 1
         return value - (1 << place["width"]) if negative else value
@@ -52,7 +67,13 @@ def test_describe_places_every_field_of_a_command():
     assert [read("load", f"descriptor_strides_{i}") for i in range(3)] == [
         -64, 1 << 30, -(1 << 31),
     ]  # fmt: skip
-    assert set(fields) == {"header", "load", "compute", "store", "update"}
+    for name in ("d_rows", "d_reduction"):
+        for kind in ("counts", "steps"):
+            found = [read("compute", f"{name}_{kind}_{i}") for i in range(3)]
+            assert found == COMPUTE[name][kind]
+    assert read("compute", "tail_entries") == COMPUTE["tail_entries"]
+    assert set(fields) == {"header", "load", "compute", "store", "update", "vector"}
+    assert {"a_kind", "b_negative", "c_value", "descriptor_counts_3"} <= set(fields["vector"])
 
 
 def test_fields_of_a_body_do_not_overlap():
@@ -72,6 +93,7 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
     (tmp_path / "main.c").write_text(r"""
         #include "sat.h"
         #include <stdio.h>
+        #include <string.h>
 
         static uint8_t command[SAT_COMMAND_BYTES];
 
@@ -80,6 +102,13 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
                 command[(bit + i) / 8] |= (uint8_t)(((value >> i) & 1) << ((bit + i) % 8));
         }
         #define PUT(field, value) put(field##_BIT, field##_WIDTH, (uint64_t)(value))
+
+        static void finish(void) {
+            for (unsigned i = 0; i < sizeof command; i++)
+                printf("%02x", command[i]);
+            printf("\n");
+            memset(command, 0, sizeof command);
+        }
 
         int main(void) {
             printf("%s %s %lx %lx %lx %lu %lu\n", SAT_CONFIG_NAME, SAT_DEVICE,
@@ -90,7 +119,7 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
             PUT(SAT_HEADER_WAIT, 6);
             PUT(SAT_HEADER_SIGNAL, 2);
             PUT(SAT_HEADER_STAGE, SAT_STAGE_WU);
-            PUT(SAT_LOAD_TARGET, SAT_LOAD_TARGET_UPDATE);
+            PUT(SAT_LOAD_TARGET, SAT_LOAD_TARGET_STREAM);
             PUT(SAT_LOAD_PATTERN, SAT_PATTERN_N2M8);
             PUT(SAT_LOAD_BASE, 0x1234);
             PUT(SAT_LOAD_ROWS, 0xFEDC);
@@ -102,8 +131,24 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
             PUT(SAT_LOAD_DESCRIPTOR_STRIDES_0, -64);
             PUT(SAT_LOAD_DESCRIPTOR_STRIDES_1, 1 << 30);
             PUT(SAT_LOAD_DESCRIPTOR_STRIDES_2, INT32_MIN);
-            for (unsigned i = 0; i < sizeof command; i++)
-                printf("%02x", command[i]);
+            finish();
+            PUT(SAT_HEADER_OPCODE, SAT_OPCODE_COMPUTE);
+            PUT(SAT_COMPUTE_S_BASE, 0xABCD);
+            PUT(SAT_COMPUTE_D_ROWS_COUNTS_0, 4);
+            PUT(SAT_COMPUTE_D_ROWS_COUNTS_1, 5);
+            PUT(SAT_COMPUTE_D_ROWS_COUNTS_2, 0xFFFF);
+            PUT(SAT_COMPUTE_D_ROWS_STEPS_0, -1);
+            PUT(SAT_COMPUTE_D_ROWS_STEPS_1, 0x7FFF);
+            PUT(SAT_COMPUTE_D_ROWS_STEPS_2, INT16_MIN);
+            PUT(SAT_COMPUTE_D_REDUCTION_COUNTS_0, 6);
+            PUT(SAT_COMPUTE_D_REDUCTION_COUNTS_1, 7);
+            PUT(SAT_COMPUTE_D_REDUCTION_COUNTS_2, 8);
+            PUT(SAT_COMPUTE_D_REDUCTION_STEPS_0, 1);
+            PUT(SAT_COMPUTE_D_REDUCTION_STEPS_1, -2);
+            PUT(SAT_COMPUTE_D_REDUCTION_STEPS_2, 3);
+            PUT(SAT_COMPUTE_A_CONTEXTS, 5);
+            PUT(SAT_COMPUTE_TAIL_ENTRIES, 19);
+            finish();
             return 0;
         }
     """)
@@ -112,12 +157,13 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
         cwd=tmp_path, check=True,
     )  # fmt: skip
     output = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout
-    constants, command = output.splitlines()
+    constants, load, compute = output.splitlines()
     assert constants == (
         f"{config.name} {config.device} {IDENTITY:x} {config.hash:x} "
         f"{REGISTERS['FAULT_ADDRESS_HIGH'].offset:x} {config.macs} {Control.SOFT_RESET.value}"
     )
-    assert bytes.fromhex(command) == load_command()
+    assert bytes.fromhex(load) == load_command()
+    assert bytes.fromhex(compute) == compute_command()
 
 
 def test_no_macro_is_defined_twice():

@@ -7,7 +7,7 @@ import pywellen
 from firmware.cards.verilated import Direction, MemoryTiming, VerilatedCard
 from firmware.driver import Driver
 from firmware.errors import CardError, CardFault, CardTimeout
-from firmware.program import Program, descriptor
+from firmware.program import Program, descriptor, matrix_walks
 from rtl.config import PRESETS
 from rtl.control.commands import LoadTarget, Stage
 from rtl.sparsity.pattern import Pattern
@@ -43,7 +43,7 @@ def product():
     program.load(LoadTarget.D, Stage.FF, descriptor=descriptor(TINY, D, G), **tile)
     program.compute(
         Stage.FF, pattern=Pattern.DENSE, d_words=1, o_stride=2, a_tiles=G // TINY.rows,
-        b_tiles=-(-G // (TINY.cols * TINY.interleave)),
+        b_tiles=-(-G // (TINY.cols * TINY.interleave)), **matrix_walks(-(-G // TINY.cols), 1),
     )  # fmt: skip
     program.store(
         Stage.FF, o_stride=2, rows=G, words=2, convert=1, descriptor=descriptor(TINY, OUTPUT, G)

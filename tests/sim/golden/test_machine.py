@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
+from firmware.program import matrix_walks, product, walk
 from rtl.config import PRESETS, Config, preset
 from rtl.control.commands import Fault, LoadOrder, LoadTarget, Opcode, Queue, Stage, encode
 from rtl.sparsity.pattern import Pattern, supported_patterns
@@ -91,7 +93,9 @@ def load_stream(kind: LoadTarget, address: int, beats: int, **fields: Any) -> by
 def compute(config: Config, d_words: int, **fields: Any) -> bytes:
     tile = config.rows << fields.get("a_contexts", 0)
     fields = {"a_tiles": config.elements // tile, "b_tiles": 1, "o_stride": 2, **fields}
-    return encode(Opcode.COMPUTE, d_words=d_words, **fields)
+    bank_rows = fields["b_tiles"] * (config.interleave >> fields.get("a_contexts", 0))
+    walks = matrix_walks(max(1, bank_rows), max(1, d_words))
+    return encode(Opcode.COMPUTE, d_words=d_words, **walks | fields)
 
 
 def store(rows: int, words: int, *, convert: bool = True, **fields: Any) -> bytes:
@@ -424,6 +428,121 @@ def test_wrong_addresses_give_what_lies_there() -> None:
     assert np.array_equal(get(machine, OUT_AT, (4, 8), np.uint32), dot(rows, columns)[:4])
 
 
+def offset_of(fields: dict[str, Any], number: int) -> int:
+    """Return the offset of a round of a walk, loop by loop."""
+    offset = 0
+    for count, step in zip(fields["counts"], fields["steps"], strict=True):
+        number, index = divmod(number, count)
+        offset += index * step
+    return offset
+
+
+@pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
+def test_d_operands_are_walked_over(config: Config) -> None:
+    """Random walks: forwards, backwards, standing still, and beginning again."""
+    seed = default_seed()
+    rng = np.random.default_rng(seed)
+    machine = Machine(config)
+    most = min(config.interleave, config.elements // config.rows).bit_length() - 1
+    g, d_words, base = config.elements, 3, 12
+    s, d = random_halves(rng, g, d_words * g), random_halves(rng, 2 * base + 1, config.cols, g)
+    put(machine, S_AT, pack_tiles(s, Pattern.DENSE, config))
+    put(machine, D_AT, d)
+    loads = [load_s(config, Pattern.DENSE, g, d_words), load_d(d.shape[0] * config.cols, 1)]
+    assert run(machine, *loads).finished
+    for _ in range(24):
+        # Six loops of at most two steps each stay within the words around the base.
+        rows, reduction = (
+            walk(*((int(rng.integers(1, 4)), int(rng.integers(-1, 2))) for _ in range(3)))
+            for _ in range(2)
+        )
+        a_contexts, b_tiles = int(rng.integers(most + 1)), int(rng.integers(1, 3))
+        bank_rows = b_tiles * config.interleave >> a_contexts
+        places = [
+            [base + offset_of(rows, row) + offset_of(reduction, word) for word in range(d_words)]
+            for row in range(bank_rows)
+        ]
+        assert run(
+            machine,
+            compute(config, d_words, a_contexts=a_contexts, b_tiles=b_tiles, d_base=base,
+                    d_rows=rows, d_reduction=reduction, signal=TO_STORE),
+            store(bank_rows * config.cols, 2, wait=FROM_COMPUTE, convert=False),
+        ).finished  # fmt: skip
+        expected = dot(s, d[places].swapaxes(1, 2).reshape(-1, d_words * g))
+        result = get(machine, OUT_AT, expected.shape, np.uint32)
+        assert np.array_equal(result, expected), f"{rows} {reduction} SAT_SEED={seed}"
+
+
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (2, 1)])
+def test_convolutions_are_walks(stride: int, kernel: int) -> None:
+    """Outputs and gradients of a convolution of padded images, from one copy of each in D."""
+    rng = np.random.default_rng(stride + kernel)
+    g, channels, size = TINY.elements, 32, 2
+    blocks, edge = channels // g, stride * (size - 1) + kernel
+    x = random_halves(rng, edge, edge, g, channels)
+    w = random_halves(rng, g, kernel, kernel, channels)
+    # A patch has more words than the scratchpads of `tiny`, and longer sums.
+    config = dataclasses.replace(TINY, s_depth=256, d_depth=1024, o_depth=512, accumulator_bits=52)
+    machine = Machine(config)
+    put(machine, S_AT, pack_tiles(w.reshape(g, -1), Pattern.DENSE, config))
+    put(machine, D_AT, x.reshape(edge * edge, g, blocks, g).swapaxes(1, 2))
+    d_words, bank_images = kernel * kernel * blocks, g // config.cols
+    rows, k = size * size * g, d_words * g
+    pixel = bank_images * blocks
+    assert run(
+        machine,
+        load_s(config, Pattern.DENSE, g, d_words),
+        load_d(edge * edge * g, blocks, order=LoadOrder.TILES, signal=TO_COMPUTE),
+        encode(
+            Opcode.COMPUTE, o_stride=2, wait=FROM_LOAD, signal=TO_STORE,
+            **product(
+                config, Pattern.DENSE, a=g, b=rows, k=k,
+                d_rows=walk(
+                    (bank_images, blocks), (size, stride * pixel), (size, stride * edge * pixel)
+                ),
+                d_reduction=walk((blocks, 1), (kernel, pixel), (kernel, edge * pixel)),
+            ),
+        ),
+        store(rows, 2, wait=FROM_COMPUTE, convert=False),
+    ).finished  # fmt: skip
+    patches = np.stack([
+        x[stride * i : stride * i + kernel, stride * j : stride * j + kernel]
+        for i, j in np.ndindex(size, size)
+    ])  # fmt: skip
+    # [pixel, tap row, tap column, image, channel]
+    expected = dot(w.reshape(g, -1), patches.transpose(0, 3, 1, 2, 4).reshape(rows, k))
+    assert np.array_equal(get(machine, OUT_AT, (rows, g), np.uint32), expected)
+
+    # The gradient of the weights reduces over the images of the output's pixels.
+    dy = random_halves(rng, size * size * g, g)
+    put(machine, S_AT, dy)
+    bank_channels = channels // config.cols
+    inputs = channels * kernel * kernel
+    assert run(
+        machine,
+        load_s(config, Pattern.DENSE, g, size * size, transpose=1),
+        load_d(
+            channels, edge * edge, order=LoadOrder.TILES, transpose=1, signal=TO_COMPUTE,
+            # [channel block][pixel][image]
+            descriptor=nest(D_AT, g, edge * edge, blocks, strides=(
+                g * channels * 2, g * config.beat_bytes)),
+        ),
+        encode(
+            Opcode.COMPUTE, o_stride=2, wait=FROM_LOAD, signal=TO_STORE, stage=Stage.WU,
+            **product(
+                config, Pattern.DENSE, a=g, b=inputs, k=size * size * g,
+                d_rows=walk((bank_channels, edge * edge), (kernel, 1), (kernel, edge)),
+                d_reduction=walk((size, stride), (size, stride * edge)),
+            ),
+        ),
+        store(inputs, 2, wait=FROM_COMPUTE, convert=False),
+    ).finished  # fmt: skip
+    # [tap row, tap column, channel, pixel, image]
+    taps = patches.transpose(1, 2, 4, 0, 3).reshape(inputs, -1)
+    expected = dot(np.ascontiguousarray(dy.T), np.ascontiguousarray(taps))
+    assert np.array_equal(get(machine, OUT_AT, (inputs, g), np.uint32), expected)
+
+
 def test_overlapping_rows_of_o_keep_what_is_drained_last() -> None:
     machine = Machine(TINY)
     s, d = operands(machine, Pattern.DENSE, d_words=1)
@@ -747,6 +866,34 @@ FAULTS = {
     "compute S range": (compute(TINY, 1, s_base=61), Fault.SCRATCHPAD_RANGE, 61),
     "compute D range": (compute(TINY, 1, d_base=61), Fault.SCRATCHPAD_RANGE, 61),
     "compute O range": (compute(TINY, 1, o_base=57), Fault.SCRATCHPAD_RANGE, 57),
+    "compute no rounds of rows": (
+        compute(TINY, 1, d_rows=walk((4, 1), (0, 1))), Fault.MALFORMED, 0),
+    "compute no rounds of the reduction": (
+        compute(TINY, 1, d_reduction=walk((1, 1), (1, 1), (0, 1))), Fault.MALFORMED, 0),
+    "compute rounds before the pattern": (
+        compute(TINY, 1, pattern=Pattern.N2M16, d_rows=walk((0, 1))), Fault.MALFORMED, 0),
+    "compute rows above D": (
+        compute(TINY, 1, d_base=1, d_rows=walk((4, 1), (2, 20), (3, 20))),
+        Fault.SCRATCHPAD_RANGE, 1),
+    "compute rows below D": (
+        compute(TINY, 1, d_base=2, d_rows=walk((4, 10), (4, -1))), Fault.SCRATCHPAD_RANGE, 2),
+    "compute reduction above D": (
+        compute(TINY, 1, d_base=60, d_reduction=walk((2, 1))), Fault.SCRATCHPAD_RANGE, 60),
+    "compute reduction below D": (
+        compute(TINY, 1, d_base=2, d_reduction=walk((2, -1), (3, -1))),
+        Fault.SCRATCHPAD_RANGE, 2),
+    "compute far above D": (
+        compute(TINY, 1, d_rows=walk(*[(65535, 32767)] * 3)), Fault.SCRATCHPAD_RANGE, 0),
+    "compute far below D": (
+        compute(TINY, 1, d_base=63, d_rows=walk(*[(65535, -32768)] * 3),
+                d_reduction=walk(*[(65535, -32768)] * 3)), Fault.SCRATCHPAD_RANGE, 63),
+    "compute walks that meet": (
+        compute(TINY, 1, d_base=2, d_rows=walk((4, 20)), d_reduction=walk((2, 2))),
+        Fault.SCRATCHPAD_RANGE, 2),
+    "compute S before D": (
+        compute(TINY, 1, s_base=61, d_base=64), Fault.SCRATCHPAD_RANGE, 61),
+    "compute D before O": (
+        compute(TINY, 1, d_base=61, o_base=64), Fault.SCRATCHPAD_RANGE, 61),
     "compute overrun": (
         compute(TINY, 16, a_tiles=1, s_base=1, keep=1) + compute(TINY, 1, a_tiles=1, s_base=2),
         Fault.OVERRUN, 2),
@@ -833,6 +980,10 @@ def test_limits_themselves_are_no_faults() -> None:
         compute(TINY, 1, s_base=60, d_base=60, o_base=56, wait=FROM_LOAD),
         compute(TINY, 1, s_base=60, d_base=59, o_base=54, a_contexts=2, b_tiles=5,
                 a_padding=15, b_padding=9, tail_chunks=1, tail_entries=8),
+        compute(TINY, 1, d_base=1, d_rows=walk((4, 20)), d_reduction=walk((2, 2))),
+        compute(TINY, 1, d_base=63, d_rows=walk((4, -1), (11, -4)), d_reduction=walk((21, -1))),
+        compute(TINY, 1, ones=1, d_base=65535, d_rows=walk((0, 9)),
+                d_reduction=walk((65535, -32768))),
         compute(TINY, 15, **long),
         compute(TINY, 1, a_tiles=1),
         compute(TINY, 16, **long),
