@@ -13,16 +13,27 @@ from amaranth.lib.wiring import In, Out
 
 from .formats import CANONICAL_NAN, FLOAT, HALF
 
-__all__ = ["FloatAdder", "FloatMultiplier", "FloatToHalf", "HalfToFloat"]
+__all__ = [
+    "SIGNIFICAND_BITS",
+    "FloatAdder",
+    "FloatMultiplier",
+    "FloatOperand",
+    "FloatOutcome",
+    "FloatToHalf",
+    "HalfToFloat",
+    "normalise",
+    "round_float",
+]
 
 _INFINITE_EXPONENT = (1 << FLOAT.exponent_bits) - 1
 
-_SIGNIFICAND_BITS = FLOAT.fraction_bits + 1
+SIGNIFICAND_BITS = FLOAT.fraction_bits + 1
+"""Width of a significand with its leading one."""
 
 _HALF_NAN = 0x7E00
 
 
-class _Operand:
+class FloatOperand:
     """Classification of a binary32 operand, subnormals taken as zeros."""
 
     def __init__(self, value: Any) -> None:
@@ -36,8 +47,11 @@ class _Operand:
         self.significand = Mux(self.zero, 0, Cat(value.fraction, Const(1, 1)))
 
 
-class _Outcome(data.Struct):
-    """Parts of a result that need no rounding; travels beside the significand."""
+class FloatOutcome(data.Struct):
+    """Parts of a result that need no rounding; travels beside the significand.
+
+    NaN goes before infinity, and that before zero. An exponent below 1 makes a zero too.
+    """
 
     sign: 1
     exponent: signed(10)
@@ -46,7 +60,9 @@ class _Outcome(data.Struct):
     nan: 1
 
 
-def _round(m: Module, outcome: Any, significand: Value, *, guard: Value, sticky: Value) -> Value:
+def round_float(
+    m: Module, outcome: Any, significand: Value, *, guard: Value, sticky: Value
+) -> Value:
     """Round a normalised 24-bit `significand` and return the packed binary32.
 
     `guard` weighs half a unit in the last place, `sticky` tells whether anything follows it.
@@ -93,13 +109,13 @@ class FloatAdder(wiring.Component):
         m = Module()
 
         # 1: the operand of larger magnitude first.
-        a, b = _Operand(self.a), _Operand(self.b)
+        a, b = FloatOperand(self.a), FloatOperand(self.b)
         swap = Signal()
         m.d.comb += swap.eq(b.magnitude > a.magnitude)
-        ordered = Signal(_Outcome, reset_less=True)
+        ordered = Signal(FloatOutcome, reset_less=True)
         subtract = Signal(reset_less=True)
-        large = Signal(_SIGNIFICAND_BITS, reset_less=True)
-        small = Signal(_SIGNIFICAND_BITS, reset_less=True)
+        large = Signal(SIGNIFICAND_BITS, reset_less=True)
+        small = Signal(SIGNIFICAND_BITS, reset_less=True)
         distance = Signal(FLOAT.exponent_bits, reset_less=True)
         m.d.sync += [
             ordered.sign.eq(Mux(swap, b.sign, a.sign)),
@@ -115,10 +131,10 @@ class FloatAdder(wiring.Component):
 
         # 2: align the smaller to the larger, with guard, round and sticky bits below it.
         shifted, lost = _shift_right(m, Cat(Const(0, 2), small), distance)
-        aligned = Signal(_Outcome, reset_less=True)
+        aligned = Signal(FloatOutcome, reset_less=True)
         aligned_subtract = Signal(reset_less=True)
-        aligned_large = Signal(_SIGNIFICAND_BITS + 3, reset_less=True)
-        aligned_small = Signal(_SIGNIFICAND_BITS + 3, reset_less=True)
+        aligned_large = Signal(SIGNIFICAND_BITS + 3, reset_less=True)
+        aligned_small = Signal(SIGNIFICAND_BITS + 3, reset_less=True)
         m.d.sync += [
             aligned.eq(ordered),
             aligned_subtract.eq(subtract),
@@ -127,8 +143,8 @@ class FloatAdder(wiring.Component):
         ]
 
         # 3: add or subtract. An exact difference of zero is +0.
-        summed = Signal(_Outcome, reset_less=True)
-        total = Signal(_SIGNIFICAND_BITS + 4, reset_less=True)
+        summed = Signal(FloatOutcome, reset_less=True)
+        total = Signal(SIGNIFICAND_BITS + 4, reset_less=True)
         cancelled = aligned_subtract & (aligned_large == aligned_small)
         m.d.sync += [
             summed.eq(aligned),
@@ -144,8 +160,8 @@ class FloatAdder(wiring.Component):
             m.d.sync += summed.sign.eq(0)
 
         # 4: move the leading one to the top.
-        leading, zeros = _normalise(m, total)
-        normal = Signal(_Outcome, reset_less=True)
+        leading, zeros = normalise(m, total)
+        normal = Signal(FloatOutcome, reset_less=True)
         significand = Signal(len(total), reset_less=True)
         m.d.sync += [
             normal.eq(summed),
@@ -155,7 +171,7 @@ class FloatAdder(wiring.Component):
         ]
 
         # 5: round.
-        result = _round(
+        result = round_float(
             m, normal, significand[4:], guard=significand[3], sticky=significand[:3].any()
         )
         output = Signal(FLOAT, reset_less=True)
@@ -192,10 +208,10 @@ class FloatMultiplier(wiring.Component):
         m = Module()
 
         # 1: unpack.
-        a, b = _Operand(self.a), _Operand(self.b)
-        unpacked = Signal(_Outcome, reset_less=True)
-        multiplicand = Signal(_SIGNIFICAND_BITS, reset_less=True)
-        multiplier = Signal(_SIGNIFICAND_BITS, reset_less=True)
+        a, b = FloatOperand(self.a), FloatOperand(self.b)
+        unpacked = Signal(FloatOutcome, reset_less=True)
+        multiplicand = Signal(SIGNIFICAND_BITS, reset_less=True)
+        multiplier = Signal(SIGNIFICAND_BITS, reset_less=True)
         zero = a.zero | b.zero
         infinite = a.infinite | b.infinite
         m.d.sync += [
@@ -209,9 +225,9 @@ class FloatMultiplier(wiring.Component):
         ]
 
         # 2: partial products.
-        multiplied = Signal(_Outcome, reset_less=True)
-        low = Signal(_SIGNIFICAND_BITS + self._SPLIT, reset_less=True)
-        high = Signal(2 * _SIGNIFICAND_BITS - self._SPLIT, reset_less=True)
+        multiplied = Signal(FloatOutcome, reset_less=True)
+        low = Signal(SIGNIFICAND_BITS + self._SPLIT, reset_less=True)
+        high = Signal(2 * SIGNIFICAND_BITS - self._SPLIT, reset_less=True)
         m.d.sync += [
             multiplied.eq(unpacked),
             low.eq(multiplicand * multiplier[: self._SPLIT]),
@@ -219,27 +235,27 @@ class FloatMultiplier(wiring.Component):
         ]
 
         # 3: their sum, in [1, 4) with 46 bits of fraction.
-        summed = Signal(_Outcome, reset_less=True)
-        product = Signal(2 * _SIGNIFICAND_BITS, reset_less=True)
+        summed = Signal(FloatOutcome, reset_less=True)
+        product = Signal(2 * SIGNIFICAND_BITS, reset_less=True)
         m.d.sync += [
             summed.eq(multiplied),
             product.eq(low + (high << self._SPLIT)),
         ]
 
         # 4: normalise by at most one place and round.
-        normal = Signal(_Outcome)
-        significand = Signal(2 * _SIGNIFICAND_BITS)
+        normal = Signal(FloatOutcome)
+        significand = Signal(2 * SIGNIFICAND_BITS)
         m.d.comb += [
             normal.eq(summed),
             normal.exponent.eq(summed.exponent + product[-1]),
             significand.eq(Mux(product[-1], product, product << 1)),
         ]
-        result = _round(
+        result = round_float(
             m,
             normal,
-            significand[_SIGNIFICAND_BITS:],
-            guard=significand[_SIGNIFICAND_BITS - 1],
-            sticky=significand[: _SIGNIFICAND_BITS - 1].any(),
+            significand[SIGNIFICAND_BITS:],
+            guard=significand[SIGNIFICAND_BITS - 1],
+            sticky=significand[: SIGNIFICAND_BITS - 1].any(),
         )
         output = Signal(FLOAT, reset_less=True)
         m.d.sync += output.eq(result)
@@ -279,7 +295,7 @@ class FloatToHalf(wiring.Component):
             m.d.comb += shift.eq(
                 Mux(self.i.exponent <= rebias + 1 - most, most, rebias + 1 - self.i.exponent)
             )
-        significand = Signal(_SIGNIFICAND_BITS + most)
+        significand = Signal(SIGNIFICAND_BITS + most)
         m.d.comb += significand.eq(Cat(Const(0, most), self.i.fraction, Const(1, 1)) >> shift)
 
         kept = significand[most + dropped :]
@@ -320,7 +336,7 @@ class HalfToFloat(wiring.Component):
 
         rebias = FLOAT.bias - HALF.bias
         pad = Const(0, FLOAT.fraction_bits - HALF.fraction_bits)
-        leading, zeros = _normalise(m, self.i.fraction)
+        leading, zeros = normalise(m, self.i.fraction)
 
         m.d.comb += self.o.sign.eq(self.i.sign)
         with m.If(self.i.exponent.all() & self.i.fraction.any()):
@@ -358,7 +374,7 @@ def _shift_right(m: Module, value: Value, distance: Value) -> tuple[Value, Value
     return Mux(beyond, 0, shifted), Mux(beyond, value.any(), lost)
 
 
-def _normalise(m: Module, value: Value) -> tuple[Value, Value]:
+def normalise(m: Module, value: Value) -> tuple[Value, Value]:
     """Return `value` with its leading one moved to the top and the places that it moved."""
     width = len(value)
     zeros: list[Value] = []

@@ -130,11 +130,11 @@ def log2(x: Floats) -> Floats:
     operand = _Operand(x)
     logarithm = _interpolate(Function.LOG2, operand.fraction << 1)
     fixed = (operand.exponent - _BIAS << LOG2_FRACTION_BITS) + logarithm
-    # Normalise to a significand of 32 bits, and round that to 24, halves up.
+    # Normalise to a significand of 32 bits, and round that to 24: nearest, ties to even.
     magnitude = np.abs(fixed)
     _, length = np.frexp(magnitude.astype(np.float64))
     normal = magnitude << 32 - np.minimum(length, 32)
-    rounded = ((normal >> 7) + 1 >> 1) - (1 << _FRACTION_BITS)
+    rounded = (normal + 0x7F + (normal >> 8 & 1) >> 8) - (1 << _FRACTION_BITS)
     bits = (length - 1 - LOG2_FRACTION_BITS + _BIAS << _FRACTION_BITS) + rounded
     return _select(
         np.where(fixed < 0, _SIGN, 0) | bits,

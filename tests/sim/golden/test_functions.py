@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_of_every_fraction(function: Function, exponent: int, bound: float) -> N
 
 @pytest.mark.parametrize("negative", [False, True])
 def test_exp2_of_every_argument(negative: bool) -> None:
-    # From 0.5 to 1 are all odd ones of the 2**24 arguments that the tables see.
+    # Numbers from 0.5 to 1 and their negatives give all 2**24 arguments that the table may get.
     x = binade(-1, negative=negative)
     error, where = largest_error(Function.EXP2, x, relative=True)
     assert error < 2**-23.9, where
@@ -224,7 +225,7 @@ def test_results_have_the_shape_of_the_arguments() -> None:
 @pytest.mark.parametrize("function", SEGMENTS)
 def test_segments_fit_their_widths_and_join(function: Function) -> None:
     segments = SEGMENTS[function]
-    for segment, following in zip(segments, segments[1:]):
+    for segment, following in itertools.pairwise(segments):
         assert sum(segment) == following.c0
     for c0, c1, c2 in segments:
         assert 0 <= c0 < 1 << C0_BITS

@@ -1,0 +1,222 @@
+"""Functions of one binary32 number, interpolated from tables."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..control.commands import Function
+from ..delay import delayed
+from .float32 import SIGNIFICAND_BITS, FloatOperand, FloatOutcome, normalise, round_float
+from .formats import FLOAT
+from .function_tables import (
+    C0_BITS,
+    C1_BITS,
+    C2_BITS,
+    INDEX_BITS,
+    LOG2_FRACTION_BITS,
+    OFFSET_BITS,
+    SEGMENTS,
+    UNIT_BITS,
+)
+
+__all__ = ["FunctionUnit"]
+
+_ARGUMENT_BITS = INDEX_BITS + OFFSET_BITS
+
+_INTEGER_BITS = FLOAT.exponent_bits - 1
+"""Of numbers that EXP2 takes and LOG2 gives, without their sign."""
+
+_FIXED_BITS = _INTEGER_BITS + LOG2_FRACTION_BITS
+
+_LARGEST_EXPONENT = FLOAT.bias + _INTEGER_BITS - 1
+"""Biased exponent of numbers with that many integer bits."""
+
+_SELECT_BITS = 2
+"""Low bits of a function's number; they differ among those that have tables."""
+
+
+class _Segment(data.Struct):
+    """One word of the table."""
+
+    c0: unsigned(C0_BITS)
+    c1: signed(C1_BITS)
+    c2: signed(C2_BITS)
+
+
+def _table() -> list[dict[str, int]]:
+    """Return the segments of all functions, by select bits and index."""
+    functions = {function.value % (1 << _SELECT_BITS): function for function in SEGMENTS}
+    return [segment._asdict() for _, f in sorted(functions.items()) for segment in SEGMENTS[f]]
+
+
+class FunctionUnit(wiring.Component):
+    """A function of a binary32 number, one a cycle, of any mixture of functions.
+
+    Subnormal operands count as zeros of their sign, results below 2**-126 become zeros, every NaN
+    is `CANONICAL_NAN`, for IDENTITY and RELU too. docs/numerics.md has the rest.
+
+    Attributes
+    ----------
+    i : In(FLOAT)
+        Operand.
+    function : In(Function)
+        What to do with it.
+    o : Out(FLOAT)
+        The function of the operand, `LATENCY` enabled cycles later.
+    enable : In(1)
+        Advances the whole pipeline; 1 if left unconnected.
+    """
+
+    i: In(FLOAT)
+    function: In(Function)
+    o: Out(FLOAT)
+    enable: In(1, init=1)
+
+    LATENCY = 11
+
+    def elaborate(self, platform: Any) -> Any:
+        m = Module()
+
+        # 1: EXP2 takes the magnitude as a fixed-point number, cut towards zero.
+        x = FloatOperand(self.i)
+        shift = Signal(range(_INTEGER_BITS + _ARGUMENT_BITS + 1))
+        shifted = Signal(_INTEGER_BITS + _ARGUMENT_BITS)
+        m.d.comb += [
+            shift.eq(_LARGEST_EXPONENT - x.exponent),
+            shifted.eq(Cat(Const(0, _INTEGER_BITS), x.significand) >> shift),
+        ]
+        gone = x.exponent < _LARGEST_EXPONENT + 1 - (1 << len(shift))
+        magnitude = delayed(m, Mux(gone, 0, shifted))
+        huge = delayed(m, x.exponent > _LARGEST_EXPONENT)
+        function = delayed(m, self.function)
+        exponent, fraction = delayed(m, x.exponent), delayed(m, self.i.fraction)
+        sign, zero, infinite, nan = (delayed(m, v) for v in (x.sign, x.zero, x.infinite, x.nan))
+
+        # 2: the argument of the table, a number in [0, 1), and what else is known of the result.
+        # The exponent is that of a fraction below one whole; with LOG2 it's the integer part.
+        fixed = Signal(signed(1 + _INTEGER_BITS + _ARGUMENT_BITS))
+        m.d.comb += fixed.eq((magnitude ^ sign.replicate(len(fixed))) + sign)
+        argument = Signal(_ARGUMENT_BITS)
+        outcome = Signal(FloatOutcome)
+        invalid = sign & ~zero
+        m.d.comb += [
+            argument.eq(Cat(Const(0, 1), fraction)),
+            outcome.sign.eq(sign),
+            outcome.exponent.eq(exponent),
+            outcome.zero.eq(zero),
+            outcome.infinite.eq(infinite),
+            outcome.nan.eq(nan),
+        ]
+        with m.Switch(function):
+            with m.Case(Function.RELU):
+                m.d.comb += [
+                    outcome.sign.eq(0),
+                    outcome.zero.eq(zero | sign),
+                    outcome.infinite.eq(infinite & ~sign),
+                ]
+            with m.Case(Function.RECIPROCAL):
+                m.d.comb += [
+                    outcome.exponent.eq(2 * FLOAT.bias - 1 - exponent),
+                    outcome.zero.eq(infinite),
+                    outcome.infinite.eq(zero),
+                ]
+            with m.Case(Function.RSQRT):
+                # Of a number in [1, 4) times a power of four. That it's in the upper half, where
+                # the power of two is odd, shows as an even biased exponent.
+                halved = exponent[1:] + exponent[0]
+                m.d.comb += [
+                    argument.eq(Cat(fraction, ~exponent[0])),
+                    outcome.sign.eq(0),
+                    outcome.exponent.eq((3 * FLOAT.bias - 1) // 2 - halved),
+                    outcome.zero.eq(infinite),
+                    outcome.infinite.eq(zero),
+                    outcome.nan.eq(nan | invalid),
+                ]
+            with m.Case(Function.EXP2):
+                m.d.comb += [
+                    argument.eq(fixed[:_ARGUMENT_BITS]),
+                    outcome.sign.eq(0),
+                    outcome.exponent.eq(fixed[_ARGUMENT_BITS:].as_signed() + FLOAT.bias),
+                    outcome.zero.eq(huge & sign),
+                    outcome.infinite.eq(huge & ~sign),
+                ]
+            with m.Case(Function.LOG2):
+                m.d.comb += [
+                    outcome.sign.eq(exponent < FLOAT.bias),
+                    outcome.exponent.eq(exponent - FLOAT.bias),
+                    outcome.zero.eq(0),
+                    outcome.infinite.eq(infinite | zero),
+                    outcome.nan.eq(nan | invalid),
+                ]
+        logarithm = function == Function.LOG2
+        kept = (function == Function.IDENTITY) | (function == Function.RELU)
+        index = delayed(m, argument[OFFSET_BITS:])
+        select = delayed(m, function[:_SELECT_BITS])
+        offset = delayed(m, argument[:OFFSET_BITS])
+
+        # 3 and 4: coefficients.
+        m.submodules.table = table = Memory(
+            shape=_Segment, depth=len(SEGMENTS) << INDEX_BITS, init=_table()
+        )
+        port = table.read_port()
+        m.d.comb += port.addr.eq(Cat(index, select))
+        segment = delayed(m, port.data)
+        offset = delayed(m, offset, 2)
+
+        # 5 to 8: (c2 * offset + c1) * offset + c0, each multiplication and addition fit for one
+        # DSP block. The slope is cut to the unit of c1; the rest is exact.
+        bend = delayed(m, segment.c2 * offset)
+        tilt = delayed(m, bend + (delayed(m, segment.c1) << OFFSET_BITS))
+        slope = Signal(signed(C1_BITS))
+        m.d.comb += slope.eq(tilt >> OFFSET_BITS)
+        rise = delayed(m, slope * delayed(m, offset, 2))
+        total = Signal(C0_BITS + OFFSET_BITS, reset_less=True)
+        m.d.sync += total.eq(rise + (delayed(m, segment.c0, 3) << OFFSET_BITS))
+        outcome = delayed(m, outcome, 7)
+        fraction = delayed(m, fraction, 7)
+        logarithm, kept = delayed(m, logarithm, 7), delayed(m, kept, 7)
+
+        # 9: a logarithm joins its integer part, and loses its sign. All others have their leading
+        # one in place, unless they are one whole and carry.
+        whole = UNIT_BITS + OFFSET_BITS
+        negative = logarithm & outcome.sign
+        word = Signal(_FIXED_BITS)
+        with m.If(logarithm):
+            m.d.comb += word.eq(Cat(total[whole - LOG2_FRACTION_BITS : whole], outcome.exponent))
+        with m.Else():
+            interpolated = total[whole - FLOAT.fraction_bits : whole]
+            significand = Cat(Mux(kept, fraction, interpolated), Const(1, 1))
+            m.d.comb += word.eq(significand << _FIXED_BITS - SIGNIFICAND_BITS)
+        scaled = Signal(FloatOutcome, reset_less=True)
+        m.d.sync += scaled.eq(outcome)
+        with m.If(logarithm):
+            m.d.sync += scaled.exponent.eq(_LARGEST_EXPONENT)
+        with m.Elif(~kept):
+            m.d.sync += scaled.exponent.eq(outcome.exponent + total[whole])
+        word = delayed(m, ((word ^ negative.replicate(_FIXED_BITS)) + negative)[:_FIXED_BITS])
+
+        # 10: move the leading one to the top.
+        leading, zeros = normalise(m, word)
+        normal = Signal(FloatOutcome, reset_less=True)
+        m.d.sync += [
+            normal.eq(scaled),
+            normal.exponent.eq(scaled.exponent - zeros),
+            normal.zero.eq(scaled.zero | ~leading[-1]),
+        ]
+        significand = delayed(m, leading)
+
+        # 11: round.
+        rest = _FIXED_BITS - SIGNIFICAND_BITS
+        result = round_float(
+            m,
+            normal,
+            significand[rest:],
+            guard=significand[rest - 1],
+            sticky=significand[: rest - 1].any(),
+        )
+        m.d.comb += self.o.eq(delayed(m, result))
+
+        return EnableInserter(self.enable)(m)
