@@ -396,9 +396,11 @@ class VectorBody(data.Struct):
         r = function(a * x + b * y + c)
 
     with every operation rounded, from left to right. An absent coefficient leaves its term out.
-    ``r`` is +0 where `mask` says so. If `fold` is given, the results of a window become one tile,
-    element by element, else each tile gives one. They go to `target`; narrow tiles are completed
-    with rows of zeros. `reduce` takes all results of a command together, row by row.
+    `b` and `reduce_product` need a ``y``. ``r`` is +0 where `mask` says so. If `fold` is given, the
+    results of a window become one tile, element by element, else each tile gives one. They go to
+    `target`; narrow tiles are completed with rows of zeros. `reduce` takes all results of a command
+    together, row by row. Registers are read before any is written; `target`, `reduce` and
+    `reduce_product` write them in this order.
 
     With `from_registers` there is no stream: ``x`` is the register `x_register` plus the row, there
     are no held tiles, and one group with a window of one.

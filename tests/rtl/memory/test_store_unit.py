@@ -340,8 +340,9 @@ async def keeps_one_word_a_cycle(dut):
     card = await begin(dut, random)
     c = config()
     for convert in (0, 1):
-        fields = store(0, 8, 4 * c.cols, 8, convert=convert, bias=1, add=convert, relu=1)
-        beats = 4 * c.cols * 8 >> convert
+        rows = min(4 * c.cols, c.aux_depth // 4)
+        fields = store(0, 8, rows, 8, convert=convert, bias=1, add=convert, relu=1)
+        beats = rows * 8 >> convert
         dut.descriptor__ready.value = 1
         dut.data__ready.value = 1
         cocotb.start_soon(send(dut, "command", [pack(StoreBody, fields)]))

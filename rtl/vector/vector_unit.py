@@ -1,0 +1,269 @@
+"""Carries out VECTOR: element-wise arithmetic on tiles and registers, folds, and sums over rows."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ..arithmetic.formats import FLOAT
+from ..arithmetic.function import FunctionUnit
+from ..block import Block, block_name
+from ..config import VECTOR_REGISTERS, Config
+from ..control.commands import (
+    CoefficientKind,
+    Fault,
+    Fold,
+    Function,
+    VectorBody,
+    VectorTarget,
+)
+from ..control.fault import FaultReport
+from ..memory.descriptor import Descriptor
+from .checker import VectorChecker
+from .intake import VectorIntake
+from .lane import VectorLane
+from .sequencer import VectorSequencer
+from .writer import VectorWriter
+
+__all__ = ["VectorUnit"]
+
+_HALF_COEFFICIENTS = 6
+"""Both halves of a, b and c."""
+
+_FOLD_SPACING = 8
+"""Cycles from a tile's first half row to that of the next, if they are folded: what was added must
+be there before more is."""
+
+
+class VectorUnit(wiring.Component):
+    """Carries out one VECTOR after the other, half a row a cycle.
+
+    Half rows overlap in the lanes unless `VectorSequencer.exclusive` tells otherwise.
+
+    Parameters
+    ----------
+    config
+        Configuration of the accelerator.
+
+    Attributes
+    ----------
+    command : In(stream.Signature(VectorBody))
+        Commands.
+    beats : In(stream.Signature(unsigned(beat_bits)))
+        Tiles as they lie in memory.
+    descriptor : Out(stream.Signature(Descriptor))
+        Where the beats of `data` go.
+    data : Out(stream.Signature(unsigned(beat_bits)))
+        Results; the beats of a descriptor follow its handshake.
+    done : Out(1)
+        High for a cycle when a command's last beat has been handed over and its registers are
+        written.
+    fault : Out(FaultReport)
+        See `VectorChecker.verdict`. Stays until reset.
+    busy : Out(1)
+        A command is being carried out.
+    nonfinite : Out(range)
+        Infinities and NaNs among what goes to memory.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        beat = unsigned(config.beat_bits)
+        super().__init__(
+            {
+                "command": In(stream.Signature(VectorBody)),
+                "beats": In(stream.Signature(beat)),
+                "descriptor": Out(stream.Signature(Descriptor)),
+                "data": Out(stream.Signature(beat)),
+                "done": Out(1),
+                "fault": Out(FaultReport),
+                "busy": Out(1),
+                "nonfinite": Out(range(config.floats + 1)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        config = self._config
+        m.submodules.checker = checker = VectorChecker(config)
+        m.submodules.intake = intake = VectorIntake(config)
+        m.submodules.sequencer = sequencer = VectorSequencer(config, FunctionUnit.LATENCY)
+        m.submodules.writer = writer = VectorWriter(config)
+        m.submodules.function = function = FunctionUnit()
+
+        body = Signal(VectorBody)
+        to_registers = body.target == VectorTarget.REGISTERS
+        narrow = body.target == VectorTarget.NARROW
+        wide = body.target == VectorTarget.WIDE
+        reduces = (body.reduce != Fold.NONE) | body.reduce_product
+        m.d.comb += [
+            checker.body.eq(body),
+            intake.body.eq(body),
+            sequencer.body.eq(body),
+            self.descriptor.payload.eq(body.descriptor),
+        ]
+        connect(m, flipped(self.beats), intake.beats)
+
+        # One command after the other.
+        beats_left = Signal.like(checker.beats)
+        loading = Signal()
+        coefficient = Signal(range(_HALF_COEFFICIENTS + 1))
+        m.d.comb += self.busy.eq(1)
+        with m.FSM():
+            with m.State("Wait-For-Command"):
+                m.d.comb += [self.busy.eq(0), self.command.ready.eq(1)]
+                with m.If(self.command.valid):
+                    m.d.sync += body.eq(self.command.payload)
+                    m.next = "Start-Check"
+            with m.State("Start-Check"):
+                m.d.comb += checker.start.eq(1)
+                m.next = "Check"
+            with m.State("Check"), m.If(checker.done):
+                m.d.sync += [coefficient.eq(0), beats_left.eq(0)]
+                with m.If(checker.verdict.code != Fault.NONE):
+                    m.d.sync += self.fault.eq(checker.verdict)
+                    m.next = "Stopped"
+                with m.Elif(narrow | wide):
+                    m.d.sync += beats_left.eq(checker.beats)
+                    m.next = "Issue-Descriptor"
+                with m.Else():
+                    m.d.comb += sequencer.begin.eq(1)
+                    m.next = "Load-Coefficients"
+            with m.State("Issue-Descriptor"):
+                m.d.comb += self.descriptor.valid.eq(1)
+                with m.If(self.descriptor.ready):
+                    m.d.comb += sequencer.begin.eq(1)
+                    m.next = "Load-Coefficients"
+            # The sequencer clears sums at the same time.
+            with m.State("Load-Coefficients"):
+                m.d.comb += loading.eq(coefficient != _HALF_COEFFICIENTS)
+                with m.If(loading):
+                    m.d.sync += coefficient.eq(coefficient + 1)
+                with m.Elif(~sequencer.busy):
+                    m.d.comb += intake.start.eq(1)
+                    m.next = "Compute"
+            with m.State("Compute"), m.If(intake.idle & ~sequencer.busy):
+                m.next = "Hand-Over"
+                with m.If(to_registers):
+                    m.d.comb += sequencer.drain.eq(1)
+                    m.next = "Write-Registers"
+                with m.Elif(reduces):
+                    m.d.comb += sequencer.combine.eq(1)
+                    m.next = "Add-Parts"
+            with m.State("Write-Registers"), m.If(~sequencer.busy):
+                m.next = "Hand-Over"
+                with m.If(reduces):
+                    m.d.comb += sequencer.combine.eq(1)
+                    m.next = "Add-Parts"
+            with m.State("Add-Parts"), m.If(~sequencer.busy):
+                m.next = "Hand-Over"
+            with m.State("Hand-Over"), m.If(beats_left == 0):
+                m.d.comb += self.done.eq(1)
+                m.next = "Wait-For-Command"
+            with m.State("Stopped"):
+                m.d.comb += self.busy.eq(0)
+        with m.If(self.data.valid & self.data.ready):
+            m.d.sync += beats_left.eq(beats_left - 1)
+
+        # Registers: coefficients first, then operands.
+        registers = Memory(
+            shape=data.ArrayLayout(FLOAT, config.floats), depth=2 * VECTOR_REGISTERS, init=[]
+        )
+        m.submodules.registers = registers
+        register_read, register_write = registers.read_port(), registers.write_port()
+        m.d.comb += [
+            register_read.addr.eq(intake.register_address),
+            intake.register.eq(register_read.data),
+            register_write.addr.eq(sequencer.register_address),
+            register_write.en.eq(sequencer.to_register),
+        ]
+        loaded, taken = Signal(range(_HALF_COEFFICIENTS)), Signal()
+        m.d.sync += [loaded.eq(coefficient), taken.eq(loading)]
+        for index, term in enumerate((body.a, body.b, body.c)):
+            with m.If(loading & (coefficient[1:] == index)):
+                m.d.comb += register_read.addr.eq(
+                    (term.value[: len(body.x_register)] << 1) | coefficient[0]
+                )
+
+        # A half row goes on if there's room for what it gives, and if nothing is in its way.
+        folds = body.fold != Fold.NONE
+        spacing = Signal(range(_FOLD_SPACING))
+        begins_tile = intake.next.place == 0
+        begins_beat = (wide | (narrow & ~intake.next.place[0])) & (~folds | intake.next.last)
+        m.d.comb += [
+            intake.allow.eq(
+                (~begins_beat | writer.room)
+                & ~(begins_tile & (spacing != 0))
+                & ~(sequencer.exclusive & sequencer.busy)
+            ),
+            writer.reserve.eq(intake.issue & begins_beat),
+            sequencer.valid.eq(intake.valid),
+            sequencer.half_row.eq(intake.half_row),
+        ]
+        with m.If(intake.issue & begins_tile & folds):
+            m.d.sync += spacing.eq(_FOLD_SPACING - 1)
+        with m.Elif(spacing != 0):
+            m.d.sync += spacing.eq(spacing - 1)
+
+        # The lanes.
+        lane_block = Block(block_name(config, "vector_lane"), VectorLane(config))
+        lanes = lane_block.place_all(m, platform, config.floats)
+        without = [term.kind == CoefficientKind.ABSENT for term in (body.a, body.b, body.c)]
+        neighbours = [*(lane.value for lane in lanes[1:]), function.o]
+        for i, (lane, neighbour) in enumerate(zip(lanes, neighbours)):
+            m.d.comb += [
+                lane.command.narrow.eq(~body.wide & ~body.from_registers),
+                lane.command.y.eq(body.y),
+                lane.command.mask.eq(body.mask),
+                lane.command.relu.eq(body.function == Function.RELU),
+                lane.command.without_a.eq(without[0]),
+                lane.command.without_b.eq(without[1]),
+                lane.command.maximum.eq(body.reduce == Fold.MAXIMUM),
+                lane.step.eq(sequencer.step),
+                lane.step.load_half.eq(loaded[0]),
+                lane.x.eq(intake.x[i]),
+                lane.held.eq(intake.held[i]),
+                lane.y_register.eq(register_read.data[i]),
+                lane.neighbour.eq(neighbour),
+                lane.enable.eq(sequencer.busy | taken),
+                register_write.data[i].eq(lane.o),
+                writer.floats[i].eq(lane.o),
+                writer.halves[i].eq(lane.half),
+            ]
+            # A term left out is -0, which changes no sum; that of a, with no other term, +0.
+            for index, term in enumerate((body.a, body.b, body.c)):
+                with m.If(taken & (loaded[1:] == index)):
+                    m.d.comb += lane.step.load[index].eq(1)
+                    with m.If(without[index]):
+                        m.d.comb += lane.coefficient.sign.eq(
+                            ~(without[0] & without[1] & without[2])
+                        )
+                    with m.Else():
+                        m.d.comb += [
+                            lane.coefficient.eq(
+                                Mux(
+                                    term.kind == CoefficientKind.REGISTER,
+                                    register_read.data[i].as_value(),
+                                    term.value,
+                                )
+                                ^ (term.negative << 31)
+                            ),
+                        ]
+        m.d.comb += [
+            function.i.eq(lanes[0].value),
+            function.function.eq(body.function),
+            function.enable.eq(sequencer.evaluate),
+        ]
+
+        # Results to memory.
+        connect(m, writer.data, flipped(self.data))
+        m.d.comb += [
+            writer.wide.eq(wide),
+            writer.rows.eq(body.rows),
+            writer.valid.eq(sequencer.to_memory),
+            self.nonfinite.eq(writer.nonfinite),
+        ]
+
+        return m
