@@ -321,8 +321,8 @@ class ConvolutionSchedule:
         lines, width = work.y.outputs, work.x.outputs
 
         def d_words(count: int) -> int:
-            # Bands inside the image need the most.
-            reach = (count - 1) * work.y.stride + work.y.taps
+            bands = [(first, min(count, lines - first)) for first in range(0, lines, count)]
+            reach = max(work.y.patch(*band).size for band in bands)
             columns = work.x.patch(0, width).size
             return reach * columns * self._position_words(work.source)
 

@@ -218,6 +218,17 @@ def test_too_little_room_for_what_is_added_is_refused():
         bench.backward(add=bench.x, mask=bench.x)
 
 
+def test_a_band_beyond_the_image_has_its_room():
+    """The last line of the input meets no line of the gradient; one is loaded all the same."""
+    sizes = {"side": (5, 5), "kernel": 3, "stride": 3, "outputs": 64}
+    for depth in (32, 64):
+        bench = _Bench(dataclasses.replace(SIM, d_depth=depth), **sizes).backward()
+        for load in bench.commands(Opcode.LOAD, LoadTarget.D):
+            assert load.base + load.rows // SIM.cols * load.d_words <= depth
+    with pytest.raises(ScheduleError, match="conv, BP: needs 32 words of the D scratchpad"):
+        _Bench(dataclasses.replace(SIM, d_depth=16), **sizes).backward()
+
+
 def test_a_layer_without_backward_weights_is_refused():
     bench = _Bench()
     bench.tensors.backward = None
