@@ -13,6 +13,7 @@ from rtl.control.commands import (
     QUEUE_OF,
     WALK_DIMENSIONS,
     CoefficientKind,
+    Frame,
     LoadTarget,
     Opcode,
     Queue,
@@ -252,7 +253,11 @@ class Program:
         return len(self._commands) + 1
 
     def load(self, target: LoadTarget, stage: Stage, **body: Any) -> None:
-        """Add a LOAD; `body` holds the other fields of `rtl.control.commands.LoadBody`."""
+        """Add a LOAD; `body` holds the other fields of `rtl.control.commands.LoadBody`.
+
+        Its `descriptor` names the beats in memory; `rows` and `d_words` count those of its `frame`,
+        if it has one, as well.
+        """
         config = self.config
         rows, d_words, base = body["rows"], body["d_words"], body.get("base", 0)
         reads, writes = [self._extent(body["descriptor"])], []
@@ -304,9 +309,10 @@ class Program:
         if body.get("bias"):
             start = body.get("bias_base", 0)
             reads.append(_Region("AUX", start, start + -(-words // 2)))
-        if body.get("mask"):
-            start = body.get("mask_base", 0)
-            reads.append(_Region("AUX", start, start + rows * words // 2))
+        for step in ("add", "mask"):
+            if body.get(step):
+                start = body.get(f"{step}_base", 0)
+                reads.append(_Region("AUX", start, start + rows * words // 2))
         self._add(Opcode.STORE, stage, body, reads, [self._extent(body["descriptor"])])
 
     def update(self, stage: Stage, **body: Any) -> None:
@@ -379,6 +385,10 @@ class Program:
                 loops = zip(value["counts"], value["steps"], strict=True)
                 rounds = [f"{count}*{step:+}" for count, step in loops if count > 1]
                 parts.append(f"{name}=[{' '.join(rounds) or 1}]")
+            elif name == "frame":
+                sizes = (value.get(part, 0) for part, _ in Frame.as_shape())
+                text = "{}x({}+{}+{})x({}+{}+{})".format(*sizes)
+                parts.append(f"frame={text}")
             elif name.endswith("_address"):
                 parts.append(f"{name}={value:#x}")
             elif isinstance(value, Pattern):

@@ -226,8 +226,9 @@ class Frame(data.Struct):
 
     An image has ``above`` lines of zeros, `lines` lines and ``below`` lines of zeros; each of the
     `lines` has ``before`` beats of zeros, `beats` beats from memory, and ``after`` beats of zeros;
-    the lines of zeros are as long. There are `images` of them, one after the other. All is zero if
-    there is no frame.
+    the lines of zeros are as long. There are `images` of them, one after the other. With its zeros
+    a line has less than 2**16 beats, and an image less than 2**16 lines. All is zero if there is no
+    frame.
     """
 
     images: unsigned(16)
@@ -249,7 +250,8 @@ class LoadBody(data.Struct):
     With `transpose` every G beats that arrive are transposed as a G by G matrix of binary16 first,
     so that beat ``i`` of the G that leave holds element ``i`` of each. AUX is filled linearly.
 
-    The beats that the descriptor names are put into `frame` first, before they are transposed.
+    The beats that the descriptor names are put into `frame` first, before they are transposed; the
+    operand has as many beats as they are then.
     """
 
     target: LoadTarget

@@ -13,9 +13,10 @@ from .queue import CommandQueue
 
 __all__ = ["CommandProcessor", "State"]
 
-_UNDER_WAY = {Queue.LOAD: 1, Queue.COMPUTE: 2, Queue.STORE: 1}
-"""The array starts on a tile while the last results of the one before travel; the load and store
-units carry out one command at a time, so that their faults name the right one."""
+_UNDER_WAY = {Queue.LOAD: 2, Queue.COMPUTE: 2, Queue.STORE: 1}
+"""The array starts on a tile while the last results of the one before travel, and the load unit
+reads for a LOAD while the beats of the one before arrive. The store queue's commands end one by one
+anyway, as memory acknowledges what they wrote."""
 
 
 class State(enum.Enum, shape=2):
@@ -153,11 +154,11 @@ class CommandProcessor(wiring.Component):
 
         # Queues, units and tokens.
         units = (
-            (self.load, self.load_done, self.load_fault),
-            (self.compute, self.compute_done, self.compute_fault),
-            (self.store, self.store_done, self.store_fault),
+            (self.load, self.load_done),
+            (self.compute, self.compute_done),
+            (self.store, self.store_done),
         )
-        for i, (instance, (issue, done, _)) in enumerate(zip(queues, units, strict=True)):
+        for i, (instance, (issue, done)) in enumerate(zip(queues, units, strict=True)):
             wiring.connect(m, wiring.flipped(issue), instance.issue)
             m.d.comb += [
                 instance.done.eq(done),
@@ -190,11 +191,14 @@ class CommandProcessor(wiring.Component):
             m.d.sync += self.state.eq(State.IDLE)
             m.d.comb += fetcher.commands.ready.eq(1)
 
-        # The first fault stops the program. A unit's fault belongs to the command it got last.
-        sources = [
-            (report, instance.index) for instance, (_, _, report) in zip(queues, units, strict=True)
-        ]
-        sources.append((fetcher.fault, fetcher.index))
+        # The first fault stops the program. The load unit reports one only when the commands before
+        # have ended; those of the other units belong to the command they got last.
+        sources = (
+            (self.load_fault, load.oldest),
+            (self.compute_fault, compute.index),
+            (self.store_fault, store.index),
+            (fetcher.fault, fetcher.index),
+        )
         with m.If(running):
             with m.If(
                 (fetcher.commands.valid & malformed) | (fetcher.ended & ~fetcher.commands.valid)

@@ -17,6 +17,7 @@ class _UnderWay(data.Struct):
     signal: 3
     immediate: 1
     """A NOP: ends as soon as it is the oldest."""
+    index: 32
 
 
 class CommandQueue(wiring.Component):
@@ -48,6 +49,8 @@ class CommandQueue(wiring.Component):
         Forget all tokens.
     index, stage, opcode : Out
         Of the command issued last.
+    oldest : Out(32)
+        Index of the oldest command that has been issued and hasn't ended.
     busy : Out
         A command is under way.
     waiting : Out
@@ -68,6 +71,7 @@ class CommandQueue(wiring.Component):
     index: Out(32)
     stage: Out(Stage)
     opcode: Out(Opcode)
+    oldest: Out(32)
     busy: Out(1)
     waiting: Out(1)
     empty: Out(1)
@@ -111,7 +115,11 @@ class CommandQueue(wiring.Component):
             issued.w_en.eq(is_issued),
         ]
         record = _UnderWay(issued.w_data)
-        m.d.comb += [record.signal.eq(header.signal), record.immediate.eq(is_nop)]
+        m.d.comb += [
+            record.signal.eq(header.signal),
+            record.immediate.eq(is_nop),
+            record.index.eq(head.index),
+        ]
         with m.If(is_issued):
             m.d.sync += [
                 self.index.eq(head.index),
@@ -131,6 +139,7 @@ class CommandQueue(wiring.Component):
         m.d.comb += [
             self.ended.eq(issued.r_rdy & (oldest.immediate | (dones != 0) | self.done)),
             issued.r_en.eq(self.ended),
+            self.oldest.eq(oldest.index),
             self.busy.eq(issued.level != 0),
             self.empty.eq((issued.level == 0) & (queued.level == 0)),
         ]

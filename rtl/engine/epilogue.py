@@ -1,4 +1,4 @@
-"""What happens to a product between the O scratchpad and memory: bias, ReLU, conversion, mask."""
+"""What happens to a product between the O scratchpad and memory: sums, ReLU, conversion, mask."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from ..config import Config
 __all__ = ["Epilogue"]
 
 _MINUS_ZERO = 1 << 31
-"""Added instead of a bias: leaves every sum as it is."""
+"""Added where nothing is to be added: leaves every sum as it is."""
 
 
 class EpilogueLane(wiring.Component):
-    """One element: bias, ReLU and conversion.
+    """One element: bias, another tensor, ReLU and conversion.
 
     Attributes
     ----------
@@ -26,7 +26,9 @@ class EpilogueLane(wiring.Component):
         A sum from the O scratchpad: normal, zero, infinite or the canonical NaN.
     bias : In(HALF)
         What to add to it if `add_bias`.
-    add_bias, relu : In(1)
+    addend : In(HALF)
+        What to add then if `add`; `ADDEND_LATENCY` enabled cycles after `i`.
+    add_bias, add, relu : In(1)
         Steps to do; must not change with elements under way.
     enable : In(1)
         Advance the pipeline; 1 unless connected.
@@ -38,24 +40,32 @@ class EpilogueLane(wiring.Component):
 
     i: In(FLOAT)
     bias: In(HALF)
+    addend: In(HALF)
     add_bias: In(1)
+    add: In(1)
     relu: In(1)
     enable: In(1, init=1)
     o: Out(FLOAT)
     half: Out(HALF)
 
-    LATENCY = 1 + FloatAdder.LATENCY + 1
+    ADDEND_LATENCY = FloatAdder.LATENCY
+    LATENCY = 1 + FloatAdder.LATENCY + FloatAdder.LATENCY + 1
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
 
-        m.submodules.widen = widen = HalfToFloat()
-        m.submodules.adder = adder = FloatAdder()
-        m.d.comb += widen.i.eq(self.bias)
+        m.submodules.widen_bias = widen_bias = HalfToFloat()
+        m.submodules.bias_adder = bias_adder = FloatAdder()
+        m.d.comb += widen_bias.i.eq(self.bias)
         m.d.sync += [
-            adder.a.eq(self.i),
-            adder.b.eq(Mux(self.add_bias, widen.o.as_value(), _MINUS_ZERO)),
+            bias_adder.a.eq(self.i),
+            bias_adder.b.eq(Mux(self.add_bias, widen_bias.o.as_value(), _MINUS_ZERO)),
         ]
+
+        m.submodules.widen_addend = widen_addend = HalfToFloat()
+        m.submodules.adder = adder = FloatAdder()
+        m.d.comb += [widen_addend.i.eq(self.addend), adder.a.eq(bias_adder.o)]
+        m.d.sync += adder.b.eq(Mux(self.add, widen_addend.o.as_value(), _MINUS_ZERO))
 
         # The adder's only NaN is positive, so the sign alone decides.
         rectified = Signal(FLOAT)
@@ -86,10 +96,12 @@ class Epilogue(wiring.Component):
         G/2 sums.
     bias : In(array of HALF)
         What to add to them.
+    addend : In(array of HALF)
+        What to add then, `ADDEND_LATENCY` cycles after the word.
     mask : In(array of HALF)
         For the beat that a word belongs to, `MASK_LATENCY` cycles after the word: zero where this
         isn't greater than zero.
-    add_bias, relu, convert, apply_mask : In(1)
+    add_bias, add, relu, convert, apply_mask : In(1)
         Steps to do; `apply_mask` needs `convert`. Must not change with words under way.
     halves_valid : Out(1)
         There is a converted word.
@@ -104,6 +116,7 @@ class Epilogue(wiring.Component):
     """
 
     LATENCY = EpilogueLane.LATENCY + 1
+    ADDEND_LATENCY = EpilogueLane.ADDEND_LATENCY
     MASK_LATENCY = EpilogueLane.LATENCY
 
     def __init__(self, config: Config) -> None:
@@ -113,8 +126,10 @@ class Epilogue(wiring.Component):
                 "valid": In(1),
                 "word": In(data.ArrayLayout(FLOAT, config.floats)),
                 "bias": In(data.ArrayLayout(HALF, config.floats)),
+                "addend": In(data.ArrayLayout(HALF, config.floats)),
                 "mask": In(data.ArrayLayout(HALF, config.elements)),
                 "add_bias": In(1),
+                "add": In(1),
                 "relu": In(1),
                 "convert": In(1),
                 "apply_mask": In(1),
@@ -138,7 +153,9 @@ class Epilogue(wiring.Component):
             m.d.comb += [
                 lane.i.eq(self.word[i]),
                 lane.bias.eq(self.bias[i]),
+                lane.addend.eq(self.addend[i]),
                 lane.add_bias.eq(self.add_bias),
+                lane.add.eq(self.add),
                 lane.relu.eq(self.relu),
                 lane.enable.eq(self.valid | travelling.any()),
             ]

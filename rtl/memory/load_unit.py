@@ -12,9 +12,10 @@ from ..control.commands import Fault, LoadBody, LoadOrder, LoadTarget
 from ..control.fault import FaultReport
 from ..interface.axi import AXI4ReadSignature
 from ..sparsity.pattern import Pattern, supported_patterns
+from .framer import Framer
 from .placer import Placer
 from .ports import AuxWriteSignature, DWriteSignature, SWriteSignature
-from .products import PRODUCT_BITS, Products
+from .products import Products
 from .read_dma import ReadDMA
 from .transposer import Transposer
 
@@ -24,9 +25,9 @@ __all__ = ["LoadUnit"]
 class LoadUnit(wiring.Component):
     """Checks each LOAD, reads what its descriptor names and places it.
 
-    The check takes 12 cycles. The next command is taken, checked and its first reads are issued
-    while the beats of the one before still arrive; its faults are reported only once that one is
-    done.
+    The check takes 11 cycles. The next command is taken, checked and its first reads are issued
+    while the beats of the one before still arrive, and its beats go into the transposer while that
+    one's still come out; its faults are reported only once that one is done.
 
     Parameters
     ----------
@@ -41,9 +42,10 @@ class LoadUnit(wiring.Component):
         One pulse per command, in order, while its last beat is written or after it was handed
         over.
     fault : Out(FaultReport)
-        ``MALFORMED`` (a count of zero; rows that aren't a multiple of G for S, for tiles; beats to
-        transpose that aren't; a sparse operand to transpose; a descriptor of another number of
-        beats than the operand has) or ``PATTERN``, with address 0; ``SCRATCHPAD_RANGE`` with
+        ``MALFORMED`` (a count of zero, in a frame as well; a frame with a side of 2**16 or more;
+        rows that aren't a multiple of G for S, for tiles; beats to transpose that aren't; a sparse
+        operand to transpose; a descriptor or a frame of another number of beats than the operand
+        has) or ``PATTERN``, with address 0; ``SCRATCHPAD_RANGE`` with
         `base`; or a fault of the `ReadDMA`. Stays until reset.
     axi : Out(AXI4ReadSignature)
         Memory.
@@ -86,9 +88,11 @@ class LoadUnit(wiring.Component):
         cols_shift = exact_log2(config.cols)
 
         m.submodules.dma = dma = ReadDMA(config)
+        m.submodules.framer = framer = Framer(config)
         m.submodules.transposer = transposer = Transposer(config)
         m.submodules.placer = placer = Placer(config)
-        m.submodules.products = products = Products([4, 3, 2])
+        m.submodules.memory_products = memory_products = Products([4, 3])
+        m.submodules.operand_products = operand_products = Products([3, 2, 3])
 
         wiring.connect(m, dma.axi, wiring.flipped(self.axi))
         wiring.connect(m, placer.s_write, wiring.flipped(self.s_write))
@@ -126,7 +130,8 @@ class LoadUnit(wiring.Component):
         row_step = Signal(16)
         m.d.comb += row_step.eq(Mux(to_s, words_per_row, body.d_words))
 
-        # Beats that the descriptor names, beats that the operand has, words it takes of a bank.
+        # Beats that the descriptor names, of these those that the frame surrounds, beats that the
+        # operand has, words it takes of a bank, beats of the framed images.
         bank_rows = Signal(16)
         with m.Switch(body.target):
             with m.Case(LoadTarget.S):
@@ -135,16 +140,31 @@ class LoadUnit(wiring.Component):
                 m.d.comb += bank_rows.eq((body.rows + config.cols - 1) >> cols_shift)
             with m.Case(LoadTarget.AUX):
                 m.d.comb += bank_rows.eq(body.rows)
-        factors = [
-            *body.descriptor.counts,
+        frame, framed = body.frame, Signal()
+        height, width = Signal(17), Signal(18)
+        m.d.comb += [
+            framed.eq(frame.as_value().any()),
+            height.eq(frame.above + frame.lines + frame.below),
+            width.eq(frame.before + frame.beats + frame.after),
+        ]
+        memory_factors = [*body.descriptor.counts, frame.images, frame.lines, frame.beats]
+        operand_factors = [
             Mux(to_s, body.rows >> g_shift, body.rows),
             body.d_words,
             Mux(to_s, tile_beats, 1),
             bank_rows,
             row_step,
+            frame.images,
+            height[:16],
+            width[:16],
         ]
-        m.d.comb += [products.factors[i].eq(factor) for i, factor in enumerate(factors)]
-        named_beats, beats, words = products.products
+        for unit, factors in (
+            (memory_products, memory_factors),
+            (operand_products, operand_factors),
+        ):
+            m.d.comb += [unit.factors[i].eq(factor) for i, factor in enumerate(factors)]
+        named_beats, inner_beats = memory_products.products
+        beats, words, framed_beats = operand_products.products
 
         depth = Signal(range((1 << 16) + 1))
         with m.Switch(body.target):
@@ -161,23 +181,32 @@ class LoadUnit(wiring.Component):
             | (body.d_words == 0)
             | (tiles & body.rows[:g_shift].any())
             | (to_s & body.transpose & sparse)
+            | (framed & ((frame.images == 0) | (frame.lines == 0) | (frame.beats == 0)))
+            | height[16:].any()
+            | width[16:].any()
+        )
+        other_beats = Mux(
+            framed,
+            (named_beats != inner_beats) | (framed_beats != beats),
+            named_beats != beats,
         )
         with m.If(malformed):
             m.d.comb += verdict.code.eq(Fault.MALFORMED)
         with m.Elif(to_s & ~supported):
             m.d.comb += verdict.code.eq(Fault.PATTERN)
-        with m.Elif((named_beats != beats) | (body.transpose & beats[:g_shift].any())):
+        with m.Elif(other_beats | (body.transpose & beats[:g_shift].any())):
             m.d.comb += verdict.code.eq(Fault.MALFORMED)
         with m.Elif((body.target != LoadTarget.STREAM) & (body.base + words > depth)):
             m.d.comb += [verdict.code.eq(Fault.SCRATCHPAD_RANGE), verdict.address.eq(body.base)]
 
-        transposing = Signal()
-        """Of the placement in work."""
-        untransposed = Signal(PRODUCT_BITS)
-        """Beats that the transposer has yet to get for it."""
+        feeds_transposer, from_transposer = Signal(), Signal()
+        """Of the framing, and of the placement, in work."""
 
-        m.d.comb += dma.descriptor.payload.eq(body.descriptor)
         m.d.comb += [
+            dma.descriptor.payload.eq(body.descriptor),
+            framer.framing.payload.framed.eq(framed),
+            framer.framing.payload.frame.eq(frame),
+            framer.framing.payload.beats.eq(beats),
             placer.placement.payload.target.eq(body.target),
             placer.placement.payload.tiles.eq(tiles),
             placer.placement.payload.sparse.eq(sparse),
@@ -195,47 +224,54 @@ class LoadUnit(wiring.Component):
                     m.d.sync += body.eq(self.command.payload)
                     m.next = "Start-Check"
             with m.State("Start-Check"):
-                m.d.comb += products.start.eq(1)
+                m.d.comb += [memory_products.start.eq(1), operand_products.start.eq(1)]
                 m.next = "Check"
-            with m.State("Check"), m.If(products.done):
+            with m.State("Check"), m.If(operand_products.done):
                 m.next = "Issue-Descriptor"
                 with m.If(verdict.code != Fault.NONE):
                     m.next = "Refuse"
             with m.State("Issue-Descriptor"):
                 m.d.comb += dma.descriptor.valid.eq(1)
                 with m.If(dma.descriptor.ready):
-                    m.next = "Hand-Over"
-            with m.State("Hand-Over"):
+                    m.next = "Hand-Over-Framing"
+            with m.State("Hand-Over-Framing"):
+                m.d.comb += framer.framing.valid.eq(1)
+                with m.If(framer.framing.ready):
+                    m.d.sync += feeds_transposer.eq(body.transpose)
+                    m.next = "Hand-Over-Placement"
+            with m.State("Hand-Over-Placement"):
                 m.d.comb += placer.placement.valid.eq(1)
                 with m.If(placer.placement.ready):
-                    m.d.sync += [transposing.eq(body.transpose), untransposed.eq(beats)]
+                    m.d.sync += from_transposer.eq(body.transpose)
                     m.next = "Wait-For-Command"
             # The command before ends first, so that the fault is this one's.
             with m.State("Refuse"), m.If(placer.placement.ready):
                 m.d.sync += self.fault.eq(verdict)
 
-        # A fault of a read waits for the beats before it to come out of the transposer.
-        with m.If((dma.fault.code != Fault.NONE) & transposer.empty):
+        # A fault of a read waits for the beats before it to come out: zeros of the frame, and what
+        # is in the transposer.
+        with m.If((dma.fault.code != Fault.NONE) & ~framer.zero & transposer.empty):
             m.d.sync += self.fault.eq(dma.fault)
 
-        # From memory straight to the placer, or through the transposer.
-        m.d.comb += transposer.i.payload.eq(dma.data.payload)
-        with m.If(transposing):
-            feed = untransposed != 0
+        # From memory into the frame, and then straight to the placer or through the transposer.
+        wiring.connect(m, dma.data, framer.i)
+        m.d.comb += [
+            transposer.i.payload.eq(framer.o.payload),
+            transposer.i.valid.eq(framer.o.valid & feeds_transposer),
+        ]
+        with m.If(from_transposer):
             m.d.comb += [
-                transposer.i.valid.eq(dma.data.valid & feed),
-                dma.data.ready.eq(transposer.i.ready & feed),
                 placer.beats.payload.eq(transposer.o.payload),
                 placer.beats.valid.eq(transposer.o.valid),
                 transposer.o.ready.eq(placer.beats.ready),
             ]
-            with m.If(transposer.i.valid & transposer.i.ready):
-                m.d.sync += untransposed.eq(untransposed - 1)
         with m.Else():
             m.d.comb += [
-                placer.beats.payload.eq(dma.data.payload),
-                placer.beats.valid.eq(dma.data.valid),
-                dma.data.ready.eq(placer.beats.ready),
+                placer.beats.payload.eq(framer.o.payload),
+                placer.beats.valid.eq(framer.o.valid & ~feeds_transposer),
             ]
+        m.d.comb += framer.o.ready.eq(
+            Mux(feeds_transposer, transposer.i.ready, placer.beats.ready & ~from_transposer)
+        )
 
         return m

@@ -40,8 +40,9 @@ class ResultWalk(wiring.Component):
         It is the second one of a pair, which make a beat if they are converted.
     begins_tile : Out(1)
         It is the first one of a tile (with `compress`).
-    bias_address, mask_address : Out
-        Where the AUX words of its pair are.
+    bias_address, add_address, mask_address : Out
+        Where the AUX words of its pair are: those of a vector along the rows, and of two tensors of
+        the result's shape, row after row.
     """
 
     def __init__(self, config: Config) -> None:
@@ -57,6 +58,7 @@ class ResultWalk(wiring.Component):
                 "upper": Out(1),
                 "begins_tile": Out(1),
                 "bias_address": Out(range(config.aux_depth)),
+                "add_address": Out(range(config.aux_depth)),
                 "mask_address": Out(range(config.aux_depth)),
             }
         )
@@ -83,8 +85,13 @@ class ResultWalk(wiring.Component):
         row_start, tile_start, block_start = (
             Signal(range(config.o_depth), name=f"{part}_start") for part in ("row", "tile", "block")
         )
-        tile_mask = Signal(range(config.aux_depth))
-        row_beats = body.words >> 1
+        pair, tile_pair = Signal(range(config.aux_depth)), Signal(range(config.aux_depth))
+        """Of two words, in the result row after row."""
+        row_pairs = body.words >> 1
+        m.d.comb += [
+            self.add_address.eq(body.add_base + pair),
+            self.mask_address.eq(body.mask_base + pair),
+        ]
 
         def go_to(*starts: Signal, address: Any) -> None:
             m.d.sync += [register.eq(address) for register in (self.address, *starts)]
@@ -111,26 +118,23 @@ class ResultWalk(wiring.Component):
                     next_block = block_start + (body.o_stride << block_shift)
                     go_to(row_start, tile_start, block_start, address=next_block)
 
-            # The AUX words: pair by pair along a row; masks of successive rows follow each other.
+            # The AUX words: pair by pair along a row; tensors have one row after the other.
             with m.If(tile_ends & ~row_ends):
                 m.d.sync += [
                     self.bias_address.eq(self.bias_address + 1),
-                    self.mask_address.eq(tile_mask + 1),
-                    tile_mask.eq(tile_mask + 1),
+                    pair.eq(tile_pair + 1),
+                    tile_pair.eq(tile_pair + 1),
                 ]
             with m.Elif(turns & ~tile_ends & body.compress):
-                m.d.sync += self.mask_address.eq(self.mask_address + row_beats)
+                m.d.sync += pair.eq(pair + row_pairs)
             with m.Elif(turns):
                 m.d.sync += [
                     self.bias_address.eq(body.bias_base),
-                    self.mask_address.eq(self.mask_address + 1),
-                    tile_mask.eq(self.mask_address + 1),
+                    pair.eq(pair + 1),
+                    tile_pair.eq(pair + 1),
                 ]
             with m.Elif(word[0]):
-                m.d.sync += [
-                    self.bias_address.eq(self.bias_address + 1),
-                    self.mask_address.eq(self.mask_address + 1),
-                ]
+                m.d.sync += [self.bias_address.eq(self.bias_address + 1), pair.eq(pair + 1)]
 
         with m.If(self.start):
             m.d.sync += [
@@ -140,8 +144,8 @@ class ResultWalk(wiring.Component):
                 tile_row.eq(0),
                 self.bank.eq(0),
                 self.bias_address.eq(body.bias_base),
-                self.mask_address.eq(body.mask_base),
-                tile_mask.eq(body.mask_base),
+                pair.eq(0),
+                tile_pair.eq(0),
             ]
             go_to(row_start, tile_start, block_start, address=body.o_base)
 

@@ -33,7 +33,7 @@ class StoreUnit(wiring.Component):
 
     The check takes 14 cycles. Words are read only when there is room for their beats, so that
     nothing in the pipeline ever stalls; a result that is compressed waits for room once a tile.
-    Holds the auxiliary scratchpad (biases and masks).
+    Holds the auxiliary scratchpad (biases, masks and what is added).
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ class StoreUnit(wiring.Component):
     done : Out(1)
         One pulse per command, in order, after its last beat was handed over.
     fault : Out(FaultReport)
-        ``MALFORMED`` (a count of zero, an odd number of words to convert, a mask or compression
-        without conversion, rows that don't fill the tiles, a descriptor of another number of beats
-        than the result has; address 0), ``PATTERN`` (address 0) or ``SCRATCHPAD_RANGE`` with the
-        base concerned. Stays until reset.
+        ``MALFORMED`` (a count of zero, an odd number of words to convert, an addition, mask or
+        compression without conversion, rows that don't fill the tiles, a descriptor of another
+        number of beats than the result has; address 0), ``PATTERN`` (address 0) or
+        ``SCRATCHPAD_RANGE`` with the base concerned. Stays until reset.
     o_read : Out(OReadSignature)
         O scratchpad.
     aux_write : In(AuxWriteSignature)
@@ -89,8 +89,8 @@ class StoreUnit(wiring.Component):
         m.submodules.compressor = compressor
         m.d.comb += [compressor.pattern.eq(body.pattern), compressor.rows.eq(config.elements)]
 
-        # Beats that the descriptor names, beats of the result, beats of its mask, words from the
-        # first row of an O bank to the last.
+        # Beats that the descriptor names, beats of the result, beats of its mask and of what is
+        # added, words from the first row of an O bank to the last.
         m.submodules.products = products = Products([4, 3, 2, 2])
         block_shift = exact_log2(config.elements)
         factors = [
@@ -104,14 +104,14 @@ class StoreUnit(wiring.Component):
             body.o_stride,
         ]
         m.d.comb += [products.factors[i].eq(factor) for i, factor in enumerate(factors)]
-        named_beats, beats, mask_beats, span = products.products
+        named_beats, beats, tensor_beats, span = products.products
 
         verdict = Signal(FaultReport)
         malformed = (
             (body.rows == 0)
             | (body.words == 0)
             | (body.convert & body.words[0])
-            | ((body.mask | body.compress) & ~body.convert)
+            | ((body.add | body.mask | body.compress) & ~body.convert)
             | (body.compress & body.rows[:block_shift].any())
         )
         supported = Cat(body.pattern == pattern for pattern in supported_patterns(config)).any()
@@ -128,11 +128,9 @@ class StoreUnit(wiring.Component):
                 verdict.code.eq(Fault.SCRATCHPAD_RANGE),
                 verdict.address.eq(body.bias_base),
             ]
-        with m.Elif(body.mask & (body.mask_base + mask_beats > config.aux_depth)):
-            m.d.comb += [
-                verdict.code.eq(Fault.SCRATCHPAD_RANGE),
-                verdict.address.eq(body.mask_base),
-            ]
+        for step, base in ((body.add, body.add_base), (body.mask, body.mask_base)):
+            with m.Elif(step & (base + tensor_beats > config.aux_depth)):
+                m.d.comb += [verdict.code.eq(Fault.SCRATCHPAD_RANGE), verdict.address.eq(base)]
 
         m.submodules.walk = walk = ResultWalk(config)
         m.d.comb += walk.body.eq(body)
@@ -188,24 +186,32 @@ class StoreUnit(wiring.Component):
             reserved + (read & begins_beat) - (ready_beats.r_rdy & ready_beats.r_en)
         )
 
-        # The bias meets its word as that comes out of the O scratchpad, the mask further down.
+        # The bias meets its word as that comes out of the O scratchpad, what is added and the mask
+        # further down.
         aux_shape = data.ArrayLayout(HALF, config.elements)
         m.submodules.aux = aux = Memory(shape=aux_shape, depth=config.aux_depth, init=[])
-        aux_write, bias_read, mask_read = aux.write_port(), aux.read_port(), aux.read_port()
+        aux_write = aux.write_port()
+        bias_read, add_read, mask_read = aux.read_port(), aux.read_port(), aux.read_port()
+        to_addend = Epilogue.ADDEND_LATENCY
         m.d.comb += [
             aux_write.en.eq(self.aux_write.enable),
             aux_write.addr.eq(self.aux_write.address),
             aux_write.data.eq(self.aux_write.data),
             bias_read.addr.eq(walk.bias_address),
+            add_read.addr.eq(delayed(m, walk.add_address, to_addend)),
             mask_read.addr.eq(
                 delayed(m, walk.mask_address, O_READ_LATENCY + Epilogue.MASK_LATENCY - 1)
             ),
         ]
-        upper = Signal()
-        bias = Signal(data.ArrayLayout(HALF, config.floats))
+
+        # Of a beat of AUX a word takes its half.
+        bias, addend = (Signal(data.ArrayLayout(HALF, config.floats)) for _ in range(2))
+        bias_upper = delayed(m, walk.upper)
+        addend_upper = delayed(m, bias_upper, to_addend)
+        half_bits = config.beat_bits // 2
         m.d.sync += [
-            upper.eq(walk.upper),
-            bias.eq(bias_read.data.as_value().word_select(upper, config.beat_bits // 2)),
+            bias.eq(bias_read.data.as_value().word_select(bias_upper, half_bits)),
+            addend.eq(add_read.data.as_value().word_select(addend_upper, half_bits)),
         ]
         fetched = Signal(O_READ_LATENCY)
         m.d.sync += fetched.eq(Cat(read, fetched))
@@ -215,8 +221,10 @@ class StoreUnit(wiring.Component):
             epilogue.valid.eq(fetched[-1]),
             epilogue.word.eq(self.o_read.data),
             epilogue.bias.eq(bias),
+            epilogue.addend.eq(addend),
             epilogue.mask.eq(mask_read.data),
             epilogue.add_bias.eq(body.bias),
+            epilogue.add.eq(body.add),
             epilogue.relu.eq(body.relu),
             epilogue.convert.eq(body.convert),
             epilogue.apply_mask.eq(body.mask),

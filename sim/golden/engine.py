@@ -16,6 +16,7 @@ def epilogue(
     o: Floats,
     *,
     bias: Halves | None = None,
+    addend: Halves | None = None,
     relu: bool = False,
     mask: Halves | None = None,
     convert: Literal[True] = True,
@@ -27,6 +28,7 @@ def epilogue(
     o: Floats,
     *,
     bias: Halves | None = None,
+    addend: Halves | None = None,
     relu: bool = False,
     mask: Halves | None = None,
     convert: bool,
@@ -37,6 +39,7 @@ def epilogue(
     o: Floats,
     *,
     bias: Halves | None = None,
+    addend: Halves | None = None,
     relu: bool = False,
     mask: Halves | None = None,
     convert: bool = True,
@@ -49,6 +52,8 @@ def epilogue(
         Binary32 ``[B, A]``.
     bias
         Binary16 ``[A]``, added to every row.
+    addend
+        Binary16 ``[B, A]``, added then: a rounding of its own.
     relu
         Replace negative numbers, -0 and -infinity with +0; a NaN stays.
     mask
@@ -58,6 +63,8 @@ def epilogue(
     """
     if bias is not None:
         o = add(o, to_float(bias))
+    if addend is not None:
+        o = add(o, to_float(addend))
     if relu:
         number = (o & 0x7FFFFFFF) <= 0x7F800000
         o = np.where(number & (o >> 31 != 0), np.uint32(0), o)

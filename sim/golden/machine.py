@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import mmap
 import sys
 from collections import deque
@@ -44,6 +45,7 @@ from .arithmetic import (
     to_half,
 )
 from .engine import epilogue
+from .frame import Frame
 from .program import Decoded, DecodedDescriptor, decode
 from .sparsity import Bytes, pack_state_tile, pack_tiles, unpack_state_tile, unpack_words
 from .update import update
@@ -317,16 +319,16 @@ class Machine:
 
     # Checks
 
-    def _pattern(self, value: int, address: int = 0) -> Pattern:
+    def _pattern(self, value: int) -> Pattern:
         try:
             return self._patterns[value]
         except KeyError:
-            raise _FaultError(Fault.PATTERN, address) from None
+            raise _FaultError(Fault.PATTERN, 0) from None
 
     @staticmethod
-    def _refuse_if(malformed: bool, address: int = 0) -> None:
+    def _refuse_if(malformed: bool) -> None:
         if malformed:
-            raise _FaultError(Fault.MALFORMED, address)
+            raise _FaultError(Fault.MALFORMED, 0)
 
     @staticmethod
     def _check_range(base: int, words: int, depth: int) -> None:
@@ -342,16 +344,22 @@ class Machine:
         is_s = target == LoadTarget.S.value
         is_d = target == LoadTarget.D.value
         in_tiles = is_s or (is_d and body.order == LoadOrder.TILES.value)
-        address = body.descriptor.address
-        self._refuse_if(0 in (body.rows, body.d_words), address)
-        self._refuse_if(in_tiles and body.rows % g != 0, address)
-        pattern = self._pattern(body.pattern, address) if is_s else Pattern.DENSE
-        self._refuse_if(bool(body.transpose) and pattern is not Pattern.DENSE, address)
+        frame = Frame.of(body.frame)
+        self._refuse_if(0 in (body.rows, body.d_words))
+        self._refuse_if(in_tiles and body.rows % g != 0)
+        self._refuse_if(frame is not None and frame.malformed)
+        pattern = self._pattern(body.pattern) if is_s else Pattern.DENSE
+        self._refuse_if(bool(body.transpose) and pattern is not Pattern.DENSE)
         beats_wanted = body.rows * body.d_words
         if is_s:
             beats_wanted = beats_wanted // g * pattern.tile_beats(config)
-        self._refuse_if(bool(body.transpose) and beats_wanted % g != 0, address)
-        self._refuse_if(body.descriptor.beats != beats_wanted, address)
+        self._refuse_if(bool(body.transpose) and beats_wanted % g != 0)
+        beats_named = body.descriptor.beats
+        if frame is None:
+            self._refuse_if(beats_named != beats_wanted)
+        else:
+            self._refuse_if(beats_named != math.prod(frame.inside))
+            self._refuse_if(beats_wanted != math.prod(frame.whole))
         if is_s:
             words = body.rows // config.rows * pattern.words_per_row(config, body.d_words)
             self._check_range(body.base, words, config.s_depth)
@@ -362,6 +370,8 @@ class Machine:
             self._check_range(body.base, beats_wanted, config.aux_depth)
 
         beats = self._read(body.descriptor)
+        if frame is not None:
+            beats = frame.put_around(beats)
         if body.transpose:
             beats = np.ascontiguousarray(_halves(beats).reshape(-1, g, g).swapaxes(1, 2), "<u2")
             beats = beats.reshape(-1, g).view(np.uint8)
@@ -552,7 +562,7 @@ class Machine:
         config = self.config
         self._refuse_if(0 in (body.rows, body.words))
         self._refuse_if(bool(body.convert) and body.words % 2 != 0)
-        self._refuse_if(bool(body.mask | body.compress) and not body.convert)
+        self._refuse_if(bool(body.add | body.mask | body.compress) and not body.convert)
         self._refuse_if(bool(body.compress) and body.rows % config.elements != 0)
         pattern = self._pattern(body.pattern) if body.compress else None
         beats = body.rows * body.words // (2 if body.convert else 1)
@@ -565,17 +575,23 @@ class Machine:
         bias_words = -(-body.words // 2)
         if body.bias:
             self._check_range(body.bias_base, bias_words, config.aux_depth)
+        if body.add:
+            self._check_range(body.add_base, beats, config.aux_depth)
         if body.mask:
             self._check_range(body.mask_base, beats, config.aux_depth)
 
         o = self._read_o(body.o_base, body.o_stride, 0, body.rows, body.words)
         bias = self._aux[body.bias_base : body.bias_base + bias_words].ravel()[: o.shape[1]]
-        mask = self._aux[body.mask_base : body.mask_base + beats].reshape(-1)
+
+        def like_o(base: int) -> Halves:
+            return self._aux[base : base + beats].reshape(o.shape)
+
         result = epilogue(
             o,
             bias=bias if body.bias else None,
+            addend=like_o(body.add_base) if body.add else None,
             relu=bool(body.relu),
-            mask=mask.reshape(o.shape) if body.mask else None,
+            mask=like_o(body.mask_base) if body.mask else None,
             convert=bool(body.convert),
         )
         if pattern is not None:

@@ -170,6 +170,24 @@ def test_a_product_waits_for_all_that_it_walks_over(d_base, reduction, waits):
     assert _tokens(program)[1] == (1, load if waits else 0, 0)
 
 
+def test_a_tensor_is_there_before_it_is_added():
+    """A STORE waits for the LOAD of what it adds, and that part of AUX for the STORE."""
+    program = Program(TINY)
+    sizes = {"rows": 4, "d_words": 1, "descriptor": descriptor(TINY, 0, 4)}
+    for base in (0, 4, 8):
+        program.load(LoadTarget.AUX, Stage.FF, base=base, **sizes)
+    program.store(
+        Stage.FF, rows=4, words=2, o_stride=2, convert=1, add=1, add_base=4,
+        descriptor=descriptor(TINY, 1024, 4),
+    )  # fmt: skip
+    program.load(LoadTarget.AUX, Stage.FF, base=0, **sizes)
+    program.load(LoadTarget.AUX, Stage.FF, base=7, **sizes)
+    load, store = 1 << Queue.LOAD.value, 1 << Queue.STORE.value
+    assert _tokens(program) == [
+        (0, 0, 0), (0, 0, store), (0, 0, 0), (2, load, load), (0, 0, 0), (0, store, 0),
+    ]  # fmt: skip
+
+
 def test_update_fields_change_in_place():
     program = Program(TINY)
     program.update(Stage.UPDATE, tiles=1, rows=16, o_stride=2, state_address=0, rate=1, momentum=2)
@@ -213,6 +231,12 @@ def test_listing_names_every_command():
     assert "signal:COMPUTE" in first and "wait:LOAD" in second
     assert "d_rows=[4*+1] d_reduction=[1]" in second
     assert last.split() == ["2", "FINISH"]
+    frame = {"images": 1, "above": 1, "lines": 8, "below": 1, "before": 16, "beats": 128}
+    program.load(
+        LoadTarget.D, Stage.FF, rows=1440, d_words=1, frame=frame,
+        descriptor=descriptor(TINY, 0, 1024),
+    )  # fmt: skip
+    assert "frame=1x(1+8+1)x(16+128+0)" in program.describe(2)
     assert "not a command of example" in program.describe(7)
 
 
@@ -266,8 +290,10 @@ def _effects(config, command):
             reads = _cells("O", *((start, start + body.words) for start in starts))
             if body.bias:
                 reads |= _cells("AUX", (body.bias_base, body.bias_base + body.words // 2))
+            words = body.rows * body.words // 2
+            if body.add:
+                reads |= _cells("AUX", (body.add_base, body.add_base + words))
             if body.mask:
-                words = body.rows * body.words // 2
                 reads |= _cells("AUX", (body.mask_base, body.mask_base + words))
             return reads, _beats(config, body.descriptor)
         case Opcode.UPDATE:

@@ -36,7 +36,11 @@ def test_processor(preset):
 
 
 class Unit:
-    """A unit that takes commands at random times and ends them, in order, at random times."""
+    """A unit that takes commands at random times and ends them, in order, at random times.
+
+    The command `fault_at` never ends: the load unit reports its fault when those before have ended,
+    the others as soon as they have got it.
+    """
 
     def __init__(self, dut, queue, random, log):
         self.dut, self.queue, self.random, self.log = dut, queue, random, log
@@ -51,9 +55,14 @@ class Unit:
         ready, valid = getattr(dut, f"{name}__ready"), getattr(dut, f"{name}__valid")
         payload, done = getattr(dut, f"{name}__payload"), getattr(dut, f"{name}_done")
         while True:
-            ready.value = int(self.random.random() < 0.5 and self.fault_at != -1)
-            ends = bool(self.under_way) and self.random.random() < 0.1
+            ready.value = int(self.random.random() < 0.5)
+            oldest = self.under_way[0] if self.under_way else None
+            ends = oldest not in (None, self.fault_at) and self.random.random() < 0.1
             done.value = int(ends)
+            fails = self.under_way if self.queue is not Queue.LOAD else [oldest]
+            if self.fault_at is not None and self.fault_at in fails:
+                report = {"code": Fault.OVERRUN, "address": 0x123}
+                getattr(dut, f"{name}_fault").value = pack(FaultReport, report)
             await RisingEdge(dut.clk)
             now = cocotb.utils.get_sim_time("step")
             if ends:
@@ -63,10 +72,6 @@ class Unit:
                 self.log.append(("begin", index, now))
                 self.under_way.append(index)
                 self.most_under_way = max(self.most_under_way, len(self.under_way))
-                if index == self.fault_at:
-                    self.fault_at = -1
-                    report = {"code": Fault.OVERRUN, "address": 0x123}
-                    getattr(dut, f"{name}_fault").value = pack(FaultReport, report)
 
 
 def command(opcode, index, **header):
@@ -188,7 +193,7 @@ async def keeps_order_and_tokens(dut):
     for index in real:
         for other in needs[index]:
             assert began[index] > earliest_end(other), (index, other)
-    assert units[Queue.COMPUTE.value].most_under_way == 2
+    assert [unit.most_under_way for unit in units] == [2, 2, 1]
     await clocks(dut)
     assert int(dut.state.value) == State.IDLE.value
 
@@ -218,11 +223,12 @@ async def runs_programs_one_after_another(dut):
 
 @cocotb.test()
 async def names_the_command_at_fault(dut):
-    program = [command(Opcode.LOAD, i) for i in range(3)]
-    program += [command(Opcode.COMPUTE, i) for i in range(3, 6)] + [encode(Opcode.FINISH)]
-    random_fault = int(rng().integers(6))
+    program = [command(Opcode.LOAD, i) for i in range(4)]
+    program += [command(Opcode.COMPUTE, i) for i in range(4, 7)] + [encode(Opcode.FINISH)]
+    random_fault = int(rng().integers(7))
     _, units, log, _ = await begin(dut, program)
-    units[0 if random_fault < 3 else 1].fault_at = random_fault
+    # Of the load unit's two commands under way it's the older that fails.
+    units[0 if random_fault < 4 else 1].fault_at = random_fault
     report, index = await until_stopped(dut)
     assert (report.code, report.address, index) == (Fault.OVERRUN, 0x123, random_fault)
     await clocks(dut, 20)

@@ -1,5 +1,8 @@
 """LoadUnit: what each kind of LOAD leaves in the scratchpads."""
 
+import itertools
+from types import SimpleNamespace
+
 import cocotb
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from rtl.interface.flatten import Flattened
 from rtl.memory.load_unit import LoadUnit
 from rtl.memory.ports import SWord
 from rtl.sparsity.pattern import Pattern, supported_patterns
+from sim.golden.frame import Frame
 from sim.golden.sparsity import pack_tiles, s_words
 from tests.harness import config, pack, receive, rng, send, simulate, start, unpack
 
@@ -288,6 +292,143 @@ async def carries_out_commands_back_to_back(dut):
     assert scratchpads.aux == dict(enumerate(beats(activations)))
 
 
+def frame(inside, vertical=(0, 0), horizontal=(0, 0)):
+    """Return the fields of a frame: what is inside, and the margins."""
+    (images, lines, beats), (above, below), (before, after) = inside, vertical, horizontal
+    return {
+        "images": images, "above": above, "lines": lines, "below": below,
+        "before": before, "beats": beats, "after": after,
+    }  # fmt: skip
+
+
+def framed(random, ram, address, fields):
+    """Put images for a frame into memory, with gaps between their lines.
+
+    Return what a LOAD says of them, and the values in the frame, a row for each beat.
+    """
+    golden = Frame.of(SimpleNamespace(**fields))
+    images, lines, count = golden.inside
+    values = random_halves(random, images, lines, count, config().elements)
+    gap = int(random.integers(0, 3))
+    ram.write(address, in_memory(np.pad(values, ((0, 0), (0, 0), (0, gap), (0, 0)))))
+    line = (count + gap) * config().beat_bytes
+    where = descriptor(address, (count, lines, images), (line, line * lines))
+    whole = golden.put_around(values.reshape(-1, config().elements))
+    return {"frame": fields, "descriptor": where}, whole
+
+
+def random_frame(random, beats):
+    """Return the fields of a frame of so many beats."""
+    divisors = [n for n in range(1, beats + 1) if beats % n == 0]
+    images = int(random.choice(divisors))
+    height = int(random.choice([n for n in divisors if beats // images % n == 0]))
+    sides = []
+    for side in (height, beats // images // height):
+        before = int(random.integers(0, min(side, 200)))
+        after = int(random.integers(0, min(side - before, 200)))
+        sides.append((side - before - after, (before, after)))
+    (lines, vertical), (inside, horizontal) = sides
+    return frame((images, lines, inside), vertical, horizontal)
+
+
+@cocotb.test()
+async def frames_operands(dut):
+    """Zeros around images, for every target, as they are and transposed, in one go."""
+    random = rng()
+    ram, scratchpads = await begin(dut, random)
+    c = config()
+    g = c.elements
+    sparse = Pattern.N2M8
+    for _ in range(4):
+        scratchpads.forget()
+        commands, s, d, aux, stream = [], {}, {}, {}, []
+
+        def add(target, base, rows, d_words, count, commands=commands, **other):
+            address = 4096 + (len(commands) << 15)
+            images, values = framed(random, ram, address, random_frame(random, count))
+            command = load(target, base, rows, d_words, None, **other)
+            commands.append(command | images)
+            return values
+
+        rows = int(random.integers(1, 2 * c.cols))
+        d |= expected_d(add(LoadTarget.D, 0, rows, 3, 3 * rows).reshape(rows, -1), 0)
+        for turned in random.permutation(2).tolist():
+            base = 10 + 20 * turned
+            tiles = add(
+                LoadTarget.D, base, g, 2, 2 * g, order=LoadOrder.TILES, transpose=turned
+            ).reshape(2, g, g)
+            tiles = tiles.swapaxes(1, 2) if turned else tiles
+            d |= expected_d(tiles.swapaxes(0, 1).reshape(g, -1), base)
+            tile = add(LoadTarget.S, 20 * turned, g, 1, g, transpose=turned)
+            s |= expected_s(tile.T if turned else tile, Pattern.DENSE, 20 * turned)
+        packed = random_halves(random, g, g)
+        count = sparse.tile_beats(c)
+        ram.write(0, pack_tiles(packed, sparse, c).tobytes())
+        tile = frame((1, 1, count), (1, 0))
+        commands.append(
+            load(
+                LoadTarget.S, 40, 2 * g, 1, descriptor(0, (count,)), pattern=sparse, frame=tile
+            )
+        )  # fmt: skip
+        s |= expected_s(np.concatenate([packed, packed]), sparse, 40)
+        # Index beats are zeros as well.
+        zeros = expected_s(packed, sparse, 40)
+        s |= dict.fromkeys(zeros, 0)
+        aux |= dict(enumerate(beats(add(LoadTarget.AUX, 3, 10, 2, 20)), 3))
+        stream += beats(add(LoadTarget.STREAM, 0, 6, 5, 30))
+        taker = cocotb.start_soon(receive(dut, "update", len(stream), random))
+        # In any order; but for one LOAD of each target the places are apart.
+        order = random.permutation(len(commands))
+        await run(dut, [commands[i] for i in order], scratchpads, random)
+        assert await taker == stream
+        assert scratchpads.s == s
+        assert scratchpads.d == d
+        assert scratchpads.aux == aux
+
+
+@cocotb.test()
+async def streams_framed_tiles(dut):
+    """Tiles in frames, one LOAD after the other, fill the scratchpad at 95 % of a beat a cycle."""
+    random = rng()
+    ram, scratchpads = await begin(dut, random, busy=False)
+    c = config()
+    g = c.elements
+    words = c.d_depth // (2 * g // c.cols)
+    assert words % 4 == 0
+    for transpose in (0, 1):
+        for fields in (
+            frame((1, 1, g * words)),
+            frame((1, 2, g * words // 4), (1, 1)),
+            frame((1, 2, g * words // 4 - g // 2), (1, 1), (g // 4, g // 4)),
+        ):
+            images, _ = framed(random, ram, 4096, fields)
+            commands = [
+                load(
+                    LoadTarget.D, base, g, words, None, order=LoadOrder.TILES,
+                    transpose=transpose,
+                ) | images
+                for base in (0, c.d_depth // 2)
+            ] * 4  # fmt: skip
+            placed = []
+            watch = cocotb.start_soon(cycles_with(dut, dut.d_write__enable, placed))
+            await run(dut, commands, scratchpads)
+            watch.cancel()
+            assert len(placed) == 8 * g * words
+            share = len(placed) / (placed[-1] - placed[0] + 1)
+            dut._log.info("transpose %d, %s: %.1f %%", transpose, fields, 100 * share)
+            assert share >= 0.95, f"{share:.3f} of a beat a cycle, {transpose=}, {fields}"
+
+
+async def cycles_with(dut, signal, cycles):
+    """Append to `cycles` the number of each cycle in which `signal` isn't zero."""
+    cycle = 0
+    while True:
+        await RisingEdge(dut.clk)
+        if int(signal.value):
+            cycles.append(cycle)
+        cycle += 1
+
+
 @cocotb.test()
 async def uses_the_bus_well(dut):
     random = rng()
@@ -339,7 +480,10 @@ async def fails(dut, ram, scratchpads, command, code, address):
         await RisingEdge(dut.clk)
         assert not dut.command__ready.value
     assert scratchpads.done == before + 1
-    assert scratchpads.d == expected_d(matrix, 4)
+    # Of the one that failed there may be zeros of its frame.
+    written = expected_d(matrix, 4)
+    assert {place: scratchpads.d[place] for place in written} == written
+    assert "frame" in command or scratchpads.d == written
     assert dut.idle.value
     sender.cancel()
     dut.command__valid.value = 0
@@ -380,6 +524,34 @@ async def refuses_bad_commands(dut):
         command = good | {"pattern": pattern}
         await fails(dut, ram, scratchpads, command, Fault.PATTERN, 0)
 
+    images = frame((2, 2, 3), (1, 2), (1, 2))
+    around = load(LoadTarget.D, 6, 60, 1, descriptor(4096, (12,)), frame=images)
+    most = (1 << 16) - 1
+    long = {"rows": 1 << 14, "d_words": 4}
+    for command in (
+        around | {"frame": images | {"images": 0}},
+        around | {"frame": images | {"lines": 0}},
+        around | {"frame": images | {"beats": 0}},
+        good | {"frame": frame((0, 0, 0), (1, 0))},
+        around | {"frame": images | {"images": 3}},
+        around | {"frame": images | {"after": 3}},
+        around | {"rows": 59},
+        around | {"descriptor": descriptor(4096, (13,))},
+        around | long | {"frame": frame((1, 1, 1), (0, 0), (most, 0))}
+        | {"descriptor": descriptor(4096, (1,))},
+        around | long | {"frame": frame((1, most, 1), (0, 1))}
+        | {"descriptor": descriptor(4096, (most,))},
+        # The beats of the operand, not those of memory, are transposed.
+        load(LoadTarget.D, 0, g + 1, 1, descriptor(4096, (g,)), transpose=1,
+             frame=frame((1, 1, g), (0, 0), (1, 0))),
+        good | {"pattern": Pattern.N2M4, "transpose": 1, "frame": images},
+    ):  # fmt: skip
+        await fails(dut, ram, scratchpads, command, Fault.MALFORMED, 0)
+    beyond = around | {"base": c.d_depth - 1}
+    await fails(dut, ram, scratchpads, beyond, Fault.SCRATCHPAD_RANGE, c.d_depth - 1)
+    outside = around | {"descriptor": descriptor(end - 7 * c.beat_bytes, (12,))}
+    await fails(dut, ram, scratchpads, outside, Fault.ADDRESS_RANGE, end)
+
     stride = g // c.rows
     for command in (
         good | {"base": c.s_depth - stride + 1},
@@ -395,6 +567,12 @@ async def refuses_bad_commands(dut):
     ram.bad = {64 << 10}
     refused = load(LoadTarget.S, 0, g, 1, descriptor(64 << 10, (g,)), transpose=1)
     await fails(dut, ram, scratchpads, refused, Fault.READ_RESPONSE, 64 << 10)
+    # The first beat and the last, with zeros before and after either.
+    for line in (0, 3):
+        where = (64 << 10) - line * 4096
+        lines = descriptor(where, (3, 2, 2), (4096, 8192))
+        refused = around | {"descriptor": lines}
+        await fails(dut, ram, scratchpads, refused, Fault.READ_RESPONSE, 64 << 10)
 
 
 @cocotb.test()
@@ -407,14 +585,23 @@ async def ends_commands_before_a_fault_of_the_next(dut):
     ram.write(0, in_memory(activations))
     ram.bad = {64 << 10}
     turned = load(LoadTarget.D, 0, g, 1, descriptor(0, (g,)), order=LoadOrder.TILES, transpose=1)
-    for wrong in (
-        turned | {"rows": 0},
-        turned | {"descriptor": descriptor(c.memory_bytes - c.beat_bytes, (g,))},
-        turned | {"descriptor": descriptor(64 << 10, (g,))},
-    ):
+    # Zeros that are still to come as the next LOAD's read fails.
+    half = frame((1, 1, g // 2), (0, 1))
+    padded = turned | {"descriptor": descriptor(0, (g // 2,)), "frame": half}
+    activations_of = {0: activations, 1: activations.copy()}
+    activations_of[1][g // 2 :] = 0
+    wrongs = (
+        {"rows": 0},
+        {"descriptor": descriptor(c.memory_bytes - c.beat_bytes, (g,))},
+        {"descriptor": descriptor(64 << 10, (g,))},
+        {"descriptor": descriptor(64 << 10, (g // 2,)), "frame": frame((1, 1, g // 2), (1, 0))},
+    )
+    for good, change in itertools.product((turned, padded, padded | {"transpose": 0}), wrongs):
+        wrong = turned | change
+        loaded = activations_of["frame" in good]
         scratchpads.forget()
         scratchpads.done = 0
-        commands = [pack(LoadBody, command) for command in (turned, wrong)]
+        commands = [pack(LoadBody, command) for command in (good, wrong)]
         cocotb.start_soon(send(dut, "command", commands))
         for _ in range(2000):
             await RisingEdge(dut.clk)
@@ -422,7 +609,8 @@ async def ends_commands_before_a_fault_of_the_next(dut):
                 break
         assert unpack(FaultReport, dut.fault.value).code != Fault.NONE
         assert scratchpads.done == 1
-        assert scratchpads.d == expected_d(activations.T, 0)
+        written = expected_d(loaded.T if good["transpose"] else loaded, 0)
+        assert {place: scratchpads.d[place] for place in written} == written
         await wait_for(dut, dut.idle)
         await restart(dut)
 
@@ -437,7 +625,13 @@ async def abandons_loads(dut):
     ram.write(0, in_memory(activations))
     rows = load(LoadTarget.D, 0, g, 3, descriptor(0, (3 * g,)))
     update = load(LoadTarget.STREAM, 0, g, 3, descriptor(0, (3 * g,)))
-    for command, wait in ((rows, 10), (rows, 25), (rows, 50), (update, 60)):
+    padded = load(
+        LoadTarget.D, 0, 2 * g, 2, descriptor(0, (g,)), order=LoadOrder.TILES, transpose=1,
+        frame=frame((1, 2, g // 2), (1, 1), (g // 4, g // 4)),
+    )  # fmt: skip
+    moments = [(rows, 10), (rows, 25), (rows, 50), (update, 60)]
+    moments += [(padded, wait) for wait in (16, 20, 30, 40, 50, 60, 80)]
+    for command, wait in moments:
         await send(dut, "command", [pack(LoadBody, command)])
         for _ in range(wait):
             await RisingEdge(dut.clk)

@@ -1,5 +1,7 @@
 """StoreUnit and its epilogue against the golden model."""
 
+import itertools
+
 import cocotb
 import numpy as np
 import pytest
@@ -135,10 +137,13 @@ class Card:
         o = self.o[b % c.cols, addresses].reshape(rows, -1)
         columns = o.shape[1]
         bias = self.aux[fields.get("bias_base", 0) :].ravel()[:columns]
-        mask = self.aux[fields.get("mask_base", 0) :].ravel()
+        addend, mask = (
+            self.aux[fields.get(f"{step}_base", 0) :].ravel() for step in ("add", "mask")
+        )
         return epilogue(
             o,
             bias=bias if fields.get("bias") else None,
+            addend=addend[: o.size].reshape(o.shape) if fields.get("add") else None,
             relu=bool(fields.get("relu")),
             mask=mask[: o.size].reshape(o.shape) if fields.get("mask") else None,
             convert=bool(fields.get("convert")),
@@ -199,15 +204,14 @@ async def run(dut, card, commands, random=None, *, wait=0):
 async def stores_every_way(dut):
     random = rng()
     card = await begin(dut, random)
-    for convert in (0, 1):
-        for bias in (0, 1):
-            for relu in (0, 1):
-                for mask in range(1 + convert):
-                    fields = store(
-                        2, 5, 2 * config().cols + 1, 4, convert=convert, bias=bias, relu=relu,
-                        mask=mask, bias_base=3, mask_base=7,
-                    )  # fmt: skip
-                    await run(dut, card, [fields], random)
+    ways = itertools.product((0, 1), repeat=5)
+    for convert, bias, add, relu, mask in ways:
+        if convert or not add | mask:
+            fields = store(
+                2, 5, 2 * config().cols + 1, 4, convert=convert, bias=bias, add=add, relu=relu,
+                mask=mask, bias_base=3, add_base=5, mask_base=7,
+            )  # fmt: skip
+            await run(dut, card, [fields], random)
     await run(dut, card, [store(9, 0, 1, 1), store(0, 3, 4, 3, bias=1)], random)
 
 
@@ -220,7 +224,7 @@ async def stores_random_results(dut):
         commands = []
         while len(commands) < 3:
             rows, words = int(random.integers(1, 12)), int(random.integers(1, 9))
-            convert, bias, relu, mask = (int(bit) for bit in random.integers(0, 2, 4))
+            convert, bias, add, relu, mask = (int(bit) for bit in random.integers(0, 2, 5))
             words += words & convert
             stride = int(random.integers(0, 12))
             base = int(random.integers(0, 8))
@@ -229,8 +233,10 @@ async def stores_random_results(dut):
                 continue
             commands.append(
                 store(
-                    base, stride, rows, words, convert=convert, bias=bias, relu=relu,
-                    mask=mask & convert, bias_base=int(random.integers(0, c.aux_depth - 8)),
+                    base, stride, rows, words, convert=convert, bias=bias, add=add & convert,
+                    relu=relu, mask=mask & convert,
+                    bias_base=int(random.integers(0, c.aux_depth - 8)),
+                    add_base=int(random.integers(0, c.aux_depth - beats + 1)),
                     mask_base=int(random.integers(0, c.aux_depth - beats + 1)),
                 )
             )  # fmt: skip
@@ -284,17 +290,18 @@ async def compresses_random_results(dut):
         while len(commands) < 3:
             blocks, d_words = int(random.integers(1, 4)), int(random.integers(1, 5))
             stride, base = int(random.integers(0, 2 * d_words + 2)), int(random.integers(0, 6))
-            bias, relu, mask = (int(bit) for bit in random.integers(0, 2, 3))
+            bias, add, relu, mask = (int(bit) for bit in random.integers(0, 2, 4))
             beats = blocks * c.elements * d_words
             if base + (blocks * bank_rows - 1) * stride + 2 * d_words > c.o_depth:
                 continue
-            if mask and beats > c.aux_depth:
+            if add | mask and beats > c.aux_depth:
                 continue
             commands.append(
                 compressed(
                     base, stride, blocks, d_words, random.choice(supported_patterns(c)),
-                    bias=bias, relu=relu, mask=mask,
+                    bias=bias, add=add, relu=relu, mask=mask,
                     bias_base=int(random.integers(0, c.aux_depth - d_words + 1)),
+                    add_base=int(random.integers(0, max(c.aux_depth - beats, 0) + 1)),
                     mask_base=int(random.integers(0, max(c.aux_depth - beats, 0) + 1)),
                 )
             )  # fmt: skip
@@ -333,8 +340,9 @@ async def keeps_one_word_a_cycle(dut):
     card = await begin(dut, random)
     c = config()
     for convert in (0, 1):
-        fields = store(0, 8, 4 * c.cols, 8, convert=convert, bias=1, relu=1)
-        beats = 4 * c.cols * 8 >> convert
+        rows = min(4 * c.cols, c.aux_depth // 4)
+        fields = store(0, 8, rows, 8, convert=convert, bias=1, add=convert, relu=1)
+        beats = rows * 8 >> convert
         dut.descriptor__ready.value = 1
         dut.data__ready.value = 1
         cocotb.start_soon(send(dut, "command", [pack(StoreBody, fields)]))
@@ -367,12 +375,13 @@ async def refuses_bad_commands(dut):
     random = rng()
     card = await begin(dut, random)
     c = config()
-    good = store(1, 4, 2 * c.cols, 4, convert=1, bias=1, mask=1)
+    good = store(1, 4, 2 * c.cols, 4, convert=1, bias=1, add=1, mask=1)
     malformed = (
         good | {"rows": 0},
         good | {"words": 0},
         good | {"words": 3},
-        good | {"convert": 0},
+        good | {"convert": 0, "add": 0},
+        good | {"convert": 0, "mask": 0},
         good | {"descriptor": descriptor(0, (3, 2 * c.cols))},
         good | {"descriptor": descriptor(0, (65535, 65535, 65535, 2))},
     )
@@ -382,14 +391,15 @@ async def refuses_bad_commands(dut):
         (good | {"o_base": 65535}, 65535),
         (good | {"o_stride": 65535}, 1),
         (good | {"bias_base": c.aux_depth - 1}, c.aux_depth - 1),
+        (good | {"add_base": c.aux_depth - beats + 1, "mask_base": 65535}, c.aux_depth - beats + 1),
         (good | {"mask_base": c.aux_depth - beats + 1}, c.aux_depth - beats + 1),
     )
-    tile = compressed(1, 2, 1, 1, Pattern.N2M8, bias=1, mask=1)
+    tile = compressed(1, 2, 1, 1, Pattern.N2M8, bias=1, add=1, mask=1)
     malformed += (
         tile | {"rows": 0},
         tile | {"rows": c.elements + 1},
         tile | {"words": 3},
-        tile | {"convert": 0, "mask": 0},
+        tile | {"convert": 0, "add": 0, "mask": 0},
         tile | {"descriptor": descriptor(0, (1, c.elements))},
         tile | {"pattern": Pattern.N4M8},
         tile | {"compress": 0},
@@ -401,6 +411,7 @@ async def refuses_bad_commands(dut):
     out_of_range += (
         (tile | {"o_base": c.o_depth - 1}, c.o_depth - 1),
         (tile | {"bias_base": c.aux_depth}, c.aux_depth),
+        (tile | {"add_base": c.aux_depth - c.elements + 1}, c.aux_depth - c.elements + 1),
         (tile | {"mask_base": c.aux_depth - c.elements + 1}, c.aux_depth - c.elements + 1),
     )
     for bits, code, address in (
@@ -424,12 +435,13 @@ async def refuses_bad_commands(dut):
     # The widest that fits.
     top = good | {
         "o_base": c.o_depth - 8, "bias_base": c.aux_depth - 2, "mask_base": c.aux_depth - beats,
+        "add_base": c.aux_depth - beats,
     }  # fmt: skip
     await run(dut, card, [top])
     bank_rows = c.elements // c.cols
     top = tile | {
         "o_base": c.o_depth - 2 * bank_rows, "bias_base": c.aux_depth - 1,
-        "mask_base": c.aux_depth - c.elements,
+        "add_base": c.aux_depth - c.elements, "mask_base": c.aux_depth - c.elements,
     }  # fmt: skip
     await run(dut, card, [top])
 

@@ -32,6 +32,17 @@ def test_bias_goes_to_every_row() -> None:
     assert result.view(np.float32).tolist() == [[2.0, 0.0], [0.0, 2.0**-13 - 2.0]]
 
 
+def test_another_tensor_is_added_after_the_bias() -> None:
+    """Each sum is rounded: the bias is lost in the sum before the other tensor takes that away."""
+    o = np.concatenate([floats(2.0**25, 1.0), floats(3.0, np.inf)])
+    addend = np.array([halves(-(2.0**14), 0.5), halves(4.0, -np.inf)])
+    result = epilogue(o, bias=halves(1.0, 2.0), addend=addend, convert=False)
+    assert result[0].view(np.float32).tolist() == [2.0**25 - 2.0**14, 3.5]
+    assert result[1].tolist() == [floats(8.0)[0, 0], NAN]
+    relu = epilogue(floats(1.0, -1.0), addend=halves(-2.0, 2.0)[None], relu=True)
+    assert relu.tolist() == [halves(0.0, 1.0).tolist()]
+
+
 def test_relu() -> None:
     o = np.array([[1 << 31, 0xFF800000, 0x7F800000, NAN, 0xFFC00000, 0xBF800000, 1]], np.uint32)
     result = epilogue(o, relu=True, convert=False)
@@ -51,9 +62,11 @@ def test_steps_come_in_order(relu: bool) -> None:
     rng = np.random.default_rng(1)
     o = (rng.normal(size=(6, 16)) * 100).astype(np.float32).view(np.uint32)
     bias = halves(*(rng.normal(size=16) * 100))
+    addend = halves(*(rng.normal(size=(6, 16)) * 100))
     mask = rng.integers(0, 1 << 16, (6, 16)).astype(np.uint16)
-    result = epilogue(o, bias=bias, relu=relu, mask=mask)
-    expected = to_half(add(o, np.broadcast_to(to_float(bias), o.shape)))
+    result = epilogue(o, bias=bias, addend=addend, relu=relu, mask=mask)
+    biased = add(o, np.broadcast_to(to_float(bias), o.shape))
+    expected = to_half(add(biased, to_float(addend)))
     if relu:
         expected = np.where(expected >> 15, 0, expected)
     with np.errstate(invalid="ignore"):

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from firmware.program import matrix_walks, product, walk
@@ -270,6 +271,130 @@ def test_tiles_of_d(transpose: bool) -> None:
         store(32, 2, wait=FROM_COMPUTE, convert=False),
     ).finished  # fmt: skip
     assert np.array_equal(get(machine, OUT_AT, (32, 16), np.uint32), dot(s, d))
+
+
+def framed(machine: Machine) -> tuple[dict[str, Any], npt.NDArray[np.uint16]]:
+    """Put two images of 2 by 4 beats into memory, with gaps between their lines.
+
+    Return what a LOAD says that puts them into frames of 5 by 8 beats, and these beats.
+    """
+    g = machine.config.elements
+    images = random_halves(np.random.default_rng(10), 2, 2, 4, g)
+    memory = np.full((2, 2, 6, g), 0x7E00, np.uint16)
+    memory[:, :, :4] = images
+    put(machine, D_AT, memory)
+    frame = {"images": 2, "above": 1, "lines": 2, "below": 2, "before": 1, "beats": 4, "after": 3}
+    whole = np.zeros((2, 1 + 2 + 2, 1 + 4 + 3, g), np.uint16)
+    whole[:, 1:3, 1:5] = images
+    beat = machine.config.beat_bytes
+    descriptor = nest(D_AT, 4, 2, 2, strides=(6 * beat, 12 * beat))
+    return {"frame": frame, "descriptor": descriptor}, whole.reshape(-1, g)
+
+
+def in_d(machine: Machine, rows: int, d_words: int, **fields: Any) -> npt.NDArray[np.uint16]:
+    """Load a D operand and return its rows, multiplied by ones a block at a time."""
+    g = machine.config.elements
+    units = np.eye(d_words * g).astype(np.float16).view(np.uint16)
+    put(machine, S_AT, pack_tiles(units, Pattern.DENSE, machine.config))
+    assert run(machine, load_d(rows, d_words, **fields)).finished
+    found = np.zeros((-(-rows // g), g, d_words, g), np.uint16)
+    for block, word in np.ndindex(len(found), d_words):
+        columns = nest(S_AT + word * d_words * g * machine.config.beat_bytes, d_words * g)
+        d_base = block * g // machine.config.cols * d_words
+        assert run(
+            machine,
+            load_s(TINY, Pattern.DENSE, g, d_words, descriptor=columns, signal=TO_COMPUTE),
+            compute(TINY, d_words, d_base=d_base, b_tiles=2, wait=FROM_LOAD, signal=TO_STORE),
+            store(g, 2, wait=FROM_COMPUTE),
+        ).finished
+        found[block, :, word] = get(machine, OUT_AT, (g, g))
+    return found.reshape(-1, d_words * g)[:rows]
+
+
+def test_frame_of_rows() -> None:
+    """Zeros go where the frame says, and are no beats of memory."""
+    machine = Machine(TINY)
+    load, beats = framed(machine)
+    assert np.array_equal(in_d(machine, 40, 2, **load), beats.reshape(40, 32))
+    assert run(machine, load_d(40, 2, **load)).counters["READ_BEATS"] == 16
+
+
+def test_frame_of_tiles() -> None:
+    """Tiles of G rows by a D word; as they arrive or, framed first, transposed."""
+    for transpose in (0, 1):
+        machine = Machine(TINY)
+        load, beats = framed(machine)
+        tiles = beats.reshape(5, 16, 16)
+        expected = tiles.swapaxes(1, 2) if transpose else tiles
+        fields: dict[str, Any] = {**load, "order": LoadOrder.TILES, "transpose": transpose}
+        assert np.array_equal(in_d(machine, 80, 1, **fields), expected.reshape(80, 16))
+        # As one block of rows: the D words of a row come from different tiles.
+        machine = Machine(TINY)
+        framed(machine)
+        rows = expected.swapaxes(0, 1).reshape(16, 80)
+        assert np.array_equal(in_d(machine, 16, 5, **fields), rows)
+
+
+@pytest.mark.parametrize("transpose", [0, 1])
+def test_frame_of_an_s_operand(transpose: int) -> None:
+    machine = Machine(TINY)
+    load, beats = framed(machine)
+    put(machine, ROW_AT, np.eye(16).astype(np.float16).view(np.uint16))
+    tiles = beats.reshape(5, 16, 16)
+    s = (tiles.swapaxes(1, 2) if transpose else tiles).reshape(80, 16)
+    load_operand = load_s(TINY, Pattern.DENSE, 80, 1, transpose=transpose, **load)
+    assert run(machine, load_operand).finished
+    for half in range(2):
+        unit_rows = nest(ROW_AT + half * 8 * TINY.beat_bytes, 8)
+        assert run(
+            machine,
+            load_d(8, 1, descriptor=unit_rows, signal=TO_COMPUTE),
+            compute(TINY, 1, a_tiles=20, o_stride=10, wait=FROM_LOAD, signal=TO_STORE),
+            store(8, 10, wait=FROM_COMPUTE),
+        ).finished
+        assert np.array_equal(get(machine, OUT_AT, (8, 80)), s.T[8 * half :][:8])
+
+
+def test_frame_of_a_sparse_operand() -> None:
+    """A tile after one of zeros, whose indices are zeros as well."""
+    machine, pattern = Machine(TINY), Pattern.N2M8
+    s, d = operands(machine, pattern, d_words=2)
+    beats = pattern.tile_beats(TINY)
+    frame = {"images": 1, "above": 1, "lines": 1, "beats": 2 * beats}
+    assert run(
+        machine,
+        load_s(TINY, pattern, 32, 2, descriptor=nest(S_AT, 2 * beats), frame=frame),
+        load_d(8, 2, signal=TO_COMPUTE),
+        compute(TINY, 2, pattern=pattern, a_tiles=8, o_stride=4, wait=FROM_LOAD, signal=TO_STORE),
+        store(8, 4, wait=FROM_COMPUTE, convert=False),
+    ).finished
+    sums = get(machine, OUT_AT, (8, 32), np.uint32)
+    assert np.array_equal(sums[:, 16:], dot(s, d))
+    assert not sums[:, :16].any()
+
+
+def test_frame_into_aux_and_into_the_stream() -> None:
+    machine = Machine(TINY)
+    values = random_halves(np.random.default_rng(11), 24, 16)
+    put(machine, D_AT, values)
+    put(machine, S_AT, np.zeros((16, 16), np.uint16))
+    aux: dict[str, Any] = {"rows": 32, "d_words": 1, "descriptor": nest(D_AT, 24), "base": 1}
+    frame = {"images": 1, "lines": 1, "before": 3, "beats": 24, "after": 5}
+    put(machine, STATE_AT, np.ones(32, np.float32))
+    state = {"images": 1, "lines": 1, "beats": 4, "before": 4}
+    assert run(
+        machine,
+        load_s(TINY, Pattern.DENSE, 16, 1, descriptor=nest(S_AT, 16)),
+        encode(Opcode.LOAD, target=LoadTarget.AUX, frame=frame, signal=TO_COMPUTE, **aux),
+        compute(TINY, 1, b_tiles=4, wait=FROM_LOAD, signal=TO_STORE),
+        store(32, 2, add=1, add_base=1, wait=FROM_COMPUTE),
+        encode(Opcode.LOAD, target=LoadTarget.STREAM, rows=8, d_words=1, frame=state,
+               descriptor=nest(STATE_AT, 4)),
+        encode(Opcode.UPDATE, tiles=2, rows=1, o_stride=0, state_address=ROW_AT),
+    ).finished  # fmt: skip
+    assert np.array_equal(get(machine, OUT_AT, (32, 16)), np.pad(values, ((3, 5), (0, 0))))
+    weights, _ = unpack_state_tile(get(machine, ROW_AT, (256,), np.uint8), 1, TINY)
+    assert weights.reshape(2, 16).tolist() == [[0] * 16, [0x3F800000] * 16]
 
 
 def test_weight_gradient_from_transposed_loads() -> None:
@@ -588,23 +713,28 @@ def test_overlapping_rows_of_o_keep_the_last_context() -> None:
 
 @pytest.mark.parametrize("relu", [0, 1])
 @pytest.mark.parametrize("mask", [0, 1])
+@pytest.mark.parametrize("add", [0, 1])
 @pytest.mark.parametrize("bias", [0, 1])
-def test_store_applies_the_epilogue(bias: int, relu: int, mask: int) -> None:
+def test_store_applies_the_epilogue(bias: int, add: int, relu: int, mask: int) -> None:
     machine, rng = Machine(TINY), np.random.default_rng(4)
     s, d = operands(machine, Pattern.DENSE, d_words=1)
-    vector, masks = random_halves(rng, 16), random_halves(rng, 5, 16)
-    put(machine, AUX_AT, np.concatenate([vector[None], masks]))
+    vector, (masks, addend) = random_halves(rng, 16), random_halves(rng, 2, 5, 16)
+    put(machine, AUX_AT, np.concatenate([vector[None], masks, addend]))
     assert run(
         machine,
         load_s(TINY, Pattern.DENSE, 16, 1),
         load_d(8, 1),
-        load_stream(LoadTarget.AUX, AUX_AT, 6, base=3, signal=TO_COMPUTE),
+        load_stream(LoadTarget.AUX, AUX_AT, 11, base=3, signal=TO_COMPUTE),
         compute(TINY, 1, wait=FROM_LOAD, signal=TO_STORE),
-        store(5, 2, bias=bias, relu=relu, mask=mask, bias_base=3, mask_base=4, wait=FROM_COMPUTE,
-              descriptor=nest(OUT_AT, 1, 5, strides=(64,))),
+        store(5, 2, bias=bias, add=add, relu=relu, mask=mask, bias_base=3, mask_base=4, add_base=9,
+              wait=FROM_COMPUTE, descriptor=nest(OUT_AT, 1, 5, strides=(64,))),
     ).finished  # fmt: skip
     expected = epilogue(
-        dot(s, d)[:5], bias=vector if bias else None, relu=bool(relu), mask=masks if mask else None
+        dot(s, d)[:5],
+        bias=vector if bias else None,
+        addend=addend if add else None,
+        relu=bool(relu),
+        mask=masks if mask else None,
     )
     assert np.array_equal(get(machine, OUT_AT, (5, 32))[:, :16], expected)
     assert not get(machine, OUT_AT, (5, 32))[:, 16:].any()
@@ -633,7 +763,7 @@ def test_store_compresses_what_leaves_the_epilogue(pattern: Pattern) -> None:
         *product,
         store(32, 4, relu=1, bias=1, bias_base=62, **compressed, wait=FROM_COMPUTE),
         # The upper half of the rows, masked, with a gap between its two tiles.
-        store(16, 4, o_base=32, mask=1, mask_base=30, **compressed,
+        store(16, 4, o_base=32, add=1, add_base=1, mask=1, mask_base=30, **compressed,
               descriptor=nest(ROW_AT, tiles, 2, strides=(2 * tiles * 32,))),
     )  # fmt: skip
     assert result.finished
@@ -642,7 +772,8 @@ def test_store_compresses_what_leaves_the_epilogue(pattern: Pattern) -> None:
     memory = get(machine, OUT_AT, (4 * tiles * row,), np.uint8)
     assert np.array_equal(memory, pack_tiles(whole, pattern, TINY))
     assert np.array_equal(unpack_tiles(memory, 32, 2, pattern, TINY), prune(whole, pattern))
-    upper = epilogue(sums[16:], mask=masks[16:])
+    addend = masks.reshape(-1, 16)[3:35].reshape(16, 32)
+    upper = epilogue(sums[16:], addend=addend, mask=masks[16:])
     halves = get(machine, ROW_AT, (2, 2 * tiles * row), np.uint8)[:, : tiles * row]
     assert np.array_equal(halves.ravel(), pack_tiles(upper, pattern, TINY))
     bad = sum(int(np.count_nonzero(part >> 10 & 31 == 31)) for part in (whole, upper))
@@ -813,30 +944,58 @@ def test_state_is_handed_over_only_to_an_update() -> None:
 UPDATE: dict[str, Any] = {"tiles": 1, "rows": 16, "o_stride": 2, "state_address": STATE_AT}
 TOP = TINY.memory_bytes
 
+
+def framed_load(**changes: Any) -> bytes:
+    """Return a LOAD to D of 2 images of 2 by 3 beats, framed to 4 by 6, with changes."""
+    frame = {"images": 2, "above": 1, "lines": 2, "below": 2, "before": 1, "beats": 3, "after": 2}
+    fields: dict[str, Any] = {"rows": 60, "d_words": 1, "descriptor": nest(D_AT, 12)} | changes
+    frame = {name: fields.pop(name, value) for name, value in frame.items()}
+    return load_d(frame=frame, **fields)
+
+
 FAULTS = {
     "opcode": (b"\x09" + bytes(63), Fault.MALFORMED, 0),
     "queue": (b"\x30" + bytes(63), Fault.MALFORMED, 0),
     "own wait": (nop(Queue.STORE, wait=FROM_STORE), Fault.MALFORMED, 0),
     "own signal": (load_d(8, 1, signal=TO_LOAD), Fault.MALFORMED, 0),
     "early finish": (encode(Opcode.FINISH), Fault.MALFORMED, 0),
-    "load no rows": (load_d(0, 1), Fault.MALFORMED, D_AT),
-    "load no words": (load_d(1, 0), Fault.MALFORMED, D_AT),
-    "load ragged S": (load_s(TINY, Pattern.DENSE, 17, 1), Fault.MALFORMED, S_AT),
-    "load ragged tiles": (load_d(8, 2, order=LoadOrder.TILES), Fault.MALFORMED, D_AT),
-    "load ragged transpose": (load_d(8, 1, transpose=1), Fault.MALFORMED, D_AT),
+    "load no rows": (load_d(0, 1), Fault.MALFORMED, 0),
+    "load no words": (load_d(1, 0), Fault.MALFORMED, 0),
+    "load ragged S": (load_s(TINY, Pattern.DENSE, 17, 1), Fault.MALFORMED, 0),
+    "load ragged tiles": (load_d(8, 2, order=LoadOrder.TILES), Fault.MALFORMED, 0),
+    "load ragged transpose": (load_d(8, 1, transpose=1), Fault.MALFORMED, 0),
     "load sparse transpose": (
-        load_s(TINY, Pattern.N2M4, 16, 1, transpose=1), Fault.MALFORMED, S_AT),
-    "load other size": (load_d(8, 1, descriptor=nest(D_AT, 9)), Fault.MALFORMED, D_AT),
-    "load count": (load_d(8, 1, descriptor=nest(D_AT, 8, 0)), Fault.MALFORMED, D_AT),
+        load_s(TINY, Pattern.N2M4, 16, 1, transpose=1), Fault.MALFORMED, 0),
+    "load other size": (load_d(8, 1, descriptor=nest(D_AT, 9)), Fault.MALFORMED, 0),
+    "load count": (load_d(8, 1, descriptor=nest(D_AT, 8, 0)), Fault.MALFORMED, 0),
     "load address": (load_d(8, 1, descriptor=nest(D_AT + 8, 8)), Fault.MALFORMED, D_AT + 8),
     "load stride": (
         load_d(8, 1, descriptor=nest(D_AT, 4, 2, strides=(48,))), Fault.MALFORMED, D_AT),
-    "load pattern": (load_s(TINY, Pattern.N2M16, 16, 1), Fault.PATTERN, S_AT),
+    "load pattern": (load_s(TINY, Pattern.N2M16, 16, 1), Fault.PATTERN, 0),
     "load S range": (
         load_s(TINY, Pattern.DENSE, 16, 16, base=1), Fault.SCRATCHPAD_RANGE, 1),
     "load D range": (load_d(126, 1, base=2), Fault.SCRATCHPAD_RANGE, 2),
     "load AUX range": (
         load_stream(LoadTarget.AUX, AUX_AT, 4, base=61), Fault.SCRATCHPAD_RANGE, 61),
+    "load frame no images": (framed_load(images=0), Fault.MALFORMED, 0),
+    "load frame no lines": (framed_load(lines=0), Fault.MALFORMED, 0),
+    "load frame no beats": (framed_load(beats=0), Fault.MALFORMED, 0),
+    "load frame of nothing": (load_d(8, 1, frame={"above": 1}), Fault.MALFORMED, 0),
+    "load frame other descriptor": (framed_load(images=3, rows=90), Fault.MALFORMED, 0),
+    "load frame other operand": (framed_load(after=1), Fault.MALFORMED, 0),
+    "load frame of a long line": (
+        framed_load(images=1, above=0, lines=1, below=0, before=65535, beats=1, after=0,
+                    rows=16384, d_words=4, descriptor=nest(D_AT, 1)), Fault.MALFORMED, 0),
+    "load frame of a high image": (
+        framed_load(images=1, above=1, lines=65535, below=0, before=0, beats=1, after=0,
+                    rows=16384, d_words=4, descriptor=nest(D_AT, 65535)), Fault.MALFORMED, 0),
+    "load frame D range": (framed_load(base=41), Fault.SCRATCHPAD_RANGE, 41),
+    "load frame ragged transpose": (framed_load(above=2, rows=84, transpose=1),
+        Fault.MALFORMED, 0),
+    "load frame pattern": (
+        load_s(TINY, Pattern.N2M16, 16, 1, frame={"lines": 1}), Fault.MALFORMED, 0),
+    "load frame beyond": (
+        framed_load(descriptor=nest(TOP - 32 * 7, 12)), Fault.ADDRESS_RANGE, TOP),
     "load beyond": (
         load_d(8, 1, descriptor=nest(TOP - 64, 8)), Fault.ADDRESS_RANGE, TOP),
     "load below": (
@@ -915,6 +1074,12 @@ FAULTS = {
     "store compressed mask range": (
         store(16, 2, compress=1, pattern=Pattern.N2M8, mask=1, mask_base=49),
         Fault.SCRATCHPAD_RANGE, 49),
+    "store binary32 add": (store(2, 2, convert=False, add=1), Fault.MALFORMED, 0),
+    "store add range": (
+        store(8, 2, add=1, add_base=57, mask=1, mask_base=58), Fault.SCRATCHPAD_RANGE, 57),
+    "store compressed add range": (
+        store(16, 2, compress=1, pattern=Pattern.N2M8, add=1, add_base=49),
+        Fault.SCRATCHPAD_RANGE, 49),
     "store O range": (store(8, 2, o_base=57), Fault.SCRATCHPAD_RANGE, 57),
     "store bias range": (
         store(8, 4, o_base=0, bias=1, bias_base=63), Fault.SCRATCHPAD_RANGE, 63),
@@ -987,7 +1152,8 @@ def test_limits_themselves_are_no_faults() -> None:
         compute(TINY, 15, **long),
         compute(TINY, 1, a_tiles=1),
         compute(TINY, 16, **long),
-        store(8, 2, o_base=56, bias=1, bias_base=63, mask=1, mask_base=56),
+        store(8, 2, o_base=56, bias=1, bias_base=63, add=1, add_base=56, mask=1, mask_base=56),
+        framed_load(base=34),
         load_stream(LoadTarget.STREAM, TOP - 2048, 64),
         encode(Opcode.UPDATE, o_base=48, **UPDATE | {"state_address": TOP - 2048}),
     ).finished  # fmt: skip
