@@ -1,6 +1,7 @@
 """Training from the command line, and its reports."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,17 +67,26 @@ def test_training_on_every_card(card_name):
     assert train(settings, Pattern.N2M8, verify=False).losses == first.losses
 
 
-def test_a_residual_network_learns(capsys, tmp_path):
-    """From the command line, on the configuration that the examples use."""
-    arguments = ["--card", "golden:sim", "--model", "cnn", "--widths", "16,32", "--steps", "12"]
-    assert main([*arguments, "--no-verify", "--out", str(tmp_path)]) == 0
-    figures = json.loads((tmp_path / "train.json").read_text())
+def _train_residual(*arguments):
+    """Train the residual network from the command line; return the figures."""
+    folder = Path(arguments[-1])
+    arguments = ["--card", "golden:sim", "--model", "cnn", "--no-verify", *arguments]
+    assert main([*arguments[:-1], "--out", str(folder)]) == 0
+    return json.loads((folder / "train.json").read_text())
+
+
+def test_a_residual_network_trains(tmp_path):
+    figures = _train_residual("--steps", "2", "--widths", "8,16", str(tmp_path))
     assert figures["model"] == "cnn"
-    for pattern in ("dense", "sparse"):
-        losses = figures[f"loss_{pattern}"]
-        assert np.mean(losses[-3:]) < 0.7 * losses[0]
-        assert figures[f"accuracy_{pattern}"] > 0.3
-    assert "blocks of 16 - 32 channels" in (tmp_path / "train.html").read_text()
+    assert np.isfinite(figures["loss_dense"] + figures["loss_sparse"]).all()
+    assert figures["bit_exact"] is None
+    assert "blocks of 8 - 16 channels" in (tmp_path / "train.html").read_text()
+
+
+@pytest.mark.long
+def test_a_residual_network_learns(tmp_path):
+    figures = _train_residual("--epochs", "1", "--widths", "16,32", str(tmp_path))
+    assert figures["accuracy_dense"] > 0.9 and figures["accuracy_sparse"] > 0.85
 
 
 def test_an_overflowing_gradient_is_skipped():
@@ -146,7 +156,7 @@ def test_first_and_last_layer_are_dense(model):
         (["--card", "golden:huge"], "PRESET one of tiny, sim"),
         (["--card", "golden:tiny", "--pattern", "2:16"], "doesn't support 2:16; choose from"),
         (["--card", "golden:tiny", "--layers", "16,300,16"], "layer 3, FF: the reduction takes 76"),
-        (["--card", "golden:tiny", "--model", "cnn"], "stem, WU: the reduction takes 256"),
+        (["--card", "golden:tiny", "--model", "cnn"], "no room for"),
     ],
 )
 def test_what_cannot_be_done_ends_with_status_2(arguments, message, capsys):
