@@ -95,7 +95,7 @@ def test_fault_names_the_command_and_reset_recovers(driver):
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({"base": 63}, "SCRATCHPAD_RANGE"),
+        ({"base": TINY.aux_depth - 1}, "SCRATCHPAD_RANGE"),
         ({"address": 8}, "MALFORMED"),
     ],
 )
@@ -156,8 +156,8 @@ def _computes(config, count=1, **fields):
     ("count", "fields", "code", "index"),
     [
         (1, {"pattern": Pattern.N2M16}, "PATTERN", 0),
-        (1, {"d_words": 200}, "SCRATCHPAD_RANGE", 0),
-        (1, {"a_contexts": 2, "a_tiles": 5, "d_words": 4}, "SCRATCHPAD_RANGE", 0),
+        (1, {"d_words": 300}, "SCRATCHPAD_RANGE", 0),
+        (1, {"a_contexts": 2, "a_tiles": 17, "d_words": 4}, "SCRATCHPAD_RANGE", 0),
         (1, {"a_contexts": 3}, "MALFORMED", 0),
         (1, {"a_contexts": 1, "a_tiles": 2, "a_padding": 16}, "MALFORMED", 0),
         (1, {"a_contexts": 1, "b_tiles": 3, "b_padding": 12}, "MALFORMED", 0),

@@ -80,7 +80,7 @@ def test_a_residual_network_trains(tmp_path):
     assert figures["model"] == "cnn"
     assert np.isfinite(figures["loss_dense"] + figures["loss_sparse"]).all()
     assert figures["bit_exact"] is None
-    assert "blocks of 8 - 16 channels" in (tmp_path / "train.html").read_text()
+    assert "blocks of 8, 16 channels" in (tmp_path / "train.html").read_text()
 
 
 @pytest.mark.long
