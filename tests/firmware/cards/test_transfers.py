@@ -13,7 +13,7 @@ from firmware.cards.golden import GoldenCard
 from firmware.cards.verilated import Direction, MemoryTiming, VerilatedCard
 from firmware.driver import Driver
 from firmware.errors import CardFault, CardTimeout
-from firmware.program import Program, descriptor
+from firmware.program import Program, descriptor, matrix_walks
 from rtl.config import PRESETS
 from rtl.control.commands import LoadOrder, LoadTarget, Stage
 from rtl.sparsity.pattern import Pattern
@@ -78,6 +78,7 @@ def program():
     result.compute(
         Stage.FF, pattern=Pattern.DENSE, d_words=1, d_base=2 * words, o_stride=2,
         a_tiles=G // TINY.rows, b_tiles=4 * G // (TINY.cols * TINY.interleave),
+        **matrix_walks(4 * words, 1),
     )  # fmt: skip
     result.store(
         Stage.FF, o_stride=2, rows=4 * G, words=2, convert=1, add=1, relu=1,
@@ -94,6 +95,7 @@ def program():
     result.compute(
         Stage.WU, pattern=Pattern.DENSE, d_words=2, s_base=8, o_stride=2,
         a_tiles=G // TINY.rows, b_tiles=G // (TINY.cols * TINY.interleave),
+        **matrix_walks(words, 2),
     )  # fmt: skip
     result.store(Stage.WU, o_stride=2, rows=G, words=2, descriptor=descriptor(TINY, PRODUCT, 2 * G))
     return result

@@ -10,10 +10,12 @@ from cocotb.triggers import RisingEdge
 from rtl.config import Config, preset
 from rtl.control.commands import Fault, StoreBody
 from rtl.control.fault import FaultReport
+from rtl.engine.epilogue import Epilogue
 from rtl.memory.descriptor import Descriptor
 from rtl.memory.ports import O_READ_LATENCY
 from rtl.memory.store_unit import StoreUnit
 from rtl.sparsity.pattern import Pattern, supported_patterns
+from rtl.sparsity.reducer import NMReducer
 from sim.golden.arithmetic import is_finite
 from sim.golden.engine import epilogue
 from sim.golden.sparsity import pack_tiles
@@ -56,6 +58,9 @@ SPECIAL_FLOATS = np.array(
     np.uint32,
 )  # fmt: skip
 """What sums can be: zero, infinities, the NaN, and numbers about the edges of binary16."""
+
+ON_THE_WAY = O_READ_LATENCY + Epilogue.LATENCY + NMReducer.LATENCY + 2
+"""Cycles from the read of a word to when it can leave as a beat."""
 
 SPECIAL_HALVES = np.array(
     [
@@ -310,7 +315,10 @@ async def compresses_random_results(dut):
 
 @cocotb.test()
 async def compresses_a_word_a_cycle(dut):
-    """Memory that takes every beat never slows a compressed result down, whatever the pattern."""
+    """Memory that takes every beat never slows a compressed result down, whatever the pattern.
+
+    But for dense ones of small tiles, which take a little longer to leave than to arrive.
+    """
     random = rng()
     card = await begin(dut, random)
     c = config()
@@ -318,6 +326,8 @@ async def compresses_a_word_a_cycle(dut):
     for pattern in supported_patterns(c):
         fields = compressed(0, 2 * d_words, 1, d_words, pattern)
         words = c.elements * d_words * 2
+        # A tile has one of two places from its first word's read until its last beat has left.
+        tile = max(2 * c.elements, c.elements + (pattern.tile_beats(c) + ON_THE_WAY) // 2)
         beats = len(beats_of(card.result(fields), fields))
         dut.descriptor__ready.value = 1
         dut.data__ready.value = 1
@@ -329,7 +339,8 @@ async def compresses_a_word_a_cycle(dut):
             cycles += 1
             assert cycles < 10_000
         # Check, pipeline, and the last tile on its way out.
-        assert cycles <= words + 40 + pattern.tile_beats(c), f"{pattern}: {cycles} for {words}"
+        least = d_words * tile + pattern.tile_beats(c)
+        assert cycles <= least + 40, f"{pattern}: {cycles} for {words}"
         dut._log.info("%s: %d words, %d beats, %d cycles", pattern, words, beats, cycles)
         await clocks(dut, 4)
 

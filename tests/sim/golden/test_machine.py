@@ -26,7 +26,10 @@ from sim.golden.sparsity import (
 from sim.golden.update import update
 from tests.harness import default_seed
 
-TINY = preset("tiny")
+# Shallow, so that small commands reach the ends of the scratchpads.
+TINY = dataclasses.replace(
+    preset("tiny"), name="shallow", s_depth=64, d_depth=64, o_depth=64, aux_depth=64
+)
 PROGRAM = 0x0
 FROM_LOAD, FROM_COMPUTE, FROM_STORE = (1 << queue.value for queue in Queue)
 TO_LOAD, TO_COMPUTE, TO_STORE = FROM_LOAD, FROM_COMPUTE, FROM_STORE
