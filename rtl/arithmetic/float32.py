@@ -43,7 +43,7 @@ class FloatOperand:
         self.nan = ones & value.fraction.any()
         self.sign = value.sign
         self.exponent = value.exponent
-        self.magnitude = Mux(self.zero, 0, Cat(value.fraction, value.exponent))
+        self.magnitude = Cat(value.fraction, value.exponent)
         self.significand = Mux(self.zero, 0, Cat(value.fraction, Const(1, 1)))
 
 
@@ -108,7 +108,7 @@ class FloatAdder(wiring.Component):
     def elaborate(self, platform: Any) -> Any:
         m = Module()
 
-        # 1: the operand of larger magnitude first.
+        # 1: the operand of larger magnitude first; of two zeros any.
         a, b = FloatOperand(self.a), FloatOperand(self.b)
         swap = Signal()
         m.d.comb += swap.eq(b.magnitude > a.magnitude)
@@ -142,37 +142,38 @@ class FloatAdder(wiring.Component):
             aligned_small.eq(Cat(lost, shifted)),
         ]
 
-        # 3: add or subtract. An exact difference of zero is +0.
+        # 3: add or subtract, in one carry chain.
         summed = Signal(FloatOutcome, reset_less=True)
+        summed_subtract = Signal(reset_less=True)
         total = Signal(SIGNIFICAND_BITS + 4, reset_less=True)
-        cancelled = aligned_subtract & (aligned_large == aligned_small)
+        addend = Cat(aligned_small, Const(0, 1)) ^ aligned_subtract.replicate(len(total))
         m.d.sync += [
             summed.eq(aligned),
-            total.eq(
-                Mux(
-                    aligned_subtract,
-                    aligned_large - aligned_small,
-                    aligned_large + aligned_small,
-                )
-            ),
+            summed_subtract.eq(aligned_subtract),
+            total.eq((Cat(aligned_subtract, aligned_large) + Cat(aligned_subtract, addend))[1:]),
         ]
-        with m.If(cancelled & ~aligned.infinite):
-            m.d.sync += summed.sign.eq(0)
 
         # 4: move the leading one to the top.
         leading, zeros = normalise(m, total)
         normal = Signal(FloatOutcome, reset_less=True)
+        normal_subtract = Signal(reset_less=True)
         significand = Signal(len(total), reset_less=True)
         m.d.sync += [
             normal.eq(summed),
+            normal_subtract.eq(summed_subtract),
             normal.exponent.eq(summed.exponent + 1 - zeros),
             normal.zero.eq(~leading[-1]),
             significand.eq(leading),
         ]
 
-        # 5: round.
+        # 5: round. An exact difference of zero is +0.
+        rounded = Signal(FloatOutcome)
+        m.d.comb += [
+            rounded.eq(normal),
+            rounded.sign.eq(normal.sign & ~(normal_subtract & normal.zero)),
+        ]
         result = round_float(
-            m, normal, significand[4:], guard=significand[3], sticky=significand[:3].any()
+            m, rounded, significand[4:], guard=significand[3], sticky=significand[:3].any()
         )
         output = Signal(FLOAT, reset_less=True)
         m.d.sync += output.eq(result)
@@ -377,14 +378,19 @@ def _shift_right(m: Module, value: Value, distance: Value) -> tuple[Value, Value
 def normalise(m: Module, value: Value) -> tuple[Value, Value]:
     """Return `value` with its leading one moved to the top and the places that it moved."""
     width = len(value)
-    zeros: list[Value] = []
-    for stage in reversed(range((width - 1).bit_length())):
-        step = 1 << stage
-        empty, shifted = Signal(), Signal(width)
-        m.d.comb += [
-            empty.eq(~value[-step:].any()),
-            shifted.eq(Mux(empty, value << step, value)),
-        ]
-        zeros.insert(0, empty)
+    stages = (width - 1).bit_length()
+    # Of each half, quarter and so on, from the top: is it empty, and how many zeros lead it.
+    counts: list[tuple[Value, Value]] = [(~bit, Const(0, 0)) for bit in reversed(value)]
+    counts += [(Const(1, 1), Const(0, 0))] * ((1 << stages) - width)
+    while len(counts) > 1:
+        joined = []
+        for (high_empty, high), (low_empty, low) in zip(counts[::2], counts[1::2]):
+            joined.append((high_empty & low_empty, Cat(Mux(high_empty, low, high), high_empty)))
+        counts = joined
+    zeros = Signal(stages)
+    m.d.comb += zeros.eq(counts[0][1])
+    for stage in reversed(range(stages)):
+        shifted = Signal(width)
+        m.d.comb += shifted.eq(Mux(zeros[stage], value << (1 << stage), value))
         value = shifted
-    return value, Cat(*zeros)
+    return value, zeros

@@ -10,12 +10,14 @@ from ..arithmetic.float32 import FloatAdder
 from ..config import VECTOR_REGISTERS, Config
 from ..control.commands import CoefficientKind, Fold, Function, VectorBody, VectorTarget
 from .intake import HalfRow
-from .lane import LaneStep, OutputSource, ResultSource, VectorLane
+from .lane import PARTS, LaneStep, OutputSource, ResultSource, VectorLane
 
 __all__ = ["VectorSequencer"]
 
 _COMBINATIONS = ((0, 0, 1, 0), (0, 2, 3, 0), (1, 0, 1, 0), (1, 2, 3, 0), (0, 0, 2, 1), (1, 0, 2, 1))
 """Half, part, part that is added to it, and whether this is the last addition."""
+
+_CLEAR_CYCLES = 2 * PARTS
 
 _COMBINATION_SPACING = 5
 """Cycles between two: each finds the sums before it, and none meets another in the lanes."""
@@ -52,7 +54,7 @@ class VectorSequencer(wiring.Component):
     valid, half_row : In
         Half a row is in cycle 0 of the lanes.
     begin : In(1)
-        A command begins; clears the sums over rows in the following `CLEAR_CYCLES` cycles.
+        A command begins; clears the sums over rows, before the first half row gets that far.
     drain : In(1)
         Send the tile folded to the registers.
     combine : In(1)
@@ -70,8 +72,6 @@ class VectorSequencer(wiring.Component):
     to_register, register_address : Out
         It goes to this register and half (the lowest bit).
     """
-
-    CLEAR_CYCLES = 8
 
     def __init__(self, config: Config, function_latency: int) -> None:
         self._config = config
@@ -209,8 +209,8 @@ class VectorSequencer(wiring.Component):
             with m.If(valid & fold_slots[index] & (sums_tiles == sums)):
                 m.d.comb += [fold_done.eq(1), fold_token.eq(token)]
 
-        clear_place = Signal(range(self.CLEAR_CYCLES + 1), init=self.CLEAR_CYCLES)
-        clearing = clear_place != self.CLEAR_CYCLES
+        clear_place = Signal(range(_CLEAR_CYCLES + 1), init=_CLEAR_CYCLES)
+        clearing = clear_place != _CLEAR_CYCLES
         active.append(clearing)
         with m.If(self.begin):
             m.d.sync += clear_place.eq(0)

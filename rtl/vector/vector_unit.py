@@ -97,6 +97,7 @@ class VectorUnit(wiring.Component):
         to_registers = body.target == VectorTarget.REGISTERS
         narrow = body.target == VectorTarget.NARROW
         wide = body.target == VectorTarget.WIDE
+        to_memory = narrow | wide
         reduces = (body.reduce != Fold.NONE) | body.reduce_product
         m.d.comb += [
             checker.body.eq(body),
@@ -106,44 +107,37 @@ class VectorUnit(wiring.Component):
         ]
         connect(m, flipped(self.beats), intake.beats)
 
-        # One command after the other.
+        # One command after the other. Its coefficients are loaded while it is checked.
         beats_left = Signal.like(checker.beats)
-        loading = Signal()
-        coefficient = Signal(range(_HALF_COEFFICIENTS + 1))
+        coefficient = Signal(range(_HALF_COEFFICIENTS + 1), init=_HALF_COEFFICIENTS)
+        loading = coefficient != _HALF_COEFFICIENTS
+        with m.If(loading):
+            m.d.sync += coefficient.eq(coefficient + 1)
         m.d.comb += self.busy.eq(1)
         with m.FSM():
             with m.State("Wait-For-Command"):
                 m.d.comb += [self.busy.eq(0), self.command.ready.eq(1)]
                 with m.If(self.command.valid):
-                    m.d.sync += body.eq(self.command.payload)
+                    m.d.sync += [body.eq(self.command.payload), coefficient.eq(0)]
                     m.next = "Start-Check"
             with m.State("Start-Check"):
-                m.d.comb += checker.start.eq(1)
+                m.d.comb += [checker.start.eq(1), sequencer.begin.eq(1)]
                 m.next = "Check"
             with m.State("Check"), m.If(checker.done):
-                m.d.sync += [coefficient.eq(0), beats_left.eq(0)]
+                m.d.sync += beats_left.eq(Mux(to_memory, checker.beats, 0))
+                m.next = "Start-Intake"
                 with m.If(checker.verdict.code != Fault.NONE):
                     m.d.sync += self.fault.eq(checker.verdict)
                     m.next = "Stopped"
-                with m.Elif(narrow | wide):
-                    m.d.sync += beats_left.eq(checker.beats)
+                with m.Elif(to_memory):
                     m.next = "Issue-Descriptor"
-                with m.Else():
-                    m.d.comb += sequencer.begin.eq(1)
-                    m.next = "Load-Coefficients"
             with m.State("Issue-Descriptor"):
                 m.d.comb += self.descriptor.valid.eq(1)
                 with m.If(self.descriptor.ready):
-                    m.d.comb += sequencer.begin.eq(1)
-                    m.next = "Load-Coefficients"
-            # The sequencer clears sums at the same time.
-            with m.State("Load-Coefficients"):
-                m.d.comb += loading.eq(coefficient != _HALF_COEFFICIENTS)
-                with m.If(loading):
-                    m.d.sync += coefficient.eq(coefficient + 1)
-                with m.Elif(~sequencer.busy):
-                    m.d.comb += intake.start.eq(1)
-                    m.next = "Compute"
+                    m.next = "Start-Intake"
+            with m.State("Start-Intake"), m.If(coefficient >= _HALF_COEFFICIENTS - 1):
+                m.d.comb += intake.start.eq(1)
+                m.next = "Compute"
             with m.State("Compute"), m.If(intake.idle & ~sequencer.busy):
                 m.next = "Hand-Over"
                 with m.If(to_registers):

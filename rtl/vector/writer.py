@@ -81,9 +81,9 @@ class VectorWriter(wiring.Component):
         m.d.comb += self.room.eq(reserved != _READY_BEATS)
         m.d.sync += reserved.eq(reserved + self.reserve - (ready_beats.r_rdy & ready_beats.r_en))
 
-        # Out: rows of zeros complete a narrow tile.
+        # Out: rows of zeros complete a narrow tile, of which there's at least one other row.
         row = Signal(range(config.elements))
-        padding = ~self.wide & (row >= self.rows)
+        padding = ~self.wide & (row != 0) & (row >= self.rows)
         m.d.comb += [
             self.data.valid.eq(padding | ready_beats.r_rdy),
             self.data.payload.eq(Mux(padding, 0, ready_beats.r_data)),

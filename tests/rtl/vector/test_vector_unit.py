@@ -5,15 +5,20 @@ import dataclasses
 import cocotb
 import numpy as np
 import pytest
+from amaranth.lib import data
 from cocotb.triggers import RisingEdge
 
 from rtl.config import PRESETS, VECTOR_REGISTERS
 from rtl.control.commands import (
-    CoefficientKind,
+    Command,
+    Fault,
     Fold,
+    Function,
     LoadTarget,
+    Mask,
     Opcode,
     VectorBody,
+    VectorOperand,
     VectorTarget,
     encode,
 )
@@ -22,7 +27,8 @@ from rtl.memory.descriptor import Descriptor
 from rtl.vector.vector_unit import VectorUnit
 from sim.golden.machine import Machine
 from tests.harness import clocks, config, pack, receive, rng, send, simulate, start, unpack
-from tests.vectors import beats_written, random_body, random_stream
+from tests.sim.golden.test_vector import FAULTS, ROWS, UNKNOWN, immediate, register
+from tests.vectors import beats_written, random_body, random_stream, with_raw_field
 
 CONFIGS = {
     "tiny": PRESETS["tiny"],
@@ -37,15 +43,6 @@ def test_vector_unit(name):
     simulate(
         VectorUnit(configuration), name="vector_unit", testbench=__name__, config=configuration
     )
-
-
-def immediate(value, negative=0):
-    bits = int(np.float32(value).view(np.uint32))
-    return {"kind": CoefficientKind.IMMEDIATE, "value": bits, "negative": negative}
-
-
-def register(number):
-    return {"kind": CoefficientKind.REGISTER, "value": number}
 
 
 def descriptor(beats, address=OUTPUT):
@@ -78,16 +75,28 @@ def _beats(data, c):
     return [int.from_bytes(beat.tobytes(), "little") for beat in data.reshape(-1, c.beat_bytes)]
 
 
-def spills(machine):
-    """Jobs that write all registers to memory."""
+def for_all_registers(**fields):
+    """Fields of commands that take all registers in turn."""
     g = config().elements
     for first in range(0, VECTOR_REGISTERS, g):
         rows = min(g, VECTOR_REGISTERS - first)
-        body = {
-            "groups": 1, "window": 1, "rows": rows, "held": 0, "wide": 0, "from_registers": 1,
-            "x_register": first, "a": immediate(1), "fold": Fold.NONE,
-            "target": VectorTarget.WIDE, "descriptor": descriptor(2 * rows),
-        }  # fmt: skip
+        yield {
+            "groups": 1, "window": 1, "rows": rows, "held": 0, "wide": 0, "from_registers": 0,
+            "x_register": first, "target_register": first, "a": immediate(1), "fold": Fold.NONE,
+            "descriptor": descriptor(2 * rows),
+        } | fields  # fmt: skip
+
+
+def fills(machine, random):
+    """Jobs that give all registers random values; they stay from one test to the next."""
+    for body in for_all_registers(wide=1, target=VectorTarget.REGISTERS):
+        values = random.normal(size=(body["rows"], config().elements)).astype(np.float32)
+        yield Job(machine, body, values.view(np.uint8).ravel())
+
+
+def spills(machine):
+    """Jobs that write all registers to memory."""
+    for body in for_all_registers(from_registers=1, target=VectorTarget.WIDE):
         yield Job(machine, body, np.zeros(0, np.uint8))
 
 
@@ -147,10 +156,156 @@ async def run(dut, jobs, random=None):
 async def carries_out_random_commands(dut):
     await start(dut)
     random, machine = rng(), Machine(config())
-    jobs = []
+    jobs = list(fills(machine, random))
     for number in range(250 if config().name == "tiny" else 60):
         body = random_body(config(), random, OUTPUT)
         jobs.append(Job(machine, body, random_stream(config(), random, body)))
         if number % 5 == 4:
             jobs += spills(machine)
     await run(dut, jobs, random)
+
+
+def tiles(machine, random, **fields):
+    """Return a job on many narrow tiles, whose operands are finite."""
+    c = machine.config
+    g = c.elements
+    body = {
+        "groups": 8, "window": 1, "rows": g, "held": 0, "wide": 0, "from_registers": 0,
+        "a": immediate(1.5), "fold": Fold.NONE, "target": VectorTarget.NONE,
+    } | fields  # fmt: skip
+    count = body["groups"] * (body["held"] + body["window"]) * g * g
+    body["descriptor"] = descriptor(max(1, beats_written(c, body)))
+    values = random.normal(size=count).astype(np.float16)
+    return Job(machine, body, values.view(np.uint8))
+
+
+NARROW = {"target": VectorTarget.NARROW}
+TIMING = {
+    "normalise": NARROW | {"c": register(3), "function": Function.RELU},
+    "square sums": {"y": VectorOperand.X, "reduce": Fold.SUM, "reduce_product": 1},
+    "masked product sums": {
+        "held": 1, "y": VectorOperand.HELD_0, "mask": Mask.HELD_0_POSITIVE, "reduce": Fold.SUM,
+        "reduce_product": 1},
+    "three terms": NARROW | {
+        "held": 1, "y": VectorOperand.HELD_0, "b": register(1), "c": register(2)},
+    "pool": NARROW | {"window": 4, "groups": 2, "fold": Fold.MAXIMUM},
+    "average": NARROW | {"window": 4, "groups": 2, "fold": Fold.SUM},
+    "unpool": NARROW | {
+        "window": 4, "groups": 2, "held": 2, "y": VectorOperand.HELD_1, "b": immediate(1),
+        "a": {}, "mask": Mask.FIRST_EQUAL},
+    "maximum": {"reduce": Fold.MAXIMUM},
+}  # fmt: skip
+"""Commands that take half a row a cycle."""
+
+
+@cocotb.test()
+async def takes_half_a_row_a_cycle(dut):
+    await start(dut)
+    random, machine = rng(), Machine(config())
+    await run(dut, list(fills(machine, random)))
+    g = config().elements
+    for name, fields in TIMING.items():
+        job = tiles(machine, random, **fields)
+        [cycles] = await run(dut, [job])
+        body = job.body
+        held, computed = (body["groups"] * body[part] * g for part in ("held", "window"))
+        expected = held + 2 * computed
+        # Checks, coefficients, the lanes once, the parts of sums.
+        fixed = 60 + 60 * (body.get("reduce", Fold.NONE) is not Fold.NONE)
+        assert expected < cycles <= expected + fixed, f"{name}: {cycles}, expected {expected}"
+    await run(dut, list(spills(machine)))
+
+
+@cocotb.test()
+async def does_arithmetic_of_registers_quickly(dut):
+    await start(dut)
+    random, machine = rng(), Machine(config())
+    await run(dut, list(fills(machine, random)))
+    jobs = []
+    for number in range(8):
+        body = {
+            "groups": 1, "window": 1, "rows": 1, "held": 0, "wide": 0, "from_registers": 1,
+            "x_register": number, "y": VectorOperand.REGISTER, "y_register": 7 - number,
+            "a": immediate(number), "b": register(number), "c": register(1), "fold": Fold.NONE,
+            "target": VectorTarget.REGISTERS, "target_register": 8 + number,
+        }  # fmt: skip
+        jobs.append(Job(machine, body, np.zeros(0, np.uint8)))
+    cycles = await run(dut, jobs)
+    assert max(cycles) <= 40, cycles
+    await run(dut, list(spills(machine)))
+
+
+@cocotb.test()
+async def evaluates_functions(dut):
+    await start(dut)
+    random, machine = rng(), Machine(config())
+    await run(dut, list(fills(machine, random)))
+    evaluated = [f for f in Function if f not in (Function.IDENTITY, Function.RELU)]
+    jobs = [
+        tiles(machine, random, groups=1, function=function, target=VectorTarget.REGISTERS,
+              target_register=0, reduce=Fold.SUM, reduce_register=40)
+        for function in evaluated
+    ]  # fmt: skip
+    for job in jobs:
+        # From one to the next half row: once through the lanes and round through the function.
+        [cycles] = await run(dut, [job])
+        assert cycles <= 2 * config().elements * (config().floats + 40) + 150
+    await run(dut, list(spills(machine)))
+
+
+@cocotb.test()
+async def stops_at_faults(dut):
+    await start(dut)
+    # The others are the write DMA's to report.
+    faults = {
+        name: (pack(VectorBody, body), code, address)
+        for name, (body, code, address) in FAULTS.items()
+        if name not in ("unaligned", "outside")
+    }
+    body_field = data.Layout.cast(Command)["body"]
+    for name, value in UNKNOWN.items():
+        command = with_raw_field(encode(Opcode.VECTOR, **ROWS), name, value)
+        faults[f"unknown {name}"] = (
+            int.from_bytes(command, "little") >> body_field.offset, Fault.MALFORMED, 0
+        )  # fmt: skip
+    for name, (body, code, address) in faults.items():
+        await reset(dut)
+        command = cocotb.start_soon(
+            send(dut, "command", [body & (1 << VectorBody.as_shape().size) - 1])
+        )
+        dut.beats__valid.value = 1
+        for _ in range(24):
+            await RisingEdge(dut.clk)
+            assert not dut.descriptor__valid.value and not dut.data__valid.value, name
+            assert not dut.beats__ready.value and not dut.done.value, name
+        report = unpack(FaultReport, dut.fault.value)
+        assert (report.code, report.address) == (code, address), name
+        assert command.done() and not dut.command__ready.value and not dut.busy.value
+    await reset(dut)
+    random, machine = rng(), Machine(config())
+    await run(dut, [*fills(machine, random), tiles(machine, random, **NARROW)], random)
+
+
+@cocotb.test()
+async def recovers_from_a_reset_on_the_way(dut):
+    await start(dut)
+    random, machine = rng(), Machine(config())
+    await run(dut, list(fills(machine, random)))
+    for cycles in (5, 16, 30, 60, 100):
+        job = tiles(machine, random, **TIMING["average"], reduce=Fold.SUM)
+        command = cocotb.start_soon(send(dut, "command", [pack(VectorBody, job.body)]))
+        dut.beats__valid.value = dut.descriptor__ready.value = 1
+        await clocks(dut, cycles)
+        command.cancel()
+        dut.command__valid.value = 0
+        await reset(dut)
+        dut.descriptor__ready.value = 0
+        await run(dut, [tiles(machine, random, **TIMING["average"])], random)
+
+
+async def reset(dut):
+    dut.beats__valid.value = 0
+    dut.rst.value = 1
+    await clocks(dut, 2)
+    dut.rst.value = 0
+    await clocks(dut, 1)
