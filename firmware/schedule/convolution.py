@@ -282,15 +282,19 @@ class ConvolutionSchedule:
             assembly.need(work.context, assembly.aux, work.weights.blocks)
             bias_base = assembly.aux.take(work.weights.blocks)
             self._load_bias(work, work.bias.address, bias_base, work.weights.blocks)
+        pending = None
         for block in range(work.source.batch_blocks):
             for lines in self._bands(work):
-                # Weights first: unlike the images, they needn't wait for the layer before.
-                s_base = self._load_weights(work, 0)
                 one_pixel = len(lines) * work.x.outputs == 1
-                d_base, d_rows, d_reduction = self._load_patch(work, block, lines)
                 for a_block in range(work.weights.blocks):
-                    if a_block:
-                        s_base = self._load_weights(work, a_block)
+                    # Weights first: unlike the images, they needn't wait for the layer before.
+                    s_base = self._load_weights(work, a_block)
+                    if a_block == 0:
+                        d_base, d_rows, d_reduction = self._load_patch(work, block, lines)
+                    # The load queue must bring these operands before it turns to what is added and
+                    # masked by in the STOREs before, for which there is room only as they end.
+                    if pending is not None:
+                        self._store(work, *pending)
                     rows = len(lines) * work.x.outputs * config.elements
                     o_base = assembly.o.take(self._o_words(rows))
                     self._program.compute(
@@ -313,7 +317,9 @@ class ConvolutionSchedule:
                         ),
                     )
                     bias = None if bias_base is None else bias_base + a_block
-                    self._store(work, block, a_block, lines, o_base, bias)
+                    pending = (block, a_block, lines, o_base, bias)
+        if pending is not None:
+            self._store(work, *pending)
 
     def _bands(self, work: _Product) -> list[range]:
         """Cut the lines of outputs into the fewest bands that fit, overlapped if possible."""
