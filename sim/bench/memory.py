@@ -81,7 +81,7 @@ LATENCY = 64
 
 PATTERNS = ("dense", "2:8")
 
-_STAGES = {"FF": Stage.FF, "BP": Stage.BP, "WU": Stage.WU}
+_STAGES = ("FF", "BP", "WU")
 
 _STEP = Step(rate=0.01, momentum=0.9, decay=5e-4)
 
@@ -143,7 +143,7 @@ LAYERS = (
 )
 """Of ResNet-18 for images of 64 x 64, whose first layers leave 16 x 16 pixels."""
 
-QUICK_LAYERS = (Layer("small", 3, 32, 32, 1, 16),)
+QUICK_LAYERS = (Layer("small", 3, 16, 16, 1, 16),)
 """One that takes seconds, and fits `tiny` as it is."""
 
 
@@ -232,7 +232,7 @@ class _Workload:
     def results(self, stage: str) -> Mapping[str, bytes]:
         """Return what a stage has written, by name."""
         tensors = self._tensors
-        written: dict[str, Tensor | None] = {
+        written: dict[str, dict[str, Tensor | None]] = {
             "FF": {"output": self._y},
             "BP": {"input gradient": self._dx},
             "WU": {
@@ -242,11 +242,11 @@ class _Workload:
                 "forward copy": tensors.forward,
                 "backward copy": tensors.backward,
             },
-        }[stage]
+        }
         card = self._driver.card
         return {
             name: card.read_memory(tensor.address, tensor.nbytes).tobytes()
-            for name, tensor in written.items()
+            for name, tensor in written[stage].items()
             if tensor is not None
         }
 
