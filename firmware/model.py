@@ -81,7 +81,7 @@ class Layer:
         raise ModelError(f"layer '{self.name}': {reason}")
 
     def _set_shape(self, height: int, width: int, channels: int) -> None:
-        for name, value in (("height", height), ("width", width), ("channels", channels)):
+        for name, value in (("height", height), ("width", width), ("depth", channels)):
             if value < 1:
                 self._refuse(f"its output has a {name} of {value}, must be at least 1")
         object.__setattr__(self, "shape", Shape(height, width, channels))
@@ -327,13 +327,13 @@ class Model:
         seen: set[str] = set()
         if not self.layers or not isinstance(self.layers[0], Input):
             raise ModelError(f"network '{self.name}': the first layer must be the input")
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             if layer.name in seen:
                 raise ModelError(f"network '{self.name}': there are two layers '{layer.name}'")
             if isinstance(layer, Input) and layer is not self.layers[0]:
                 raise ModelError(f"network '{self.name}': layer '{layer.name}' is a second input")
             for source in layer.sources:
-                if source.name not in seen:
+                if source not in self.layers[:index]:
                     raise ModelError(
                         f"layer '{layer.name}': '{source.name}' isn't a layer before it"
                     )

@@ -1,6 +1,6 @@
 """Everything that a soft reset resets: processor, units and counters."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,6 +17,7 @@ from .memory.load_unit import LoadUnit
 from .memory.store_unit import StoreUnit
 from .memory.write_dma import WriteDMA
 from .update.pregeneration import UpdateUnit
+from .vector.vector_unit import VectorUnit
 
 __all__ = ["Core"]
 
@@ -73,6 +74,7 @@ class Core(wiring.Component):
         m.submodules.engine = engine = TensorEngine(config)
         m.submodules.store = store = StoreUnit(config)
         m.submodules.update = update = UpdateUnit(config)
+        m.submodules.vector = vector = VectorUnit(config)
         m.submodules.write_dma = write_dma = WriteDMA(config)
         m.submodules.counters = counters = Counters(config)
 
@@ -113,7 +115,6 @@ class Core(wiring.Component):
         wiring.connect(m, load.s_write, engine.s_write)
         wiring.connect(m, load.d_write, engine.d_write)
         wiring.connect(m, load.aux_write, store.aux_write)
-        wiring.connect(m, load.update, update.state)
 
         # Compute.
         m.d.comb += [
@@ -124,34 +125,51 @@ class Core(wiring.Component):
             processor.compute_fault.eq(engine.fault),
         ]
 
-        # Store: STORE and UPDATE take turns at the O scratchpad and at the write DMA.
-        is_update = processor.store.payload.header.opcode == Opcode.UPDATE
-        update_turn = processor.store_opcode == Opcode.UPDATE
-        m.d.comb += [
-            store.command.payload.eq(processor.store.payload.body.store),
-            update.command.payload.eq(processor.store.payload.body.update),
-            store.command.valid.eq(processor.store.valid & ~is_update),
-            update.command.valid.eq(processor.store.valid & is_update),
-            processor.store.ready.eq(Mux(is_update, update.command.ready, store.command.ready)),
-        ]
-        with m.If(update_turn):
-            self._connect_store_side(m, update, engine, write_dma)
+        # Store: one command at a time, which has the beats that are loaded for it, the O scratchpad
+        # and the write DMA.
+        units = (
+            (Opcode.STORE, store, processor.store.payload.body.store),
+            (Opcode.UPDATE, update, processor.store.payload.body.update),
+            (Opcode.VECTOR, vector, processor.store.payload.body.vector),
+        )
+        next_opcode = processor.store.payload.header.opcode
+        handed_over = Signal()
+        with m.If(processor.store_done):
+            m.d.sync += handed_over.eq(0)
+        for opcode, unit, body in units:
+            m.d.comb += unit.command.payload.eq(body)
+            with m.If(next_opcode == opcode):
+                m.d.comb += [
+                    unit.command.valid.eq(processor.store.valid),
+                    processor.store.ready.eq(unit.command.ready),
+                ]
+            with m.If(processor.store_opcode == opcode):
+                wiring.connect(m, unit.descriptor, write_dma.descriptor)
+                wiring.connect(m, unit.data, write_dma.data)
+            with m.If(unit.done):
+                m.d.sync += handed_over.eq(1)
+        for opcode, beats in ((Opcode.UPDATE, update.state), (Opcode.VECTOR, vector.beats)):
+            with m.If(processor.store_opcode == opcode):
+                wiring.connect(m, load.stream, beats)
+        with m.If(processor.store_opcode == Opcode.UPDATE):
+            m.d.comb += [
+                engine.o_read.bank.eq(update.o_read.bank),
+                engine.o_read.address.eq(update.o_read.address),
+            ]
         with m.Else():
-            self._connect_store_side(m, store, engine, write_dma)
+            m.d.comb += [
+                engine.o_read.bank.eq(store.o_read.bank),
+                engine.o_read.address.eq(store.o_read.address),
+            ]
         m.d.comb += [
             store.o_read.data.eq(engine.o_read.data),
             update.o_read.data.eq(engine.o_read.data),
         ]
-        # A STORE or UPDATE has ended when memory has acknowledged its last write.
-        handed_over = Signal()
-        with m.If(processor.store_done):
-            m.d.sync += handed_over.eq(0)
-        with m.If(store.done | update.done):
-            m.d.sync += handed_over.eq(1)
+        # A command has ended when memory has acknowledged its last write.
         m.d.comb += processor.store_done.eq(
             handed_over & write_dma.idle & (write_dma.fault.code == Fault.NONE)
         )
-        for report in (write_dma.fault, update.fault, store.fault):
+        for report in (write_dma.fault, vector.fault, update.fault, store.fault):
             with m.If(report.code != Fault.NONE):
                 m.d.comb += processor.store_fault.eq(report)
 
@@ -167,7 +185,8 @@ class Core(wiring.Component):
             "READ_BEATS": load.beat,
             "WRITE_BEATS": write_dma.beat,
             "COMMANDS": processor.ended[0] + processor.ended[1] + processor.ended[2],
-            "NONFINITE": store.nonfinite,
+            "VECTOR_BUSY": vector.busy,
+            "NONFINITE": store.nonfinite + vector.nonfinite,
         }
         for queue in Queue:
             steps[f"{queue.name}_BUSY"] = processor.busy[queue.value]
@@ -185,12 +204,3 @@ class Core(wiring.Component):
             self.counters.eq(counters.values),
         ]
         return m
-
-    @staticmethod
-    def _connect_store_side(m, unit, engine, write_dma):
-        m.d.comb += [
-            engine.o_read.bank.eq(unit.o_read.bank),
-            engine.o_read.address.eq(unit.o_read.address),
-        ]
-        wiring.connect(m, unit.descriptor, write_dma.descriptor)
-        wiring.connect(m, unit.data, write_dma.data)

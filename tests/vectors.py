@@ -1,5 +1,6 @@
-"""Random VECTOR commands with their streams, for tests of the vector unit."""
+"""Random VECTOR commands with their streams, alone and as programs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,18 @@ from rtl.control.commands import (
     Command,
     Fold,
     Function,
+    LoadTarget,
     Mask,
+    Opcode,
+    Stage,
     VectorBody,
     VectorOperand,
     VectorTarget,
+    encode,
 )
 
 __all__ = [
+    "VectorProgram",
     "beats_taken",
     "beats_written",
     "random_body",
@@ -28,6 +34,7 @@ __all__ = [
     "with_raw_field",
 ]
 
+ONE = 0x3F800000
 FLOAT_SPECIALS = np.array(
     [0, 0x80000000, 1, 0x807FFFFF, 0x00800000, 0x7F800000, 0xFF800000, 0x7F800001, 0xFFC12345,
      0x7F7FFFFF, 0x33000000, 0x477FF000, 0x3F800000, 0xBF800000],
@@ -157,6 +164,90 @@ def random_floats(random: np.random.Generator, shape: tuple[int, ...]) -> npt.ND
     values = random.normal(size=shape).astype(np.float32).view(np.uint32)
     specials = random.choice(FLOAT_SPECIALS, shape)
     return np.where(random.random(shape) < 0.05, specials, values)
+
+
+class VectorProgram:
+    """Random VECTORs with the LOADs that feed them, and what the registers hold before and after.
+
+    Parameters
+    ----------
+    config
+        Of the accelerator.
+    random
+        Source of everything.
+    count
+        Number of random VECTORs.
+    fill
+        Give all registers random values first; else they are those of the program before.
+
+    Attributes
+    ----------
+    address, commands
+        Where the program is and how many commands it has.
+    image
+        What card memory must hold from address 0 before the program runs.
+    """
+
+    def __init__(
+        self, config: Config, random: np.random.Generator, count: int, *, fill: bool = True
+    ) -> None:
+        g, size = config.elements, config.beat_bytes
+        parts: list[npt.NDArray[np.uint8]] = []
+        commands: list[bytes] = []
+        end = 0
+
+        def place(data: npt.NDArray[np.uint8]) -> int:
+            nonlocal end
+            parts.append(data)
+            end += data.size
+            return end - data.size
+
+        def add(body: dict[str, Any]) -> None:
+            written = np.zeros(beats_written(config, body) * size, np.uint8)
+            body["descriptor"]["address"] = place(written)
+            commands.append(encode(Opcode.VECTOR, stage=Stage.WU, **body))
+
+        def load(address: int, beats: int) -> None:
+            descriptor = {"address": address, "counts": [beats, 1, 1, 1], "strides": [0, 0, 0]}
+            commands.append(
+                encode(
+                    Opcode.LOAD, target=LoadTarget.STREAM, rows=beats, d_words=1,
+                    descriptor=descriptor,
+                )
+            )  # fmt: skip
+
+        def for_all_registers(**fields: Any) -> Iterator[dict[str, Any]]:
+            for first in range(0, VECTOR_REGISTERS, g):
+                rows = min(g, VECTOR_REGISTERS - first)
+                yield {
+                    "groups": 1, "window": 1, "rows": rows, "x_register": first,
+                    "target_register": first, "fold": Fold.NONE,
+                    "a": {"kind": CoefficientKind.IMMEDIATE, "value": ONE},
+                    "descriptor": {"counts": [2 * rows, 1, 1, 1], "strides": [0, 0, 0]},
+                } | fields  # fmt: skip
+
+        if fill:
+            for body in for_all_registers(target=VectorTarget.REGISTERS, wide=1):
+                values = random_floats(random, (body["rows"], g))
+                load(place(values.view(np.uint8).ravel()), 2 * body["rows"])
+                add(body)
+        for _ in range(count):
+            body = random_body(config, random, 0)
+            stream = random_stream(config, random, body)
+            if stream.size:
+                beats, address = stream.size // size, place(stream)
+                # In one LOAD or in two.
+                first = int(random.integers(1, beats + 1))
+                load(address, first)
+                if first < beats:
+                    load(address + first * size, beats - first)
+            add(body)
+        for body in for_all_registers(target=VectorTarget.WIDE, from_registers=1):
+            add(body)
+        commands.append(encode(Opcode.FINISH))
+        self.commands = len(commands)
+        self.address = place(np.frombuffer(b"".join(commands), np.uint8))
+        self.image = np.concatenate(parts)
 
 
 def with_raw_field(command: bytes, name: str, value: int) -> bytes:

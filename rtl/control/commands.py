@@ -348,7 +348,7 @@ class UpdateBody(data.Struct):
     """SGD on `tiles` tiles, whose gradients are in the O scratchpad, and their compressed copies.
 
     Tile ``k`` has the gradient rows ``b = k*G .. k*G + rows - 1``, each two O words (G values along
-    a). Its state arrives by a LOAD to UPDATE and goes back to `state_address`: for each row and O
+    a). Its state arrives by LOADs to STREAM and goes back to `state_address`: for each row and O
     word one beat of weights, then one of momentum, binary32. The row copy has the rows b as S rows
     and groups along a; the column copy the rows a and groups along b. ``rows < G`` needs a dense
     row copy and no column copy (vectors).

@@ -38,9 +38,9 @@ class CommandProcessor(wiring.Component):
     address, count : In
         The program.
     load, compute, store : Out
-        Commands for the units, in order; `store` also carries UPDATE.
+        Commands for the units, in order; `store` also carries UPDATE and VECTOR.
     load_done, compute_done, store_done : In
-        The oldest command issued there has ended (a STORE or UPDATE: in memory).
+        The oldest command issued there has ended (one that writes to memory: there).
     load_fault, compute_fault, store_fault : In
         Faults of the units; they stay until reset.
     axi : Out

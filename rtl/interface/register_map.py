@@ -99,13 +99,14 @@ COUNTERS = (
     Counter("LOAD_BUSY", "cycles in which the load queue carried out a command"),
     Counter("COMPUTE_BUSY", "cycles in which the compute queue carried out a command"),
     Counter("STORE_BUSY", "cycles in which the store queue carried out a command"),
+    Counter("VECTOR_BUSY", "of these, cycles of VECTOR"),
     Counter("LOAD_WAIT", "cycles in which the load queue's next command waited for a token"),
     Counter("COMPUTE_WAIT", "cycles in which the compute queue's next command waited for a token"),
     Counter("STORE_WAIT", "cycles in which the store queue's next command waited for a token"),
     Counter("READ_BEATS", "AXI read data beats"),
     Counter("WRITE_BEATS", "AXI write data beats"),
     Counter("COMMANDS", "commands carried out"),
-    Counter("NONFINITE", "infinities and NaNs among what STORE wrote, before pruning"),
+    Counter("NONFINITE", "infinities and NaNs among what STORE (before pruning) and VECTOR wrote"),
 )
 
 _CONTROL_REGISTERS = (

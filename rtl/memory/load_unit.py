@@ -1,4 +1,4 @@
-"""Carries out LOAD: from memory to a scratchpad or to the update engine."""
+"""Carries out LOAD: from memory to a scratchpad or to a unit that asks for beats."""
 
 from typing import Any
 
@@ -51,8 +51,8 @@ class LoadUnit(wiring.Component):
         Memory.
     s_write, d_write, aux_write : Out
         Scratchpads.
-    update : Out(stream of beats)
-        To the update engine.
+    stream : Out(stream of beats)
+        To the update engine or the vector unit.
     abort : In(1)
         Read nothing more and throw away what arrives; only a reset makes the unit usable again.
     idle : Out(1)
@@ -72,7 +72,7 @@ class LoadUnit(wiring.Component):
                 "s_write": Out(SWriteSignature(config)),
                 "d_write": Out(DWriteSignature(config)),
                 "aux_write": Out(AuxWriteSignature(config)),
-                "update": Out(stream.Signature(unsigned(config.beat_bits))),
+                "stream": Out(stream.Signature(unsigned(config.beat_bits))),
                 "abort": In(1),
                 "idle": Out(1),
                 "beat": Out(1),
@@ -98,7 +98,7 @@ class LoadUnit(wiring.Component):
         wiring.connect(m, placer.s_write, wiring.flipped(self.s_write))
         wiring.connect(m, placer.d_write, wiring.flipped(self.d_write))
         wiring.connect(m, placer.aux_write, wiring.flipped(self.aux_write))
-        wiring.connect(m, placer.update, wiring.flipped(self.update))
+        wiring.connect(m, placer.stream, wiring.flipped(self.stream))
         m.d.comb += [
             self.done.eq(placer.done),
             self.idle.eq(dma.idle),

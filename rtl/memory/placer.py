@@ -72,8 +72,8 @@ class Placer(wiring.Component):
         The beats.
     s_write, d_write, aux_write : Out
         Scratchpads.
-    update : Out(stream of beats)
-        Those beats that go to the update engine.
+    stream : Out(stream of beats)
+        Those beats that go to the update engine or the vector unit.
     done : Out(1)
         One pulse while the last beat of a placement is written, or after it was handed over.
     """
@@ -87,7 +87,7 @@ class Placer(wiring.Component):
                 "s_write": Out(SWriteSignature(config)),
                 "d_write": Out(DWriteSignature(config)),
                 "aux_write": Out(AuxWriteSignature(config)),
-                "update": Out(stream.Signature(unsigned(config.beat_bits))),
+                "stream": Out(stream.Signature(unsigned(config.beat_bits))),
                 "done": Out(1),
             }
         )
@@ -104,18 +104,18 @@ class Placer(wiring.Component):
         to_s = job.target == LoadTarget.S
         to_d = job.target == LoadTarget.D
         to_aux = job.target == LoadTarget.AUX
-        to_update = job.target == LoadTarget.STREAM
+        to_stream = job.target == LoadTarget.STREAM
 
-        # Beats go to the update engine at its pace, to scratchpads at any.
+        # Beats of a stream go at the pace of the unit that takes them, to scratchpads at any.
         index_beats = Signal(unsigned(config.beat_bits))
         """Indices of the value beats to come, the next ones lowest."""
         described = Signal(range(_VALUE_BEATS_PER_INDEX_BEAT + 1))
         """Value beats to which `index_beats` still applies."""
         take, is_index, place = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.update.payload.eq(self.beats.payload),
-            self.update.valid.eq(active & to_update & self.beats.valid),
-            self.beats.ready.eq(active & (~to_update | self.update.ready)),
+            self.stream.payload.eq(self.beats.payload),
+            self.stream.valid.eq(active & to_stream & self.beats.valid),
+            self.beats.ready.eq(active & (~to_stream | self.stream.ready)),
             take.eq(self.beats.valid & self.beats.ready),
             is_index.eq(to_s & job.sparse & (described == 0)),
             place.eq(take & ~is_index),

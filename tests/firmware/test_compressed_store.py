@@ -90,7 +90,7 @@ def program(pattern: Pattern, **steps: int) -> Program:
         LoadTarget.D, Stage.FF, pattern=Pattern.DENSE, rows=PIXELS, d_words=1,
         descriptor=rows_of(X, PIXELS, 1),
     )  # fmt: skip
-    aux = PIXELS * words if steps.get("mask") else words
+    aux = words if steps.get("bias") else PIXELS * words
     result.load(LoadTarget.AUX, Stage.FF, rows=aux, d_words=1, descriptor=rows_of(AUX, aux, 1))
     result.compute(
         Stage.FF, pattern=Pattern.DENSE, d_words=1, o_stride=2 * words,
@@ -122,11 +122,11 @@ def program(pattern: Pattern, **steps: int) -> Program:
     return result
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["bias and ReLU", "mask"])
+@pytest.mark.parametrize("steps", [("bias", "relu"), ("mask",), ("add", "relu"), ("add", "mask")])
 @pytest.mark.parametrize("pattern", supported_patterns(TINY), ids=str)
-def test_compressed_store_is_the_next_operand(driver, pattern, masked):
+def test_compressed_store_is_the_next_operand(driver, pattern, steps):
     seed = default_seed()
-    random = np.random.default_rng([seed, pattern.value, masked])
+    random = np.random.default_rng([seed, pattern.value, *map(len, steps)])
 
     def operand(rows, columns):
         # Few values, so that many magnitudes tie.
@@ -135,7 +135,7 @@ def test_compressed_store_is_the_next_operand(driver, pattern, masked):
     weights, x, z = operand(CHANNELS, INPUTS), operand(PIXELS, INPUTS), operand(OUTPUTS, CHANNELS)
     # A pixel of infinities and NaNs, one of zeros, one beyond binary16.
     x[3, 0], x[5], x[G + 1] = 0x7C00, 0, 0x7BFF
-    aux = operand(PIXELS, CHANNELS) if masked else operand(1, CHANNELS)
+    aux = operand(1 if "bias" in steps else PIXELS, CHANNELS)
     card = driver.card
     for address, values in ((X, x), (AUX, aux), (Z, z)):
         card.write_memory(address, values.reshape(-1).view(np.uint8))
@@ -143,14 +143,14 @@ def test_compressed_store_is_the_next_operand(driver, pattern, masked):
     size = PIXELS * CHANNELS // G**2 * pattern.tile_beats(TINY) * TINY.beat_bytes
     card.write_memory(COMPRESSED, np.full(size + TINY.beat_bytes, 0xA5, np.uint8))
 
-    steps = {"mask": 1} if masked else {"bias": 1, "relu": 1}
-    result = driver.run(program(pattern, **steps), 200_000)
+    result = driver.run(program(pattern, **dict.fromkeys(steps, 1)), 200_000)
 
     y = epilogue(
         dot(weights, x),
-        bias=None if masked else aux[0],
-        relu=not masked,
-        mask=aux if masked else None,
+        bias=aux[0] if "bias" in steps else None,
+        addend=aux if "add" in steps else None,
+        relu="relu" in steps,
+        mask=aux if "mask" in steps else None,
     )
     assert not is_finite(y).all() and len(np.unique(y[0])) < CHANNELS
     memory = card.read_memory(COMPRESSED, size + TINY.beat_bytes)

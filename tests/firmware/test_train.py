@@ -1,16 +1,18 @@
 """Training from the command line, and its reports."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from firmware import report, training
 from firmware.cards import open_card
+from firmware.dataset import load_digits
 from firmware.errors import CardFault
 from firmware.network import Network
 from firmware.train import main
-from firmware.training import Diverged, Outcome, Settings, build_layers, train
+from firmware.training import Diverged, Outcome, Settings, build_model, train
 from rtl.config import PRESETS
 from rtl.sparsity.pattern import Pattern
 
@@ -42,7 +44,7 @@ def test_a_wrong_bit_is_found(tmp_path, monkeypatch, capsys):
     def spoilt(self):
         outcome = run(self)
         if self._phase == "train":
-            state = self.network.tensors[1].backward
+            state = list(self.network.tensors.values())[1].backward
             byte = self._card.read_memory(state.address + 3, 1)
             self._card.write_memory(state.address + 3, byte ^ 4)
         return outcome
@@ -65,6 +67,28 @@ def test_training_on_every_card(card_name):
     assert train(settings, Pattern.N2M8, verify=False).losses == first.losses
 
 
+def _train_residual(*arguments):
+    """Train the residual network from the command line; return the figures."""
+    folder = Path(arguments[-1])
+    arguments = ["--card", "golden:sim", "--model", "cnn", "--no-verify", *arguments]
+    assert main([*arguments[:-1], "--out", str(folder)]) == 0
+    return json.loads((folder / "train.json").read_text())
+
+
+def test_a_residual_network_trains(tmp_path):
+    figures = _train_residual("--steps", "2", "--widths", "8,16", str(tmp_path))
+    assert figures["model"] == "cnn"
+    assert np.isfinite(figures["loss_dense"] + figures["loss_sparse"]).all()
+    assert figures["bit_exact"] is None
+    assert "blocks of 8 - 16 channels" in (tmp_path / "train.html").read_text()
+
+
+@pytest.mark.long
+def test_a_residual_network_learns(tmp_path):
+    figures = _train_residual("--epochs", "1", "--widths", "16,32", str(tmp_path))
+    assert figures["accuracy_dense"] > 0.9 and figures["accuracy_sparse"] > 0.85
+
+
 def test_an_overflowing_gradient_is_skipped():
     """A loss scale far too large halves until the gradients fit."""
     settings = Settings(card="golden:tiny", hidden=(32, 32), batch=16, steps=14, loss_scale=24)
@@ -84,8 +108,8 @@ def test_a_nonfinite_step_is_not_applied(stage, monkeypatch):
     def recorded(name):
         original = getattr(Network, name)
 
-        def call(self, argument):
-            result = original(self, argument)
+        def call(self, *arguments):
+            result = original(self, *arguments)
             run = result[1] if name == "forward" else result
             if name == stage and stage not in calls:
                 run.counters["NONFINITE"] += 1
@@ -116,10 +140,14 @@ def test_divergence_ends_the_run(monkeypatch):
         train(settings, Pattern.DENSE, verify=False)
 
 
-def test_first_and_last_layer_are_dense():
-    layers = build_layers(64, (128, 96, 32), 10, Pattern.N2M8)
-    assert [str(layer.pattern) for layer in layers] == ["dense", "2:8", "2:8", "dense"]
-    assert [layer.relu for layer in layers] == [True, True, True, False]
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_first_and_last_layer_are_dense(model):
+    data = load_digits(np.random.default_rng(0))
+    network = build_model(Settings(model=model, widths=(16, 32)), data, Pattern.N2M8)
+    patterns = [layer.pattern for layer in network.convolutions]
+    assert patterns[0] is patterns[-1] is Pattern.DENSE
+    assert set(patterns[1:-1]) == {Pattern.N2M8}
+    assert network.logits.shape.channels == data.classes == 10
 
 
 @pytest.mark.parametrize(
@@ -127,7 +155,8 @@ def test_first_and_last_layer_are_dense():
     [
         (["--card", "golden:huge"], "PRESET one of tiny, sim"),
         (["--card", "golden:tiny", "--pattern", "2:16"], "doesn't support 2:16; choose from"),
-        (["--card", "golden:tiny", "--layers", "16,300,16"], "layer 3, FF: needs"),
+        (["--card", "golden:tiny", "--layers", "16,300,16"], "layer 3, FF: the reduction takes 76"),
+        (["--card", "golden:tiny", "--model", "cnn"], "no room for"),
     ],
 )
 def test_what_cannot_be_done_ends_with_status_2(arguments, message, capsys):

@@ -10,13 +10,14 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 from firmware.program import matrix_walks, walk
 from rtl.accelerator import Accelerator
 from rtl.config import PRESETS
-from rtl.control.commands import Fault, LoadTarget, Opcode, Stage, encode
+from rtl.control.commands import Fault, LoadTarget, Opcode, Stage, VectorTarget, encode
 from rtl.interface.flatten import Flattened
 from rtl.interface.register_map import IDENTITY, REGISTERS, VERSION, Control, Interrupt
 from rtl.sparsity.pattern import supported_patterns
 from sim.golden.machine import Machine
 from tests.harness import clocks, config, rng, simulate, start
 from tests.programs import LayerStep
+from tests.vectors import VectorProgram
 
 TIMEOUT = 50_000
 
@@ -100,8 +101,15 @@ async def begin(dut, pause=0.2):
 
 async def run_step(bench, pattern, random):
     """Run a layer's step and compare all of memory with the golden machine's."""
-    step = LayerStep(config(), pattern, random)
-    golden = Machine(config())
+    await run_program(bench, LayerStep(config(), pattern, random))
+
+
+async def run_program(bench, step, golden=None):
+    """Run a program and compare all of memory, and the counters, with the golden machine's.
+
+    Returns the counters. `golden` is the machine, a new one if not given.
+    """
+    golden = golden or Machine(config())
     golden.memory[: step.image.size] = step.image
     bench.memory.write(0, step.image.tobytes())
     result = golden.run(step.address, step.commands)
@@ -110,15 +118,14 @@ async def run_step(bench, pattern, random):
     assert control & Control.DONE, f"{await bench.fault()}"
     memory = np.frombuffer(bench.memory.read(0, step.image.size), np.uint8)
     different = np.flatnonzero(memory != golden.memory[: step.image.size])
-    assert not different.size, (
-        f"{pattern}: {different.size} bytes differ, first at {different[0]:#x}"
-    )
+    assert not different.size, f"{different.size} bytes differ, first at {different[0]:#x}"
     counted = {name: await bench.read(f"{name}_LOW") - before[name] for name in before}
     for name in ("MAC_SLOTS_FF", "MAC_SLOTS_BP", "MAC_SLOTS_WU", "READ_BEATS", "WRITE_BEATS"):
         assert counted[name] == result.counters[name], name
     assert counted["COMMANDS"] == result.counters["COMMANDS"]
     assert counted["NONFINITE"] == result.counters["NONFINITE"]
     assert counted["CYCLES"] == sum(counted[f"CYCLES_{stage.name}"] for stage in Stage)
+    return counted
 
 
 @cocotb.test()
@@ -143,6 +150,20 @@ async def trains_a_layer_with_every_pattern(dut):
 
 
 @cocotb.test()
+async def carries_out_vectors(dut):
+    """Programs of random VECTORs, whose registers stay from one to the next."""
+    bench, random = await begin(dut)
+    golden = Machine(config())
+    for number in range(3):
+        program = VectorProgram(config(), random, 20, fill=number == 0)
+        counted = await run_program(bench, program, golden)
+        assert 0 < counted["VECTOR_BUSY"] <= counted["STORE_BUSY"]
+    layer = LayerStep(config(), supported_patterns(config())[0], random)
+    counted = await run_program(bench, layer)
+    assert counted["VECTOR_BUSY"] == 0
+
+
+@cocotb.test()
 async def recovers_from_every_fault(dut):
     """Each fault names its command; after a soft reset the accelerator works as before."""
     bench, random = await begin(dut)
@@ -158,6 +179,11 @@ async def recovers_from_every_fault(dut):
     tile = update | {"rows": config().elements}
     outside = {**unit, "address": config().memory_bytes}
     keep = encode(Opcode.COMPUTE, **sizes, keep=1, d_words=words, **matrix_walks(contexts, words))
+    vector = {"groups": 1, "window": 1, "rows": 1, "from_registers": 1}
+    to_memory = vector | {
+        "target": VectorTarget.WIDE,
+        "descriptor": {**unit, "counts": [2, 1, 1, 1]},
+    }
     cases = (
         (Fault.ADDRESS_RANGE, encode(Opcode.LOAD, **load, descriptor=outside)),
         (Fault.ADDRESS_RANGE, encode(Opcode.STORE, **store, descriptor=outside)),
@@ -176,6 +202,11 @@ async def recovers_from_every_fault(dut):
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.LOAD, **load, base=60000, descriptor=unit)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.STORE, **store, o_base=60000, descriptor=unit)),
         (Fault.SCRATCHPAD_RANGE, encode(Opcode.UPDATE, **update, o_base=60000)),
+        (Fault.MALFORMED, encode(Opcode.VECTOR, **vector | {"groups": 0})),
+        (Fault.MALFORMED, encode(Opcode.VECTOR, **to_memory | {"descriptor": unit})),
+        (Fault.SCRATCHPAD_RANGE, encode(Opcode.VECTOR, **vector | {"x_register": 63, "rows": 2})),
+        (Fault.ADDRESS_RANGE, encode(Opcode.VECTOR, **to_memory | {
+            "descriptor": {**outside, "counts": [2, 1, 1, 1]}})),
         (Fault.OVERRUN, keep),
     )  # fmt: skip
     for fault, command in cases:

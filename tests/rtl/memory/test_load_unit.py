@@ -258,7 +258,7 @@ async def fills_aux_and_streams_updates(dut):
     assert scratchpads.aux == {4 + i: beat for i, beat in enumerate(beats(matrix))}
 
     scratchpads.forget()
-    taker = cocotb.start_soon(receive(dut, "update", 60, random))
+    taker = cocotb.start_soon(receive(dut, "stream", 60, random))
     await run(dut, [load(LoadTarget.STREAM, 60000, 30, 2, descriptor(0, (60,)))], scratchpads)
     assert await taker == beats(matrix)
     assert not (scratchpads.s or scratchpads.d or scratchpads.aux)
@@ -376,7 +376,7 @@ async def frames_operands(dut):
         s |= dict.fromkeys(zeros, 0)
         aux |= dict(enumerate(beats(add(LoadTarget.AUX, 3, 10, 2, 20)), 3))
         stream += beats(add(LoadTarget.STREAM, 0, 6, 5, 30))
-        taker = cocotb.start_soon(receive(dut, "update", len(stream), random))
+        taker = cocotb.start_soon(receive(dut, "stream", len(stream), random))
         # In any order; but for one LOAD of each target the places are apart.
         order = random.permutation(len(commands))
         await run(dut, [commands[i] for i in order], scratchpads, random)

@@ -77,6 +77,8 @@ async def uses_the_bus_well(dut):
         (descriptor(0, (512,)), 0.95),
         (descriptor(size, (24, 16), (40 * size,)), 0.95),
         (descriptor(0, (1, 400), (3 * size,)), 0.95),
+        # Of two channel blocks one, in tiles of 16 images: the lines of an image.
+        (descriptor(0, (16, 5, 6), (32 * size, 256 * size)), 0.95),
     ):
         count = len(addresses(fields, config()))
         await send(dut, "descriptor", [packed(fields)])

@@ -10,14 +10,10 @@ from cocotb.triggers import RisingEdge
 from rtl.config import PRESETS, VECTOR_REGISTERS
 from rtl.control.commands import (
     CoefficientKind,
-    Fault,
     Fold,
-    Function,
     LoadTarget,
-    Mask,
     Opcode,
     VectorBody,
-    VectorOperand,
     VectorTarget,
     encode,
 )
@@ -26,7 +22,7 @@ from rtl.memory.descriptor import Descriptor
 from rtl.vector.vector_unit import VectorUnit
 from sim.golden.machine import Machine
 from tests.harness import clocks, config, pack, receive, rng, send, simulate, start, unpack
-from tests.vectors import beats_written, random_body, random_stream, with_raw_field
+from tests.vectors import beats_written, random_body, random_stream
 
 CONFIGS = {
     "tiny": PRESETS["tiny"],
@@ -79,9 +75,7 @@ class Job:
 
 
 def _beats(data, c):
-    return [
-        int.from_bytes(beat.tobytes(), "little") for beat in data.reshape(-1, c.beat_bytes)
-    ]
+    return [int.from_bytes(beat.tobytes(), "little") for beat in data.reshape(-1, c.beat_bytes)]
 
 
 def spills(machine):

@@ -1,0 +1,90 @@
+"""What runs in the vector unit: which commands a layer takes, and what is refused."""
+
+import pytest
+
+from firmware.allocator import Allocator
+from firmware.errors import ScheduleError
+from firmware.layers import BatchNormTensors
+from firmware.model import BatchNorm, Input, MaxPool, Shape
+from firmware.program import Program
+from firmware.schedule import (
+    Assembly,
+    LossSchedule,
+    LossTensors,
+    NormalisationSchedule,
+    PoolingSchedule,
+)
+from firmware.schedule.vectors import Register, Vectors
+from firmware.tensor import Activations
+from rtl.config import PRESETS
+from rtl.control.commands import Stage
+
+TINY = PRESETS["tiny"]
+G = TINY.elements
+
+
+@pytest.fixture
+def memory():
+    return Allocator(TINY.memory_bytes, TINY.beat_bytes)
+
+
+@pytest.fixture
+def assembly():
+    return Assembly(Program(TINY))
+
+
+def test_coefficients_are_numbers_registers_or_absent(assembly):
+    vectors = Vectors(assembly, Stage.FF)
+    vectors.compute(Register(3), Register(1), a=-0.5, b=-Register(2), y=Register(4), c=None)
+    text = assembly.program.describe(0)
+    assert "a=-0.5 b=-r2" in text and " c=" not in text
+    assert "x_register=1" in text and "y_register=4" in text and "target_register=3" in text
+    opposite = -Register(2)
+    assert -opposite == Register(2)
+
+
+@pytest.mark.parametrize(("images", "rows"), [(5, 5), (G, G), (2 * G, G)])
+def test_normalisation_takes_the_images_that_there_are(memory, assembly, images, rows):
+    layer = BatchNorm("norm", Input("x", 2, 2, 3))
+    x, y = (Activations(TINY, memory, images, layer.shape) for _ in range(2))
+    schedule = NormalisationSchedule(assembly, layer, BatchNormTensors(layer, TINY, memory))
+    schedule.forward(x, y, add=None, training=True)
+    streams = [line for line in assembly.program.listing().splitlines() if "reduce=SUM" in line]
+    assert len(streams) == 1 and f" rows={rows} " in streams[0]
+    assert f"groups={4 * x.batch_blocks} " in streams[0]
+
+
+def test_normalisation_of_a_last_block_in_part_is_refused(memory, assembly):
+    layer = BatchNorm("norm", Input("x", 1, 1, 3))
+    x = Activations(TINY, memory, G + 1, layer.shape)
+    schedule = NormalisationSchedule(assembly, layer, BatchNormTensors(layer, TINY, memory))
+    with pytest.raises(ScheduleError, match="norm: a batch of 17 images fills blocks of 16 only"):
+        schedule.forward(x, x, add=None, training=True)
+
+
+def test_too_many_classes_are_refused(memory, assembly):
+    most = 48 * G
+    for classes in (most, most + 1):
+        shape = Shape(1, 1, classes)
+        logits, gradient = (Activations(TINY, memory, 1, shape) for _ in range(2))
+        schedule = LossSchedule(assembly, LossTensors(TINY, memory, 1, classes))
+        if classes == most:
+            schedule.add(logits, gradient)
+            assembly.program.encode()
+        else:
+            with pytest.raises(ScheduleError, match=r"loss: there are 769 classes, .* takes 768"):
+                schedule.add(logits, gradient)
+
+
+@pytest.mark.parametrize(("side", "left_out"), [((4, 4), 0), ((5, 4), 4), ((5, 7), 11)])
+def test_a_maximum_writes_every_pixel_of_its_gradient(memory, assembly, side, left_out):
+    """A command for each window, and zeros where there is none."""
+    layer = MaxPool("pool", Input("x", *side, G))
+    x, dx = (Activations(TINY, memory, 1, layer.source.shape) for _ in range(2))
+    y, dy = (Activations(TINY, memory, 1, layer.shape) for _ in range(2))
+    PoolingSchedule(assembly, layer).backward(x, y, dy, dx, mask=None)
+    lines = [line for line in assembly.program.listing().splitlines() if "VECTOR" in line]
+    windows = [line for line in lines if "FIRST_EQUAL" in line]
+    assert len(windows) == layer.shape.positions
+    groups = [int(line.split("groups=")[1].split()[0]) for line in lines if line not in windows]
+    assert sum(groups) == left_out
