@@ -27,6 +27,9 @@ __all__ = ["ConvolutionSchedule"]
 _BLOCK_WORDS = 2
 """O words in a row of G outputs."""
 
+_END_BANDS = 4
+"""Bands that the first and the last images are cut into, if they have lines enough."""
+
 
 @dataclass(frozen=True)
 class _Axis:
@@ -284,7 +287,7 @@ class ConvolutionSchedule:
             self._load_bias(work, work.bias.address, bias_base, work.weights.blocks)
         pending = None
         for block in range(work.source.batch_blocks):
-            for lines in self._bands(work):
+            for lines in self._bands(work, block):
                 one_pixel = len(lines) * work.x.outputs == 1
                 for a_block in range(work.weights.blocks):
                     # Weights first: unlike the images, they needn't wait for the layer before.
@@ -321,10 +324,17 @@ class ConvolutionSchedule:
         if pending is not None:
             self._store(work, *pending)
 
-    def _bands(self, work: _Product) -> list[range]:
-        """Cut the lines of outputs into the fewest bands that fit, overlapped if possible."""
+    def _bands(self, work: _Product, block: int) -> list[range]:
+        """Cut the lines of outputs into the fewest bands that fit, overlapped if possible.
+
+        The first images are cut finer, so that the array can start sooner, and so are the last, so
+        that less is left to be stored when it has ended.
+        """
         config, assembly = self._config, self._assembly
         lines, width = work.y.outputs, work.x.outputs
+        blocks = work.source.batch_blocks
+        # Bands of fewer lines than the kernel has would load most of the images twice.
+        finer = min(lines // self._layer.kernel, _END_BANDS) if block in (0, blocks - 1) else 1
 
         def d_words(count: int) -> int:
             # Bands inside the image need the most.
@@ -336,8 +346,9 @@ class ConvolutionSchedule:
             return self._o_words(count * width * config.elements)
 
         for share in (2, 1):
-            for count in range(lines, 0, -1):
-                d_share = 1 if count == lines else share
+            for bands in range(max(finer, 1), lines + 1):
+                count = -(-lines // bands)
+                d_share = 1 if count == lines and blocks == 1 else share
                 if (
                     d_words(count) <= assembly.d.depth // d_share
                     and o_words(count) <= assembly.o.depth // share

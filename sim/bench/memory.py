@@ -14,8 +14,12 @@ The card is a small one in place of `REFERENCE`, a card with 4,096 MACs at 250 M
   that is loaded serves as many products. A word, G values, is the same anyway.
 - The latency of memory isn't scaled: `LATENCY` cycles, as they are for the large card. A block
   keeps fewer MACs busy for so many more cycles, so that latencies and the filling and draining of
-  the array weigh less here than there, by the ratio of the MACs. Waiting for bandwidth, the
-  larger part of what is lost, weighs the same. ``--preset vcu1525`` measures the large card itself.
+  the array weigh less here than there, by the ratio of the MACs. Waiting for bandwidth weighs the
+  same.
+- The AXI port isn't scaled: a beat of G values a cycle each way. Here that is more than memory
+  gives; on the large card it is 128 of the 308 bytes a cycle of its memory.
+
+``--preset vcu1525`` measures the large card itself, latencies and port as they are.
 
 Utilisation counts the products of weights that are there: forward and backward those that pruning
 leaves, for weight gradients all of them; at the frame of an image those with its zeros as well.
@@ -87,6 +91,9 @@ _STEP = Step(rate=0.01, momentum=0.9, decay=5e-4)
 
 _GRADIENT = 1 / 64
 """Size of output gradients, so that those of weights stay small."""
+
+_PORT_BEATS = 2.0
+"""Beats that the AXI port moves in a cycle: one read, one written."""
 
 _LONGEST = 100_000_000
 """Cycles that a program may take."""
@@ -163,10 +170,9 @@ def card_config(name: str) -> Config:
 
 
 def timing_for(config: Config) -> MemoryTiming:
-    """Return the memory that a card has in proportion to its MACs."""
-    return MemoryTiming(
-        latency=LATENCY, bandwidth=BYTES_PER_CYCLE * config.macs / config.beat_bytes
-    )
+    """Return the memory that a card has in proportion to its MACs, as far as its port takes it."""
+    beats = BYTES_PER_CYCLE * config.macs / config.beat_bytes
+    return MemoryTiming(latency=LATENCY, bandwidth=min(beats, _PORT_BEATS))
 
 
 class _Workload:
@@ -280,7 +286,7 @@ def run(card: VerilatedCard, golden: Card, layer: Layer, pattern: Pattern) -> li
         pruned = stage != "WU"
         products = layer.batch * (convolution.kept_products if pruned else convolution.products)
         moved = {way: counters[f"{way}_BEATS"] * config.beat_bytes for way in ("READ", "WRITE")}
-        given = counters["CYCLES"] * BYTES_PER_CYCLE * config.macs
+        given = counters["CYCLES"] * timing_for(config).bandwidth * config.beat_bytes
         figures.append(
             {
                 "card": config.name,
@@ -311,7 +317,7 @@ def stream(card: VerilatedCard, golden: Card) -> dict[str, float]:
     AssertionError
         What was written isn't that of the golden model.
     """
-    card.model.set_timing(MemoryTiming(latency=LATENCY, bandwidth=2.0))
+    card.model.set_timing(MemoryTiming(latency=LATENCY, bandwidth=_PORT_BEATS))
     counters, written = _stream(card)
     _, expected = _stream(golden)
     assert written == expected, "what the STOREs wrote differs from the golden model"

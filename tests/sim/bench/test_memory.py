@@ -42,8 +42,10 @@ def golden():
     [
         (QUICK_LAYERS[0], "dense"),
         (QUICK_LAYERS[0], "2:8"),
-        # A stride, so that BP takes four products; more than one block of images.
-        (Layer("strided", 4, 16, 32, 2, 32), "2:4"),
+        # A stride, so that BP takes four products.
+        (Layer("strided", 4, 16, 32, 2, 16), "2:4"),
+        # More than one block of images.
+        (Layer("blocks", 2, 16, 16, 1, 20), "4:8"),
         # Images and channels that don't fill a block.
         (Layer("edges", 3, 24, 8, 1, 5), "1:8"),
     ],
@@ -65,8 +67,9 @@ def test_slots_add_up_and_bytes_are_counted(card, golden, layer, pattern):
         assert row["bandwidth"] == pytest.approx(
             moved / (row["cycles"] * BYTES_PER_CYCLE * TINY.macs), abs=1e-5
         )
-        # More only by what the model saves while nothing is asked of it.
-        assert row["bandwidth"] <= 1.01
+        # Memory gives no more, but for 16 beats that it saves while nothing is asked of it.
+        allowed = row["cycles"] * timing_for(TINY).bandwidth + 16
+        assert moved <= allowed * TINY.beat_bytes
     forward, backward, update = rows
     blocks = -(-layer.batch // TINY.elements)
     g_blocks = {name: -(-getattr(layer, name) // TINY.elements) for name in ("inputs", "outputs")}
@@ -107,10 +110,11 @@ def test_a_lost_slot_is_noticed(card, golden, monkeypatch):
 
 
 def test_streams_use_the_slots_of_the_port(card, golden):
-    """Of a card whose scratchpads hold but 512 beats, to which the latency is much."""
+    """Of a card that has fewer beats under way than the latency takes, and short STOREs."""
     rates = stream(card, golden)
     card.model.set_timing(timing_for(TINY))
-    assert rates["read"] > 0.9 and rates["write"] > 0.75
+    assert rates["read"] > 0.8 * TINY.outstanding_reads * TINY.burst_beats / LATENCY
+    assert rates["write"] > 0.75
     assert max(rates.values()) <= 1
 
 
@@ -130,7 +134,10 @@ def test_a_card_has_its_share_of_the_reference(name):
     timing = timing_for(config)
     assert timing.latency == LATENCY
     bytes_per_cycle = timing.bandwidth * config.beat_bytes
-    assert bytes_per_cycle * 4096 / config.macs * 250e6 == pytest.approx(77e9)
+    if name == REFERENCE:
+        assert bytes_per_cycle == 2 * config.beat_bytes, "what the port takes"
+    else:
+        assert bytes_per_cycle * 4096 / config.macs * 250e6 == pytest.approx(77e9)
     same = {"name", "s_depth", "d_depth", "o_depth", "aux_depth", "queue_depth", "memory_bytes"}
     kept = {f.name for f in dataclasses.fields(config)} - same
     assert all(getattr(config, field) == getattr(preset(name), field) for field in kept)
