@@ -26,7 +26,7 @@ test: $(STAMP) ## Lint, type checks and all tests but the long ones
 test-long: $(STAMP) ## The tests that take minutes each
 	$(RUN) -m pytest -m long $(ARGS)
 
-bench: $(STAMP) ## Measure area, products and speed; ARGS="--quick" for a minute's worth, results in build/bench
+bench: $(STAMP) ## Measure area, products, speed, convolutions in memory; ARGS="--quick" for a minute's worth, results in build/bench
 	@$(RUN) -m sim.bench $(ARGS)
 
 clean: ## Remove what was built, but not .venv

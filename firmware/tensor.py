@@ -78,15 +78,17 @@ class Span:
         Of the image.
     before, after
         Zeros on either side.
-    offset
-        Where the first output's first tap is, from the first zero on.
     """
 
     start: int
     count: int
     before: int
     after: int
-    offset: int
+
+    @property
+    def first(self) -> int:
+        """Its first line or column, the zeros included; that of the image is 0."""
+        return self.start - self.before
 
     @property
     def size(self) -> int:

@@ -8,7 +8,7 @@ each phase of the input, with the taps that meet it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ __all__ = ["ConvolutionSchedule"]
 _BLOCK_WORDS = 2
 """O words in a row of G outputs."""
 
+_END_BANDS = 4
+"""Bands that the first and the last images are cut into, if they have lines enough."""
+
 
 @dataclass(frozen=True)
 class _Axis:
@@ -43,22 +46,29 @@ class _Axis:
     size: int
     """Places of the image."""
 
-    def patch(self, first: int, outputs: int) -> Span:
-        """Return what some outputs need of the image."""
-        start = self.origin + first * self.stride
-        end = start + (outputs - 1) * self.stride
+    def place(self, output: int) -> int:
+        """Return the place that an output meets at its first tap."""
+        return self.origin + output * self.stride
+
+    def reach(self, outputs: range) -> tuple[int, int]:
+        """Return the lowest and the highest place that some outputs meet."""
         reach = (self.taps - 1) * self.direction
-        # At least one place lies in the image, so that there is something to load.
-        low = min(start + min(0, reach), self.size - 1)
-        high = max(end + max(0, reach), 0)
-        before, after = max(0, -low), max(0, high - self.size + 1)
-        return Span(
-            start=max(0, low),
-            count=high - low + 1 - before - after,
-            before=before,
-            after=after,
-            offset=start - low,
+        return (
+            self.place(outputs.start) + min(0, reach),
+            self.place(outputs.stop - 1) + max(0, reach),
         )
+
+
+def _patch(parts: Sequence[tuple[_Axis, range]]) -> Span:
+    """Return what some outputs need of the image; those of several products together."""
+    size = parts[0][0].size
+    lowest, highest = zip(*(axis.reach(outputs) for axis, outputs in parts))
+    # At least one place lies in the image, so that there is something to load.
+    low, high = min(*lowest, size - 1), max(*highest, 0)
+    before, after = max(0, -low), max(0, high - size + 1)
+    return Span(
+        start=max(0, low), count=high - low + 1 - before - after, before=before, after=after
+    )
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,15 @@ class _Taps:
     @property
     def count(self) -> int:
         return self.height * self.width
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """Part of the images of a block, in the D scratchpad from `base` on."""
+
+    base: int
+    rows: Span
+    columns: Span
 
 
 @dataclass(frozen=True)
@@ -153,6 +172,10 @@ class _Product:
     def d_words(self) -> int:
         return self.taps * self.weights.words
 
+    def lines(self, band: range) -> range:
+        """Return the lines of outputs that it has of a band."""
+        return range(band.start, min(band.stop, self.y.outputs))
+
 
 def _missing(tensor: Activations, block: int) -> int:
     """Return how many images of a block are padding."""
@@ -193,24 +216,23 @@ class ConvolutionSchedule:
         def axis(size: int, outputs: int) -> _Axis:
             return _Axis(-layer.padding, layer.stride, 1, layer.kernel, outputs, size)
 
-        self._convolve(
-            _Product(
-                stage=Stage.FF,
-                context=f"{layer.name}, FF",
-                source=x,
-                weights=weights,
-                first_tap=(0, 0),
-                tap_stride=1,
-                y=axis(source.height, layer.shape.height),
-                x=axis(source.width, layer.shape.width),
-                channels=layer.outputs,
-                reduction=layer.inputs,
-                output=_Grid(y),
-                add=add,
-                relu=layer.relu,
-                bias=self._tensors.bias,
-            )
+        work = _Product(
+            stage=Stage.FF,
+            context=f"{layer.name}, FF",
+            source=x,
+            weights=weights,
+            first_tap=(0, 0),
+            tap_stride=1,
+            y=axis(source.height, layer.shape.height),
+            x=axis(source.width, layer.shape.width),
+            channels=layer.outputs,
+            reduction=layer.inputs,
+            output=_Grid(y),
+            add=add,
+            relu=layer.relu,
+            bias=self._tensors.bias,
         )
+        self._convolve([work])
 
     def backward(
         self,
@@ -245,7 +267,7 @@ class ConvolutionSchedule:
             count = len(range(phase, outputs, stride))
             return first_tap, _Axis(origin, 1, -1, taps, count, size)
 
-        empty = []
+        phases, empty = [], []
         for phase_y in range(min(stride, target.height)):
             tap_y, y = axis(phase_y, target.height, source.height)
             for phase_x in range(min(stride, target.width)):
@@ -253,7 +275,7 @@ class ConvolutionSchedule:
                 if not y.taps or not x.taps:
                     empty.append((phase_y, phase_x))
                     continue
-                self._convolve(
+                phases.append(
                     _Product(
                         stage=Stage.BP,
                         context=context,
@@ -270,68 +292,117 @@ class ConvolutionSchedule:
                         mask=mask,
                     )
                 )
+        self._convolve(phases)
         return empty
 
-    def _convolve(self, work: _Product) -> None:
-        config, assembly = self._config, self._assembly
+    def _convolve(self, works: Sequence[_Product]) -> None:
+        """Add products of the same images, each band of which is loaded once for all of them."""
+        source = works[0].source
+        bias_bases = [self._prepare(work) for work in works]
+        pending = None
+        for block in range(source.batch_blocks):
+            for band in self._bands(works, block):
+                patch = None
+                for work, bias_base in zip(works, bias_bases):
+                    lines = work.lines(band)
+                    for a_block in range(work.weights.blocks) if lines else ():
+                        # Weights first: unlike the images, they needn't wait for the layer before.
+                        s_base = self._load_weights(work, a_block)
+                        if patch is None:
+                            patch = self._load_patch(works, block, band)
+                        # The load queue must bring these operands before it turns to what is added
+                        # and masked by in the STOREs before, for which there is room only as they
+                        # end.
+                        if pending is not None:
+                            self._store(*pending)
+                        o_base = self._compute(work, block, a_block, lines, s_base, patch)
+                        bias = None if bias_base is None else bias_base + a_block
+                        pending = (work, block, a_block, lines, o_base, bias)
+        if pending is not None:
+            self._store(*pending)
+
+    def _prepare(self, work: _Product) -> int | None:
+        """Check the size of a product; return where its bias is in AUX, if it's there for all."""
+        assembly = self._assembly
         self._check_reduction(work.context, work.d_words, work.weights.pattern)
         # What is added takes the places of AUX in turn, the bias's among them: then each STORE has
         # its own copy.
-        bias_base = None
-        if work.bias is not None and work.add is None:
-            assembly.need(work.context, assembly.aux, work.weights.blocks)
-            bias_base = assembly.aux.take(work.weights.blocks)
-            self._load_bias(work, work.bias.address, bias_base, work.weights.blocks)
-        for block in range(work.source.batch_blocks):
-            for lines in self._bands(work):
-                # Weights first: unlike the images, they needn't wait for the layer before.
-                s_base = self._load_weights(work, 0)
-                one_pixel = len(lines) * work.x.outputs == 1
-                d_base, d_rows, d_reduction = self._load_patch(work, block, lines)
-                for a_block in range(work.weights.blocks):
-                    if a_block:
-                        s_base = self._load_weights(work, a_block)
-                    rows = len(lines) * work.x.outputs * config.elements
-                    o_base = assembly.o.take(self._o_words(rows))
-                    self._program.compute(
-                        work.stage,
-                        s_base=s_base,
-                        d_base=d_base,
-                        o_base=o_base,
-                        o_stride=_BLOCK_WORDS,
-                        **product(
-                            config,
-                            work.weights.pattern,
-                            a=config.elements,
-                            a_padding=self._padding(work.channels, a_block),
-                            b=rows,
-                            # Images that aren't there are among the last rows of every pixel.
-                            b_padding=_missing(work.output.tensor, block) if one_pixel else 0,
-                            k=self._reduction_length(work),
-                            d_rows=d_rows,
-                            d_reduction=d_reduction,
-                        ),
-                    )
-                    bias = None if bias_base is None else bias_base + a_block
-                    self._store(work, block, a_block, lines, o_base, bias)
+        if work.bias is None or work.add is not None:
+            return None
+        assembly.need(work.context, assembly.aux, work.weights.blocks)
+        base = assembly.aux.take(work.weights.blocks)
+        self._load_bias(work, work.bias.address, base, work.weights.blocks)
+        return base
 
-    def _bands(self, work: _Product) -> list[range]:
-        """Cut the lines of outputs into the fewest bands that fit, overlapped if possible."""
+    def _compute(
+        self, work: _Product, block: int, a_block: int, lines: range, s_base: int, patch: _Patch
+    ) -> int:
+        """Compute G channels of some lines of outputs; return where they are in O."""
+        config, position_words = self._config, self._position_words(work.source)
+        bank_rows = config.elements // config.cols
+        line_words = patch.columns.size * position_words
+        rows = len(lines) * work.x.outputs * config.elements
+        one_pixel = len(lines) * work.x.outputs == 1
+        o_base = self._assembly.o.take(self._o_words(rows))
+        self._program.compute(
+            work.stage,
+            s_base=s_base,
+            d_base=patch.base
+            + (work.y.place(lines.start) - patch.rows.first) * line_words
+            + (work.x.place(0) - patch.columns.first) * position_words,
+            o_base=o_base,
+            o_stride=_BLOCK_WORDS,
+            **product(
+                config,
+                work.weights.pattern,
+                a=config.elements,
+                a_padding=self._padding(work.channels, a_block),
+                b=rows,
+                # Images that aren't there are among the last rows of every pixel.
+                b_padding=_missing(work.output.tensor, block) if one_pixel else 0,
+                k=self._reduction_length(work),
+                d_rows=walk(
+                    (bank_rows, work.source.words),
+                    (work.x.outputs, work.x.stride * position_words),
+                    (len(lines), work.y.stride * line_words),
+                ),
+                d_reduction=walk(
+                    (work.source.words, 1),
+                    (work.x.taps, work.x.direction * position_words),
+                    (work.y.taps, work.y.direction * line_words),
+                ),
+            ),
+        )
+        return o_base
+
+    def _bands(self, works: Sequence[_Product], block: int) -> list[range]:
+        """Cut the lines of outputs into the fewest bands that fit, overlapped if possible.
+
+        The first images are cut finer, so that the array can start sooner, and so are the last, so
+        that less is left to be stored when it has ended.
+        """
         config, assembly = self._config, self._assembly
-        lines, width = work.y.outputs, work.x.outputs
+        work = max(works, key=lambda work: work.y.outputs)
+        lines, width = work.y.outputs, max(work.x.outputs for work in works)
+        blocks = work.source.batch_blocks
+        columns = _patch([(each.x, range(each.x.outputs)) for each in works]).size
+        # Bands of fewer lines than the kernel has would load most of the images twice.
+        taps = max(each.y.taps for each in works)
+        finer = min(lines // taps, _END_BANDS) if block in (0, blocks - 1) else 1
 
         def d_words(count: int) -> int:
-            bands = [(first, min(count, lines - first)) for first in range(0, lines, count)]
-            reach = max(work.y.patch(*band).size for band in bands)
-            columns = work.x.patch(0, width).size
+            # Bands inside the image need the most.
+            lowest, highest = zip(*(each.y.reach(range(count)) for each in works))
+            reach = max(highest) - min(lowest) + 1
             return reach * columns * self._position_words(work.source)
 
         def o_words(count: int) -> int:
             return self._o_words(count * width * config.elements)
 
         for share in (2, 1):
-            for count in range(lines, 0, -1):
-                d_share = 1 if count == lines else share
+            for bands in range(max(finer, 1), lines + 1):
+                count = -(-lines // bands)
+                d_share = 1 if count == lines and blocks == 1 else share
                 if (
                     d_words(count) <= assembly.d.depth // d_share
                     and o_words(count) <= assembly.o.depth // share
@@ -376,38 +447,23 @@ class ConvolutionSchedule:
             descriptor=descriptor(self._config, address, beats),
         )
 
-    def _load_patch(
-        self, work: _Product, block: int, lines: range
-    ) -> tuple[int, dict[str, Any], dict[str, Any]]:
-        """Load what a band needs of the images as the D operand; return its base and its walks."""
-        config, source = self._config, work.source
-        rows = work.y.patch(lines.start, len(lines))
-        columns = work.x.patch(0, work.x.outputs)
-        bank_rows = config.elements // config.cols
-        position_words = self._position_words(source)
-        line_words = columns.size * position_words
-        base = self._assembly.d.take(rows.size * line_words)
+    def _load_patch(self, works: Sequence[_Product], block: int, band: range) -> _Patch:
+        """Load what a band needs of the images as the D operand."""
+        first = works[0]
+        parts = [(work, work.lines(band)) for work in works]
+        rows = _patch([(work.y, lines) for work, lines in parts if lines])
+        columns = _patch([(work.x, range(work.x.outputs)) for work in works])
+        base = self._assembly.d.take(rows.size * columns.size * self._position_words(first.source))
         self._program.load(
             LoadTarget.D,
-            work.stage,
+            first.stage,
             order=LoadOrder.TILES,
             base=base,
-            rows=rows.size * columns.size * config.elements,
-            d_words=source.words,
-            **source.load_images(block, rows, columns),
+            rows=rows.size * columns.size * self._config.elements,
+            d_words=first.source.words,
+            **first.source.load_images(block, rows, columns),
         )
-        d_rows = walk(
-            (bank_rows, source.words),
-            (work.x.outputs, work.x.stride * position_words),
-            (len(lines), work.y.stride * line_words),
-        )
-        d_reduction = walk(
-            (source.words, 1),
-            (work.x.taps, work.x.direction * position_words),
-            (work.y.taps, work.y.direction * line_words),
-        )
-        first = rows.offset * line_words + columns.offset * position_words
-        return base + first, d_rows, d_reduction
+        return _Patch(base, rows, columns)
 
     def _store(
         self,
@@ -593,11 +649,13 @@ class ConvolutionSchedule:
         layer, config, assembly = self._layer, self._config, self._assembly
         stride, kernel = layer.stride, layer.kernel
 
-        def axis(size: int, outputs: int) -> Span:
-            return _Axis(-layer.padding, stride, 1, kernel, outputs, size).patch(0, outputs)
+        def patch(size: int, outputs: int) -> Span:
+            return _patch(
+                [(_Axis(-layer.padding, stride, 1, kernel, outputs, size), range(outputs))]
+            )
 
-        rows = axis(x.shape.height, layer.shape.height)
-        columns = axis(x.shape.width, layer.shape.width)
+        rows = patch(x.shape.height, layer.shape.height)
+        columns = patch(x.shape.width, layer.shape.width)
         places = rows.size * columns.size
         d_words = x.batch_blocks * places
         bank_rows = config.elements // config.cols
@@ -614,7 +672,9 @@ class ConvolutionSchedule:
             **x.load_channels(word, rows, columns),
         )
         return _Images(
-            base=base + rows.offset * columns.size + columns.offset,
+            base=base
+            - (layer.padding + rows.first) * columns.size
+            - (layer.padding + columns.first),
             line=columns.size,
             channel=d_words,
             reduction=walk(

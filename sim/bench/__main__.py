@@ -1,9 +1,11 @@
-"""Measures the tensor engine: ``python -m sim.bench``.
+"""Measures the accelerator: ``python -m sim.bench``.
 
-Three parts: ``area`` synthesises every preset, module by module, and elaborates it; ``gemm`` runs
-matrix products on the Verilated card; ``speed`` times the simulation. Writes ``engine.json`` with
-all figures, ``engine.txt`` with the tables that it prints, and ``engine.html`` with both and
-pictures. Every figure is shown with its change against the accepted run in ``docs/bench``.
+Four parts: ``area`` synthesises every preset, module by module, and elaborates it; ``gemm`` runs
+matrix products on the Verilated card; ``speed`` times the simulation; ``memory`` runs convolutions
+with their operands in card memory, on an array of 256 MACs unless ``--preset`` names others. The
+first three write ``engine.json`` with all figures, ``engine.txt`` with the tables that are printed,
+and ``engine.html`` with both and pictures; ``memory`` writes the same three files of its own. Every
+figure is shown with its change against the accepted run in ``docs/bench``.
 
 Keys of ``engine.json``
 -----------------------
@@ -25,23 +27,38 @@ gemm
     weight-stationary dataflow at best.
 simulation
     ``cycles_per_second`` of the Verilated card with 256 MACs, while they multiply.
+
+Keys of ``memory.json``
+-----------------------
+cards.NAME
+    ``macs`` and ``beat_bytes``; ``bytes_per_cycle`` and ``latency`` of its memory, and what they
+    stand for is told in `sim.bench.memory`; ``stream`` as below.
+layers
+    A list of programs: ``card``; ``name`` of the layer with its ``side``, ``inputs``, ``outputs``,
+    ``stride`` and ``batch``; ``stage``, ``pattern``, ``cycles``, ``utilisation``, and ``lost`` MAC
+    slots by cause; ``utilisation`` and all of ``lost`` together are 1. ``bytes_read`` and
+    ``bytes_written``, commands included, and ``bandwidth``, their share of what memory could have
+    moved.
+stream
+    ``read`` and ``write``: AXI data slots that long LOADs and long STOREs use, of the first card.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rtl.config import PRESETS, ConfigError, preset
 
-from . import gemm, hardware, report
+from . import engine_report, gemm, hardware, memory, memory_report
+from .report import Report
 
-PARTS = ("area", "gemm", "speed")
+PARTS = ("area", "gemm", "speed", "memory")
 
 ACCEPTED = Path(__file__).parents[2] / "docs" / "bench"
 
@@ -62,10 +79,9 @@ class _Progress:
         print(f"[{seconds:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
-def measure(
-    only: Sequence[str], presets: Sequence[str], quick: bool, progress: _Progress
-) -> dict[str, Any]:
-    """Return the figures of the parts `only`; see the module for their meaning."""
+def _measure_engine(options: argparse.Namespace, progress: _Progress) -> dict[str, Any]:
+    only, quick = options.only, options.quick
+    presets = options.preset or (_QUICK_PRESETS if quick else list(PRESETS))
     figures: dict[str, Any] = {"quick": quick}
     if "area" in only:
         ordered = sorted(presets, key=lambda name: name == _REFERENCE)
@@ -87,10 +103,36 @@ def measure(
     return figures
 
 
+def _measure_memory(options: argparse.Namespace, progress: _Progress) -> dict[str, Any]:
+    if options.quick:
+        configs = [preset(name) for name in _QUICK_PRESETS]
+    else:
+        configs = [memory.card_config(name) for name in options.preset or (memory.PRESET,)]
+    layers = memory.QUICK_LAYERS if options.quick else memory.LAYERS
+    return {"quick": options.quick} | memory.measure(configs, layers, progress)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A report, the parts that it tells of, and how to measure them."""
+
+    report: Report
+    parts: frozenset[str]
+    measure: Callable[[argparse.Namespace, _Progress], dict[str, Any]]
+
+
+_REPORTS = (
+    _Measured(engine_report.REPORT, frozenset(("area", "gemm", "speed")), _measure_engine),
+    _Measured(memory_report.REPORT, frozenset(("memory",)), _measure_memory),
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m sim.bench", description="Measure the tensor engine: area, products, speed."
+        prog="python -m sim.bench",
+        description="Measure the accelerator: area, products, speed, and convolutions with their "
+        "operands in card memory.",
     )
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
     parser.add_argument("--preset", nargs="+", help="configurations (all; tiny with --quick)")
@@ -100,24 +142,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--accept", action="store_true", help="keep this run's table as the one to compare with"
     )
     options = parser.parse_args(arguments)
-    presets = options.preset or (_QUICK_PRESETS if options.quick else list(PRESETS))
     try:
-        for name in presets:
+        for name in options.preset or ():
             preset(name)
     except ConfigError as error:
         parser.error(str(error))
-    whole = not (options.quick or options.preset) and set(options.only) == set(PARTS)
-    if options.accept and not whole:
-        parser.error("--accept takes a whole run: all parts of all presets")
-    figures = measure(options.only, presets, options.quick, _Progress())
-    accepted = ACCEPTED / "engine.json"
-    before = json.loads(accepted.read_text()) if accepted.exists() else {}
-    print(report.text(figures, before))
-    for path in report.write(figures, before, options.out):
-        print(f"written to {path}")
-    if options.accept:
-        for path in report.accept(figures, ACCEPTED):
-            print(f"accepted in {path}")
+    wanted = [one for one in _REPORTS if one.parts & set(options.only)]
+    whole = all(one.parts <= set(options.only) for one in wanted)
+    if options.accept and (options.quick or options.preset or not whole):
+        parser.error("--accept takes a whole run: all parts of a report, all presets")
+    progress = _Progress()
+    for one in wanted:
+        figures = one.measure(options, progress)
+        before = one.report.accepted(ACCEPTED)
+        print(one.report.text(figures, before))
+        for path in one.report.write(figures, before, options.out):
+            print(f"written to {path}")
+        if options.accept:
+            for path in one.report.accept(figures, ACCEPTED):
+                print(f"accepted in {path}")
     return 0
 
 

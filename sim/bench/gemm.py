@@ -25,19 +25,11 @@ from rtl.sparsity.pattern import Pattern
 from sim.golden.arithmetic import dot
 from sim.golden.sparsity import pack_tiles, prune
 
+from .slots import account
+
 __all__ = ["QUICK_SHAPES", "SHAPES", "Shape", "config_for", "measure", "stationary_cycles"]
 
 Halves = NDArray[np.uint16]
-
-LOST = {
-    "fill": "LOST_FILL",
-    "drain": "LOST_DRAIN",
-    "operand": "LOST_OPERAND",
-}
-"""Causes for which a cycle has no products at all, and their counters."""
-
-PADDING = {"edge": "EDGE_MACS", "filler": "FILLER_MACS"}
-"""Causes for which single MACs of a cycle are lost."""
 
 SIMULATED_MACS = 256
 """Size of the array that the speed of simulation is told of."""
@@ -211,26 +203,20 @@ def run(driver: Driver, shape: Shape, seed: int = 0) -> dict[str, Any]:
 
     wrong = np.count_nonzero(result != dot(s, d)[:, : shape.n])
     assert not wrong, f"{shape}: {wrong} of {result.size} results differ from the golden model"
-    cycles = counters["CYCLES"]
     useful = counters["USEFUL_MACS"]
-    lost = {cause: counters[name] * config.macs for cause, name in LOST.items()}
-    lost |= {cause: counters[name] for cause, name in PADDING.items()}
-    total = cycles * config.macs
-    assert useful + sum(lost.values()) == total, (
-        f"{shape}: {useful} useful MACs and those lost, {lost}, aren't {total} in all"
-    )
+    shares = account(shape, counters, config.macs)
     expected = shape.m * shape.n * _entries(shape.k, pattern)
     assert useful == expected, f"{shape}: {useful} useful MACs, expected {expected}"
     return {
         **dataclasses.asdict(shape),
         "a_contexts": fields["a_contexts"],
         "macs": config.macs,
-        "cycles": cycles,
+        "cycles": counters["CYCLES"],
         "useful": useful,
-        "utilisation": round(useful / total, 5),
+        "utilisation": shares["utilisation"],
         "allowed": round(useful / (_fewest_cycles(config, fields) * config.macs), 5),
         "stationary": round(useful / (stationary_cycles(config, shape) * config.macs), 5),
-        "lost": {cause: round(macs / total, 5) for cause, macs in lost.items()},
+        "lost": shares["lost"],
         "seconds": round(seconds, 3),
     }
 

@@ -290,8 +290,8 @@ class Card {
   }
 
   static constexpr size_t kQueue = 64;
-  static constexpr uint64_t kBeatCost = 1024;
-  static constexpr uint64_t kBurstCredit = 16 * kBeatCost;
+  static constexpr int64_t kBeatCost = 1024;
+  static constexpr int64_t kBurstCredit = 16 * kBeatCost;
 
   Memory memory_;
   uint64_t memory_bytes_;
@@ -304,7 +304,7 @@ class Card {
   sat_timing timing_{32, 1024, 0, 0, 0};
   uint64_t random_ = 1;
   uint64_t now_ = 0;
-  uint64_t credit_ = 0;
+  int64_t credit_ = 0;  // below zero where a read and a write beat take the last of it together
   bool settled_ = false;
   std::deque<Burst> reads_, writes_;
   std::deque<Response> responses_;

@@ -119,9 +119,12 @@ def test_images_lie_in_the_scratchpad_once():
 def test_bands_leave_room_for_the_next():
     """Half of a scratchpad for each of several bands, all of it for an image in one piece."""
     config = dataclasses.replace(SIM, o_depth=4096)
-    bench = _Bench(config, side=(14, 14), kernel=3, padding=1).forward()
+    bench = _Bench(config, side=(5, 34), kernel=3, padding=1).forward()
     (load,) = bench.commands(Opcode.LOAD, LoadTarget.D)
-    assert load.rows // config.cols == config.d_depth
+    assert config.d_depth // 2 < load.rows // config.cols <= config.d_depth
+    bench = _Bench(config, images=2 * G, side=(5, 34), kernel=3, padding=1).forward()
+    loads = bench.commands(Opcode.LOAD, LoadTarget.D)
+    assert all(load.rows // SIM.cols <= SIM.d_depth // 2 for load in loads)
     bench = _Bench(config, side=(20, 20), kernel=3, padding=1).forward()
     loads = bench.commands(Opcode.LOAD, LoadTarget.D)
     assert len(loads) > 1
@@ -131,6 +134,32 @@ def test_bands_leave_room_for_the_next():
     for body in bench.commands(Opcode.COMPUTE):
         words = body.b_tiles * (SIM.interleave >> body.a_contexts) * body.o_stride
         assert words <= config.o_depth // 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "kernel", "bands"), [(5, 3, 1), (8, 3, 2), (10, 3, 3), (16, 3, 4), (3, 1, 3)]
+)
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_the_first_and_the_last_images_are_cut_finer(blocks, lines, kernel, bands):
+    """Bands no smaller than a kernel; those of the images between are whole."""
+    config = dataclasses.replace(SIM, d_depth=4096, o_depth=2048)
+    sizes = {"side": (lines, 4), "kernel": kernel, "padding": kernel // 2}
+    bench = _Bench(config, images=blocks * G, **sizes).forward()
+    loads = bench.commands(Opcode.LOAD, LoadTarget.D)
+    found = [(load.descriptor.address - bench.x.address) // bench.x.block_bytes for load in loads]
+    assert found == [0] * bands + list(range(1, blocks - 1)) + [blocks - 1] * (bands * (blocks > 1))
+
+
+def test_operands_are_loaded_before_what_is_masked_by():
+    """AUX has room for the next only as STOREs end: the next product's weights don't wait."""
+    bench = _Bench(channels=96, side=(5, 5), kernel=3, padding=1)
+    bench.backward(mask=bench.x)
+    targets = [body.target for body in bench.commands(Opcode.LOAD)]
+    s, aux = LoadTarget.S.value, LoadTarget.AUX.value
+    weights = [index for index, target in enumerate(targets) if target == s]
+    masks = [index for index, target in enumerate(targets) if target == aux]
+    assert len(weights) == 3 and weights[1] < masks[0] and masks[-1] > weights[2]
+    assert all(body.mask for body in bench.commands(Opcode.STORE))
 
 
 def test_areas_leave_room_for_the_next():

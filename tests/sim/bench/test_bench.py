@@ -5,8 +5,10 @@ import json
 
 import pytest
 
-from sim.bench import hardware, report
+from sim.bench import hardware
 from sim.bench.__main__ import main
+from sim.bench.engine_report import REPORT as ENGINE
+from sim.bench.memory_report import REPORT as MEMORY
 from sim.synthesis import Synthesised
 
 RESOURCES = {"lut": 100, "lutram": 20, "ff": 300, "dsp": 4, "bram": 1.5, "uram": 0, "carry": 9}
@@ -47,18 +49,35 @@ def figures():
     }  # fmt: skip
 
 
+def memory_figures():
+    """What a run of the part `memory` would give, in small."""
+    row = {
+        "card": "small", "name": "conv", "side": 8, "inputs": 64, "outputs": 128, "stride": 1,
+        "batch": 32, "stage": "FF", "pattern": "dense", "cycles": 1000, "utilisation": 0.95,
+        "lost": {"fill": 0.0, "drain": 0.01, "operand": 0.04, "edge": 0.0, "filler": 0.0},
+        "bytes_read": 2_000_000, "bytes_written": 1_000_000, "bandwidth": 0.25,
+    }  # fmt: skip
+    stream = {"read": 0.99, "write": 0.98}
+    return {
+        "cards": {"small": {"macs": 256, "beat_bytes": 64, "bytes_per_cycle": 19.25, "latency": 64,
+                            "stream": stream}},
+        "layers": [row, row | {"stage": "BP"}, row | {"pattern": "2:8", "utilisation": 0.9}],
+        "stream": stream,
+    }  # fmt: skip
+
+
 def test_figures_stand_with_their_change():
     before = figures()
     after = copy.deepcopy(before)
     after["pe"]["presets"]["tiny"]["lut_per_mac"] = 165.0
     after["gemm"][0]["cycles"] = 990
     after["presets"]["tiny"]["share"]["lut"] = 0.26
-    text = report.text(after, before)
+    text = ENGINE.text(after, before)
     assert "165.0 (+9.8%)" in text
     assert "990 (-1.0%)" in text
     assert "26.0% (+4.0%)" in text
     assert text.count("(+") + text.count("(-") == 3
-    assert "(+" not in report.text(after, {})
+    assert "(+" not in ENGINE.text(after, {})
     # Parts beyond the first are told of together.
     assert "2 others" in text and "part_11" in text and "part_12" not in text
     assert "LUT6 2xCARRY4" in text
@@ -66,12 +85,12 @@ def test_figures_stand_with_their_change():
 
 def test_only_what_was_measured_is_shown():
     whole = figures()
-    assert "Cards" not in report.text({"gemm": whole["gemm"]}, whole)
-    assert "Products" not in report.text({key: whole[key] for key in ("simulation",)}, whole)
+    assert "Cards" not in ENGINE.text({"gemm": whole["gemm"]}, whole)
+    assert "Products" not in ENGINE.text({key: whole[key] for key in ("simulation",)}, whole)
 
 
 def test_the_page_is_self_contained(tmp_path):
-    paths = report.write(figures(), {}, tmp_path)
+    paths = ENGINE.write(figures(), {}, tmp_path)
     assert [path.name for path in paths] == ["engine.json", "engine.txt", "engine.html"]
     assert json.loads(paths[0].read_text()) == figures()
     page = paths[2].read_text()
@@ -80,9 +99,38 @@ def test_the_page_is_self_contained(tmp_path):
 
 
 def test_accepted_tables_have_no_changes(tmp_path):
-    paths = report.accept(figures(), tmp_path)
+    paths = ENGINE.accept(figures(), tmp_path)
     assert json.loads(paths[0].read_text()) == figures()
-    assert paths[1].read_text() == report.text(figures(), {}) + "\n"
+    assert paths[1].read_text() == ENGINE.text(figures(), {}) + "\n"
+
+
+def test_memory_figures_stand_with_their_change():
+    before = memory_figures()
+    after = copy.deepcopy(before)
+    after["layers"][1]["cycles"] = 900
+    after["layers"][2]["bytes_read"] = 3_000_000
+    after["cards"]["small"]["stream"]["write"] = 0.49
+    text = MEMORY.text(after, before)
+    assert "900 (-10.0%)" in text and "3.00 (+50.0%)" in text and "49.0% (-50.0%)" in text
+    assert text.count("(+") + text.count("(-") == 3
+    # Another batch is another program.
+    after["layers"][1]["batch"] = 64
+    assert "900 (" not in MEMORY.text(after, before)
+
+
+def test_memory_page_has_a_picture_for_each_pattern(tmp_path):
+    paths = MEMORY.write(memory_figures(), {}, tmp_path)
+    assert [path.name for path in paths] == ["memory.json", "memory.txt", "memory.html"]
+    assert json.loads(paths[0].read_text()) == memory_figures()
+    page = paths[2].read_text()
+    assert page.count("<svg") == 2 and "src=" not in page and "<script" not in page
+
+
+def test_accepted_figures_are_found_again(tmp_path):
+    report = MEMORY
+    assert report.accepted(tmp_path) == {}
+    report.accept(memory_figures(), tmp_path)
+    assert report.accepted(tmp_path) == memory_figures()
 
 
 def test_a_card_is_the_sum_of_its_parts():
@@ -110,6 +158,8 @@ def test_a_card_is_the_sum_of_its_parts():
         (["--preset", "huge"], "choose from: tiny"),
         (["--quick", "--accept"], "--accept takes a whole run"),
         (["--only", "gemm", "--accept"], "--accept takes a whole run"),
+        (["--only", "memory", "speed", "--accept"], "--accept takes a whole run"),
+        (["--only", "memory", "--preset", "tiny", "--accept"], "--accept takes a whole run"),
         (["--only", "nothing"], "invalid choice"),
     ],
 )
@@ -122,7 +172,8 @@ def test_refuses(arguments, message, capsys):
 
 def test_quick_run(tmp_path, capsys):
     """The part for CI: area of the smallest preset, its elaboration, and some products."""
-    assert main(["--quick", "--out", str(tmp_path)]) == 0
+    assert main(["--quick", "--only", "area", "gemm", "speed", "--out", str(tmp_path)]) == 0
+    assert not list(tmp_path.glob("memory.*"))
     result = json.loads((tmp_path / "engine.json").read_text())
     assert result["quick"]
     assert result["baseline"]["dsp_per_mac"] == result["pe"]["dsp_per_mac"] == 1
@@ -140,3 +191,19 @@ def test_quick_run(tmp_path, capsys):
     shown = capsys.readouterr()
     assert "Where" not in shown.out and "Products" in shown.out
     assert "synthesis" in shown.err
+
+
+def test_quick_run_of_memory(tmp_path, capsys):
+    assert main(["--quick", "--only", "memory", "--out", str(tmp_path)]) == 0
+    assert not list(tmp_path.glob("engine.*"))
+    result = json.loads((tmp_path / "memory.json").read_text())
+    assert result["quick"] and list(result["cards"]) == ["tiny"]
+    assert [(row["pattern"], row["stage"]) for row in result["layers"]] == [
+        (pattern, stage) for pattern in ("dense", "2:8") for stage in ("FF", "BP", "WU")
+    ]
+    for row in result["layers"]:
+        assert row["utilisation"] + sum(row["lost"].values()) == pytest.approx(1, abs=1e-4)
+        assert row["bytes_read"] > 0 and row["bytes_written"] > 0
+    assert 0 < result["stream"]["write"] <= 1 and 0 < result["stream"]["read"] <= 1
+    shown = capsys.readouterr()
+    assert "long STOREs" in shown.out and "small, 2:8: FF" in shown.err

@@ -8,7 +8,6 @@ from firmware.cards.verilated import VerilatedCard
 from firmware.driver import Driver
 from rtl.config import preset
 from sim.bench.gemm import (
-    LOST,
     QUICK_SHAPES,
     SHAPES,
     Shape,
@@ -16,6 +15,7 @@ from sim.bench.gemm import (
     run,
     stationary_cycles,
 )
+from sim.bench.slots import LOST
 from tests.harness import default_seed
 
 
