@@ -177,6 +177,17 @@ class _Product:
         return range(band.start, min(band.stop, self.y.outputs))
 
 
+def _rows(works: Sequence[_Product], band: range) -> Span:
+    """Return the lines of the image that a band of some products needs."""
+    parts = [(work.y, work.lines(band)) for work in works]
+    return _patch([(axis, lines) for axis, lines in parts if lines])
+
+
+def _columns(works: Sequence[_Product]) -> Span:
+    """Return the columns of the image that some products need."""
+    return _patch([(work.x, range(work.x.outputs)) for work in works])
+
+
 def _missing(tensor: Activations, block: int) -> int:
     """Return how many images of a block are padding."""
     return tensor.config.elements - tensor.rows(block)
@@ -385,15 +396,16 @@ class ConvolutionSchedule:
         work = max(works, key=lambda work: work.y.outputs)
         lines, width = work.y.outputs, max(work.x.outputs for work in works)
         blocks = work.source.batch_blocks
-        columns = _patch([(each.x, range(each.x.outputs)) for each in works]).size
+        columns = _columns(works).size
         # Bands of fewer lines than the kernel has would load most of the images twice.
         taps = max(each.y.taps for each in works)
         finer = min(lines // taps, _END_BANDS) if block in (0, blocks - 1) else 1
 
+        def cut(count: int) -> list[range]:
+            return [range(first, min(first + count, lines)) for first in range(0, lines, count)]
+
         def d_words(count: int) -> int:
-            # Bands inside the image need the most.
-            lowest, highest = zip(*(each.y.reach(range(count)) for each in works))
-            reach = max(highest) - min(lowest) + 1
+            reach = max(_rows(works, band).size for band in cut(count))
             return reach * columns * self._position_words(work.source)
 
         def o_words(count: int) -> int:
@@ -407,9 +419,7 @@ class ConvolutionSchedule:
                     d_words(count) <= assembly.d.depth // d_share
                     and o_words(count) <= assembly.o.depth // share
                 ):
-                    return [
-                        range(first, min(first + count, lines)) for first in range(0, lines, count)
-                    ]
+                    return cut(count)
         assembly.need(work.context, assembly.d, d_words(1))
         assembly.need(work.context, assembly.o, o_words(1))
         raise AssertionError("unreachable: one of them didn't fit")
@@ -450,9 +460,7 @@ class ConvolutionSchedule:
     def _load_patch(self, works: Sequence[_Product], block: int, band: range) -> _Patch:
         """Load what a band needs of the images as the D operand."""
         first = works[0]
-        parts = [(work, work.lines(band)) for work in works]
-        rows = _patch([(work.y, lines) for work, lines in parts if lines])
-        columns = _patch([(work.x, range(work.x.outputs)) for work in works])
+        rows, columns = _rows(works, band), _columns(works)
         base = self._assembly.d.take(rows.size * columns.size * self._position_words(first.source))
         self._program.load(
             LoadTarget.D,

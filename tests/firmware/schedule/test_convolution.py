@@ -150,6 +150,24 @@ def test_the_first_and_the_last_images_are_cut_finer(blocks, lines, kernel, band
     assert found == [0] * bands + list(range(1, blocks - 1)) + [blocks - 1] * (bands * (blocks > 1))
 
 
+@pytest.mark.parametrize(
+    ("side", "stride", "phases"), [((8, 8), 2, 4), ((9, 7), 2, 4), ((9, 9), 3, 9)]
+)
+def test_phases_share_what_they_load_of_the_gradient(side, stride, phases):
+    """Of a backward product with a stride: each band once, whatever meets it."""
+    bench = _Bench(side=side, kernel=3, stride=stride, padding=1, channels=64).backward()
+    loads = bench.commands(Opcode.LOAD, LoadTarget.D)
+    computes = bench.commands(Opcode.COMPUTE)
+    places = [(load.base, load.base + load.rows // SIM.cols) for load in loads]
+    assert len(computes) >= 2 * phases and len(loads) * 2 * phases >= len(computes)
+    for body in computes:
+        assert any(start <= body.d_base < stop for start, stop in places)
+    shape = bench.y.shape
+    tiles = sum(load.descriptor.beats for load in loads) // G
+    # Neighbouring bands share a line, if a kernel meets two.
+    assert shape.positions <= tiles <= shape.positions + (len(loads) - 1) * shape.width
+
+
 def test_operands_are_loaded_before_what_is_masked_by():
     """AUX has room for the next only as STOREs end: the next product's weights don't wait."""
     bench = _Bench(channels=96, side=(5, 5), kernel=3, padding=1)
