@@ -505,7 +505,8 @@ FAULTS: dict[str, tuple[dict[str, Any], Fault, int]] = {
     "products without y": (BASE | {"reduce_product": 1}, Fault.MALFORMED, 0),
     "term without y": (BASE | {"b": register(64)}, Fault.MALFORMED, 0),
     "narrow beats": (NARROW | {"descriptor": nest(OUTPUT, 4 * G + 1)}, Fault.MALFORMED, 0),
-    "folded beats": (NARROW | {"fold": Fold.SUM}, Fault.MALFORMED, 0),
+    "folded beats": (
+        NARROW | {"fold": Fold.SUM, "descriptor": nest(OUTPUT, 4 * G - 1)}, Fault.MALFORMED, 0),
     "wide beats": (NARROW | {"target": VectorTarget.WIDE}, Fault.MALFORMED, 0),
     "a": (ROWS | {"a": register(64), "b": register(65)} | {"y": VectorOperand.X},
           Fault.SCRATCHPAD_RANGE, 64),
