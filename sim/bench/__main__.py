@@ -105,7 +105,7 @@ def _measure_engine(options: argparse.Namespace, progress: _Progress) -> dict[st
 
 def _measure_memory(options: argparse.Namespace, progress: _Progress) -> dict[str, Any]:
     if options.quick:
-        configs = [preset(name) for name in _QUICK_PRESETS]
+        configs = [preset(name) for name in options.preset or _QUICK_PRESETS]
     else:
         configs = [memory.card_config(name) for name in options.preset or (memory.PRESET,)]
     layers = memory.QUICK_LAYERS if options.quick else memory.LAYERS
@@ -135,7 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "operands in card memory.",
     )
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
-    parser.add_argument("--preset", nargs="+", help="configurations (all; tiny with --quick)")
+    parser.add_argument(
+        "--preset",
+        nargs="+",
+        help=f"configurations (all, for memory {memory.PRESET}; tiny with --quick)",
+    )
     parser.add_argument("--quick", action="store_true", help="a part that takes about a minute")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="(%(default)s)")
     parser.add_argument(

@@ -217,7 +217,7 @@ def draw_slots(bars: Sequence[tuple[str, Figures]]) -> str:
         axes.set_ylim(-0.5, len(results) - 0.5)
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of MAC slots")
-        axes.legend(frameon=False, ncols=6, loc="lower left", bbox_to_anchor=(-0.4, 1), fontsize=9)
+        axes.figure.legend(frameon=False, ncols=6, loc="outside upper center", fontsize=9)
 
     return picture(1.2 + 0.27 * len(bars), draw)
 

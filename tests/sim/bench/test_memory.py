@@ -144,9 +144,14 @@ def test_a_card_has_its_share_of_the_reference(name):
 
 
 def test_layers_are_those_of_resnet_18():
-    """Each stage's first layer halves the image that the one before leaves."""
-    assert {layer.outputs for layer in LAYERS} == {128, 256, 512}
-    for first, other in zip(LAYERS[::2], LAYERS[1::2], strict=True):
+    """Each stage's first layer halves the image that the one before leaves; all are measured."""
+    stages: dict[str, list[str]] = {}
+    for layer in LAYERS:
+        stages.setdefault(layer.name, []).extend(layer.stages)
+    assert all(found == ["FF", "BP", "WU"] for found in stages.values())
+    layers = list({layer.name: layer for layer in LAYERS}.values())
+    assert [layer.outputs for layer in layers] == [128, 128, 256, 256, 512, 512]
+    for first, other in zip(layers[::2], layers[1::2], strict=True):
         assert (first.stride, other.stride) == (2, 1)
         assert first.convolution(Pattern.DENSE).shape.height == other.side
         assert first.outputs == other.inputs == other.outputs == 2 * first.inputs
