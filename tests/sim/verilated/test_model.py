@@ -1,5 +1,7 @@
 """The Verilated card, its memory's behaviour and its errors, against the golden machine."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,11 +14,19 @@ from tests.harness import default_seed
 from tests.programs import LayerStep
 
 TIMEOUT = 200_000
+TINY = PRESETS["tiny"]
+STRIPED = dataclasses.replace(TINY, name="striped", channels=2)
+
+
+@pytest.fixture(scope="module", params=[TINY, STRIPED], ids=lambda config: config.name)
+def model(request):
+    with VerilatedModel(request.param) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def model():
-    with VerilatedModel(PRESETS["tiny"]) as made:
+def striped():
+    with VerilatedModel(STRIPED) as made:
         yield made
 
 
@@ -75,7 +85,7 @@ def test_memory_timing_changes_no_bit(model, timing):
         )
         # The model honours its bandwidth: beats can't take fewer cycles than it allows.
         beats = counted["READ_BEATS"] + counted["WRITE_BEATS"]
-        assert counted["CYCLES"] * timing.bandwidth + 16 >= beats
+        assert (counted["CYCLES"] * timing.bandwidth + 16) * model.config.channels >= beats
 
 
 def test_faster_memory_takes_fewer_cycles(model):
@@ -85,6 +95,71 @@ def test_faster_memory_takes_fewer_cycles(model):
         model.set_timing(MemoryTiming(latency=latency))
         cycles.append(run(model, step)[1]["CYCLES"])
     assert cycles[0] < cycles[1] < cycles[2]
+
+
+def test_channels_of_different_pace_change_no_bit(striped):
+    """Whichever of two channels is slow, fast or full of pauses."""
+    random = np.random.default_rng(default_seed())
+    for paces in (
+        (MemoryTiming(), MemoryTiming(latency=150, bandwidth=0.2)),
+        (MemoryTiming(stall=0.5, seed=1), MemoryTiming(latency=0, bandwidth=2)),
+    ):
+        for channel, timing in enumerate(paces):
+            striped.set_timing(timing, channel)
+        step = LayerStep(striped.config, Pattern.N2M8, random)
+        golden = Machine(striped.config)
+        golden.memory[: step.image.size] = step.image
+        assert golden.run(step.address, step.commands).finished
+        control, _ = run(striped, step)
+        assert control & Control.DONE, control
+        np.testing.assert_array_equal(
+            striped.memory[: step.image.size], golden.memory[: step.image.size]
+        )
+
+
+def test_bandwidth_is_that_of_each_channel(striped):
+    """Either channel slows a program down; both together move more than one of them could."""
+    step = LayerStep(striped.config, Pattern.DENSE, np.random.default_rng(default_seed()))
+    slow = MemoryTiming(bandwidth=0.03)
+    striped.set_timing(MemoryTiming())
+    quick = run(striped, step)[1]["CYCLES"]
+    for channel in range(2):
+        striped.set_timing(MemoryTiming())
+        striped.set_timing(slow, channel)
+        assert run(striped, step)[1]["CYCLES"] > 1.2 * quick
+    striped.set_timing(slow)
+    counted = run(striped, step)[1]
+    beats = counted["READ_BEATS"] + counted["WRITE_BEATS"]
+    assert beats > 1.2 * slow.bandwidth * counted["CYCLES"]
+    with pytest.raises(IndexError):
+        striped.set_timing(slow, striped.config.channels)
+
+
+def test_soft_reset_leaves_nothing_of_a_program_behind(model):
+    """Reset at any moment, with channels as slow as they come, the next program is right."""
+    random = np.random.default_rng(default_seed())
+    model.set_timing(MemoryTiming(latency=60, bandwidth=0.3, stall=0.2, seed=3))
+    step = LayerStep(model.config, Pattern.N2M8, random)
+    cut_off = 0
+    for _ in range(30):
+        model.memory[: step.image.size] = step.image
+        model.write_register(offset("PROGRAM_LOW"), step.address)
+        model.write_register(offset("PROGRAM_COMMANDS"), step.commands)
+        model.write_register(offset("CONTROL"), Control.START)
+        model.wait_interrupt(int(random.integers(4000)))
+        cut_off += not Control(model.read_register(offset("CONTROL"))) & Control.DONE
+        model.write_register(offset("CONTROL"), Control.SOFT_RESET)
+        for _ in range(500):
+            if not Control(model.read_register(offset("CONTROL"))) & Control.SOFT_RESET:
+                break
+        else:
+            raise AssertionError("the soft reset didn't end")
+    assert cut_off
+    golden = Machine(model.config)
+    golden.memory[: step.image.size] = step.image
+    golden.run(step.address, step.commands)
+    assert run(model, step)[0] & Control.DONE
+    np.testing.assert_array_equal(model.memory[: step.image.size], golden.memory[: step.image.size])
 
 
 @pytest.mark.parametrize(
