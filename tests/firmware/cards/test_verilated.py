@@ -17,7 +17,7 @@ from sim.golden.arithmetic import dot, to_half
 from tests.harness import default_seed
 
 TINY = PRESETS["tiny"]
-STRIPED = dataclasses.replace(TINY, name="striped", channels=2)
+STRIPED = dataclasses.replace(TINY, name="striped", channels=2, outstanding_reads=32)
 """The same over two channels, where S and OUTPUT are in one and D is in the other."""
 G = TINY.elements
 S, D, OUTPUT = 0x8000, 0x9000, 0xA000
