@@ -53,23 +53,23 @@ class ReadStriper(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         config = self._config
-        number = range(config.channels)
+        numbers = range(config.channels)
         room = BEATS // config.channels
         pointer = unsigned(exact_log2(room) + 1)
-        written = [Signal(pointer, name=f"written_{i}") for i in number]
-        taken = [Signal(pointer, name=f"taken_{i}") for i in number]
+        written = [Signal(pointer, name=f"written_{i}") for i in numbers]
+        taken = [Signal(pointer, name=f"taken_{i}") for i in numbers]
         """Beats of each channel that came and went; both stand at places of its share."""
-        free = [Signal(range(room + 1), init=room, name=f"free_{i}") for i in number]
+        free = [Signal(range(room + 1), init=room, name=f"free_{i}") for i in numbers]
 
         # Bursts to their channels, and the order of their answers. That never runs out of room, as
         # it has as much for bursts as there is for beats.
-        turn_layout = data.StructLayout({"channel": number, "len": unsigned(8)})
+        turn_layout = data.StructLayout({"channel": numbers, "len": unsigned(8)})
         m.submodules.turns = turns = fifo.SyncFIFOBuffered(width=turn_layout.size, depth=BEATS)
         ar = self.core.ar
         target = channel_of(config, ar.payload.addr)
         length = ar.payload.len + 1
-        reserved = [Signal(range(room + 1), name=f"reserved_{i}") for i in number]
-        for i in number:
+        reserved = [Signal(range(room + 1), name=f"reserved_{i}") for i in numbers]
+        for i in numbers:
             m.submodules[f"bursts_{i}"] = bursts = ChannelBursts(config)
             wiring.connect(m, bursts.channel, wiring.flipped(self.channels[i].ar))
             m.d.comb += bursts.card.payload.eq(ar.payload)
@@ -83,19 +83,19 @@ class ReadStriper(wiring.Component):
         ]
         turn = turn_layout(turns.r_data)
 
-        # Beats into the buffer.
+        # Beats into the buffer, those of the burst whose turn it is before those of others.
         beat_layout = data.StructLayout({"data": unsigned(config.beat_bits), "resp": Response})
         m.submodules.beats = beats = Memory(shape=beat_layout, depth=BEATS, init=[])
         write_port, read_port = beats.write_port(), beats.read_port()
-        source = Signal(number)
+        source = Signal(numbers)
         valid = Cat(channel.r.valid for channel in self.channels)
-        for i in reversed(number):
+        for i in reversed(numbers):
             with m.If(valid[i]):
                 m.d.comb += source.eq(i)
         with m.If(valid.bit_select(turn.channel, 1)):
             m.d.comb += source.eq(turn.channel)
         with m.Switch(source):
-            for i in number:
+            for i in numbers:
                 r = self.channels[i].r
                 with m.Case(i):
                     m.d.comb += [
@@ -123,7 +123,7 @@ class ReadStriper(wiring.Component):
             r.payload.resp.eq(read_port.data.resp),
         ]
         with m.Switch(turn.channel):
-            for i in number:
+            for i in numbers:
                 with m.Case(i):
                     m.d.comb += [
                         arrived.eq(written[i] != taken[i]),
@@ -134,6 +134,6 @@ class ReadStriper(wiring.Component):
             m.d.sync += [r.valid.eq(take), r.payload.last.eq(last)]
         with m.If(take):
             m.d.sync += position.eq(Mux(last, 0, position + 1))
-        for i in number:
+        for i in numbers:
             m.d.sync += free[i].eq(free[i] - reserved[i] + (take & (turn.channel == i)))
         return m

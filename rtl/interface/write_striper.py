@@ -49,7 +49,7 @@ class WriteStriper(wiring.Component):
         aw, w, b = self.core.aw, self.core.w, self.core.b
 
         # The channel of each burst, for its beats and for its response.
-        number = range(config.channels)
+        numbers = range(config.channels)
         bits = exact_log2(config.channels)
         m.submodules.targets = targets = fifo.SyncFIFO(width=bits, depth=BURSTS)
         m.submodules.owners = owners = fifo.SyncFIFO(width=bits, depth=BURSTS)
@@ -63,7 +63,7 @@ class WriteStriper(wiring.Component):
             owners.r_en.eq(b.valid & b.ready),
         ]
 
-        for i in number:
+        for i in numbers:
             outside = self.channels[i]
             m.submodules[f"bursts_{i}"] = bursts = ChannelBursts(config)
             wiring.connect(m, bursts.channel, wiring.flipped(outside.aw))

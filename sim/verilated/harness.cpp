@@ -1,5 +1,6 @@
-// The card around the Verilated top level: its memory, the latency and bandwidth of each AXI channel,
-// and register accesses. Driven through the C functions at the end; nothing else runs in a cycle.
+// The card around the Verilated top level: its memory, the latency and bandwidth of each AXI
+// channel, and register accesses. Driven through the C functions at the end; nothing else runs in a
+// cycle.
 //
 // SAT_CHANNELS is the number of AXI channels that the top level has.
 
@@ -260,7 +261,9 @@ class Card {
  public:
   Card(uint64_t memory_bytes, const char* trace_file)
       : memory_(memory_bytes), context_(new VerilatedContext), top_(new Vsat(context_.get())) {
-    for (const Ports& ports : ports_of(*top_)) channels_.emplace_back(memory_, channels_.size(), ports);
+    for (const Ports& ports : ports_of(*top_)) {
+      channels_.emplace_back(memory_, channels_.size(), ports);
+    }
 #ifdef SAT_TRACE
     if (trace_file) {
       context_->traceEverOn(true);
