@@ -14,7 +14,9 @@ from amaranth.lib.wiring import In, Out
 from .config import Config
 from .core import Core
 from .interface.axi import AXI4LiteSignature, AXI4ReadSignature, AXI4WriteSignature
+from .interface.read_striper import ReadStriper
 from .interface.registers import RegisterFile
+from .interface.write_striper import WriteStriper
 
 __all__ = ["Accelerator"]
 
@@ -28,7 +30,7 @@ class Accelerator(wiring.Component):
     Attributes
     ----------
     read, write : Out
-        AXI4 master.
+        AXI4 master; with several channels an array of masters, one for each.
     control : In
         AXI4-Lite slave with the registers of `rtl.interface.register_map`.
     interrupt : Out
@@ -37,12 +39,16 @@ class Accelerator(wiring.Component):
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        read = Out(AXI4ReadSignature(config.beat_bits))
+        write = Out(AXI4WriteSignature(config.beat_bits))
+        if config.channels > 1:
+            read, write = read.array(config.channels), write.array(config.channels)
         super().__init__(
             {
                 "control": In(AXI4LiteSignature()),
                 "interrupt": Out(1),
-                "read": Out(AXI4ReadSignature(config.beat_bits)),
-                "write": Out(AXI4WriteSignature(config.beat_bits)),
+                "read": read,
+                "write": write,
             }
         )
 
@@ -59,8 +65,20 @@ class Accelerator(wiring.Component):
         core = Core(self._config)
         m.submodules.core = DomainRenamer("core")(core)
         m.submodules.registers = registers = RegisterFile(self._config)
-        wiring.connect(m, core.read, wiring.flipped(self.read))
-        wiring.connect(m, core.write, wiring.flipped(self.write))
+        if self._config.channels == 1:
+            wiring.connect(m, core.read, wiring.flipped(self.read))
+            wiring.connect(m, core.write, wiring.flipped(self.write))
+        else:
+            # They need no soft reset: nothing is under way in them by then.
+            m.submodules.reads = reads = ReadStriper(self._config)
+            m.submodules.writes = writes = WriteStriper(self._config)
+            wiring.connect(m, core.read, reads.core)
+            wiring.connect(m, core.write, writes.core)
+            for inside, outside in (
+                *zip(reads.channels, self.read, strict=True),
+                *zip(writes.channels, self.write, strict=True),
+            ):
+                wiring.connect(m, inside, wiring.flipped(outside))
         wiring.connect(m, wiring.flipped(self.control), registers.axi)
 
         m.d.comb += [

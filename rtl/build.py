@@ -150,8 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for config in PRESETS.values():
             print(
                 f"{config.name:<12}{config.rows} x {config.cols} PEs of {config.lanes} lanes, "
-                f"{config.macs} MACs, {config.beat_bits}-bit AXI, {config.device}, "
-                f"hash {config.hash:08x}"
+                f"{config.macs} MACs, {config.channels} x {config.beat_bits}-bit AXI, "
+                f"{config.device}, hash {config.hash:08x}"
             )
         return 0
     try:

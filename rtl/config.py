@@ -24,6 +24,9 @@ PRODUCT_BITS = 40
 VECTOR_REGISTERS = 64
 """Registers of the vector unit, each G binary32 values."""
 
+PAGE_BYTES = 4096
+"""Memory is striped over its channels in pages, which are what an AXI burst can't cross."""
+
 MULTIPLIER_BITS = 48
 """Width of the adder behind a DSP block's multiplier, and so of the widest lane bin."""
 
@@ -70,7 +73,10 @@ class Config:
         Width of a PE's bins, to which those of its lanes are added; bounds the length of a
         reduction.
     memory_bytes
-        Card memory that the DMA may address, from address 0.
+        Card memory that the DMA may address, from address 0; of all channels together.
+    channels
+        AXI masters, 1, 2 or 4, over which memory is striped: page ``p`` of 4 KiB is page
+        ``p // channels`` of channel ``p % channels``.
     queue_depth
         Commands that each of the load, compute and store queues holds.
     burst_beats
@@ -96,6 +102,7 @@ class Config:
     bin_bits: int = 48
     accumulator_bits: int = 61
     memory_bytes: int = 64 << 20
+    channels: int = 1
     queue_depth: int = 16
     burst_beats: int = 16
     outstanding_reads: int = 8
@@ -145,10 +152,12 @@ class Config:
                 self._refuse(name, "16 to 65536")
         if not 1 << 16 <= self.memory_bytes <= 1 << 40:
             self._refuse("memory_bytes", "64 KiB to 1 TiB")
+        if self.channels not in (1, 2, 4):
+            self._refuse("channels", "1, 2 or 4")
         if not 2 <= self.queue_depth <= 256:
             self._refuse("queue_depth", "2 to 256")
-        if not 1 <= self.burst_beats <= min(256, 4096 // self.beat_bytes):
-            self._refuse("burst_beats", f"1 to {min(256, 4096 // self.beat_bytes)} (4 KiB)")
+        if not 1 <= self.burst_beats <= self.page_beats:
+            self._refuse("burst_beats", f"1 to {self.page_beats} (4 KiB)")
         if not 1 <= self.outstanding_reads <= 64:
             self._refuse("outstanding_reads", "1 to 64")
         if self.device not in DEVICES:
@@ -188,6 +197,11 @@ class Config:
     def beat_bytes(self) -> int:
         """Bytes in one AXI beat; every DMA address is a multiple of it."""
         return self.beat_bits // 8
+
+    @property
+    def page_beats(self) -> int:
+        """Beats in a page, from one channel's to the next."""
+        return PAGE_BYTES // self.beat_bytes
 
     @property
     def index_bits(self) -> int:
@@ -238,13 +252,13 @@ PRESETS: dict[str, Config] = {
         ),
         Config(
             "vcu1525", rows=16, cols=32, s_depth=1024, d_depth=1024, o_depth=512, aux_depth=1024,
-            drain_rows=8, memory_bytes=64 << 30, queue_depth=64, burst_beats=64,
+            drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64, burst_beats=64,
             outstanding_reads=16, device="xcvu9p",
         ),
         Config(
             "u250", rows=16, cols=32, group=16, ratio=8, s_depth=1024, d_depth=512, o_depth=512,
-            aux_depth=1024, drain_rows=8, memory_bytes=64 << 30, queue_depth=64, burst_beats=32,
-            outstanding_reads=16, device="xcu250",
+            aux_depth=1024, drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64,
+            burst_beats=32, outstanding_reads=16, device="xcu250",
         ),
     )
 }  # fmt: skip

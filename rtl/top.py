@@ -19,6 +19,7 @@ class Top(wiring.Component):
     ap_clk, ap_rst_n : In
         Clock, and synchronous reset (active low).
     m_axi_* : AXI4 master
+        With several channels one for each: m_axi_0_*, m_axi_1_* and so on.
     s_axi_control_* : AXI4-Lite slave
     interrupt : Out
         Level, active high.

@@ -6,12 +6,14 @@
 
 turns the ports ``axi_read`` (`AXI4ReadSignature`, out) and ``axi_write`` (`AXI4WriteSignature`,
 out) into one AXI4 master ``m_axi_araddr``, ..., ``m_axi_bready`` and ``control``
-(`AXI4LiteSignature`, in) into the AXI4-Lite slave ``s_axi_control_awaddr`` and so on. What the
+(`AXI4LiteSignature`, in) into the AXI4-Lite slave ``s_axi_control_awaddr`` and so on. In an array
+of AXI ports the number of each follows the prefix: ``m_axi_0_araddr``, ``m_axi_1_araddr``. What the
 gateware doesn't vary is constant: ID 0, INCR bursts of full-width beats, no lock, normal
 non-cacheable bufferable memory, unprivileged secure data access. Several ports may share a prefix
 as long as no name occurs twice.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +70,12 @@ class Flattened(wiring.Component):
                 self._plain.append(name)
                 flat[name] = member
                 continue
-            for wire in _wires(prefixes[name], member, getattr(component, name)):
-                if wire.name in flat:
-                    raise ValueError(f"two ports would be called '{wire.name}'")
-                self._wires.append(wire)
-                flat[wire.name] = wire.flow(wire.width)
+            for prefix, port in _numbered(prefixes[name], getattr(component, name)):
+                for wire in _wires(prefix, member, port):
+                    if wire.name in flat:
+                        raise ValueError(f"two ports would be called '{wire.name}'")
+                    self._wires.append(wire)
+                    flat[wire.name] = wire.flow(wire.width)
         super().__init__(flat)
 
     def elaborate(self, platform: Any) -> Module:
@@ -96,8 +99,17 @@ class Flattened(wiring.Component):
         return m
 
 
+def _numbered(prefix: str, port: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the port and its prefix, of an array each port and a prefix with its number."""
+    if isinstance(port, list | tuple):
+        for number, element in enumerate(port):
+            yield from _numbered(f"{prefix}_{number}", element)
+    else:
+        yield prefix, port
+
+
 def _wires(prefix: str, member: wiring.Member, port: Any) -> list[_Wire]:
-    """List the flat ports of the AXI port `port`."""
+    """List the flat ports of the AXI port `port`, which is `member` or an element of it."""
     kind = type(member.signature) if member.is_signature else None
     if kind is wiring.FlippedSignature:
         kind = type(member.signature.flip())

@@ -72,7 +72,10 @@ def build_library(config: Config, *, trace: bool = False) -> Path:
     BuildError
         Verilator or the compiler failed.
     """
-    options = [*_VERILATOR_OPTIONS, *(_TRACE_OPTIONS if trace else _FAST_OPTIONS)]
+    options = [
+        *_VERILATOR_OPTIONS, "-CFLAGS", f"-DSAT_CHANNELS={config.channels}",
+        *(_TRACE_OPTIONS if trace else _FAST_OPTIONS),
+    ]  # fmt: skip
     folder = CACHE / f"{config.name}-{digest(_recipe(config, options))}"
     library = folder / "libsat.so"
     with locked(folder):

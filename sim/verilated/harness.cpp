@@ -1,10 +1,15 @@
-// The card around the Verilated top level: its memory, the AXI port's latency and bandwidth, and
-// register accesses. Driven through the C functions at the end; nothing else runs in a cycle.
+// The card around the Verilated top level: its memory, the latency and bandwidth of each AXI
+// channel, and register accesses. Driven through the C functions at the end; nothing else runs in a
+// cycle.
+//
+// SAT_CHANNELS is the number of AXI channels that the top level has.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include <sys/mman.h>
@@ -15,25 +20,67 @@
 #include "verilated_fst_c.h"
 #endif
 
+// Mirrored by `sim.verilated.model.MemoryTiming`; of one channel.
+struct sat_timing {
+  uint32_t latency;        // cycles from an address to its first beat, or from last beat to response
+  uint32_t bandwidth;      // beats in 1,024 cycles, reads and writes together
+  uint32_t stall;          // chance in 65,536 that AR, R, AW, W or B pauses in a cycle
+  uint32_t silent;         // nonzero: never answers
+  uint64_t seed;
+};
+
 namespace {
 
 constexpr uint8_t kOkay = 0;
 constexpr uint8_t kDecodeError = 3;
 constexpr int kRegisterTimeout = 4096;  // cycles
 constexpr int kResetCycles = 8;
+constexpr uint64_t kPage = 4096;  // bytes: memory is striped over the channels page by page
 
 enum Kind : uint32_t { kRead = 0, kWrite = 1 };
 
-struct Burst {
-  uint64_t address;
-  uint32_t beats;
-  uint64_t ready;  // cycle of its first beat at the earliest
+// The ports of a channel. Those of an only one aren't numbered.
+#if SAT_CHANNELS == 1
+#define SAT_PORT(field) m_axi_##field
+#else
+#define SAT_PORT(field) m_axi_0_##field
+#endif
+
+using Data = std::remove_reference_t<decltype(Vsat::SAT_PORT(rdata))>;
+using Strobes = std::remove_reference_t<decltype(Vsat::SAT_PORT(wstrb))>;
+constexpr uint32_t kBeatBytes = sizeof(Data);
+
+struct Ports {
+  CData& arvalid; CData& arready; QData& araddr; CData& arlen;
+  CData& rvalid; CData& rready; Data& rdata; CData& rresp; CData& rlast;
+  CData& awvalid; CData& awready; QData& awaddr; CData& awlen;
+  CData& wvalid; CData& wready; Data& wdata; Strobes& wstrb;
+  CData& bvalid; CData& bready; CData& bresp;
 };
 
-struct Response {
-  uint8_t code;
-  uint64_t ready;
-};
+#define SAT_PORTS(top, port)                                                        \
+  Ports {                                                                           \
+    top.port##_arvalid, top.port##_arready, top.port##_araddr, top.port##_arlen,    \
+    top.port##_rvalid, top.port##_rready, top.port##_rdata, top.port##_rresp,       \
+    top.port##_rlast,                                                               \
+    top.port##_awvalid, top.port##_awready, top.port##_awaddr, top.port##_awlen,    \
+    top.port##_wvalid, top.port##_wready, top.port##_wdata, top.port##_wstrb,       \
+    top.port##_bvalid, top.port##_bready, top.port##_bresp                          \
+  }
+
+// In the order of the channels.
+std::vector<Ports> ports_of(Vsat& top) {
+  return {
+#if SAT_CHANNELS == 1
+      SAT_PORTS(top, m_axi),
+#else
+      SAT_PORTS(top, m_axi_0), SAT_PORTS(top, m_axi_1),
+#if SAT_CHANNELS == 4
+      SAT_PORTS(top, m_axi_2), SAT_PORTS(top, m_axi_3),
+#endif
+#endif
+  };
+}
 
 struct Injection {
   uint64_t first, last;  // addresses, inclusive
@@ -45,33 +92,178 @@ struct Unmap {
   uint64_t bytes;
   void operator()(uint8_t* memory) const { munmap(memory, bytes); }
 };
-using Memory = std::unique_ptr<uint8_t, Unmap>;
 
-// Zeros, of which only those written take room on the host; null if it has no room at all.
-Memory map_memory(uint64_t bytes) {
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return Memory(memory == MAP_FAILED ? nullptr : static_cast<uint8_t*>(memory), Unmap{bytes});
-}
+// What the channels share: the card's memory, in its own addresses, and where it fails.
+class Memory {
+ public:
+  // Zeros, of which only those written take room on the host; null if it has no room at all.
+  explicit Memory(uint64_t bytes) : bytes_(bytes) {
+    void* content = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    content_ = {content == MAP_FAILED ? nullptr : static_cast<uint8_t*>(content), Unmap{bytes}};
+  }
+
+  uint8_t* content() { return content_.get(); }
+  void inject(const Injection& injection) { injections_.push_back(injection); }
+  void clear_injections() { injections_.clear(); }
+
+  uint8_t response_to(uint64_t address, Kind kind) const {
+    for (const Injection& injection : injections_) {
+      if (injection.kind == kind && injection.first <= address && address <= injection.last) {
+        return injection.response;
+      }
+    }
+    return address + kBeatBytes <= bytes_ ? kOkay : kDecodeError;
+  }
+
+ private:
+  uint64_t bytes_;
+  std::unique_ptr<uint8_t, Unmap> content_{nullptr, Unmap{0}};
+  std::vector<Injection> injections_;
+};
+
+// One AXI channel, with every SAT_CHANNELS-th page of memory.
+class Channel {
+ public:
+  Channel(Memory& memory, uint64_t number, const Ports& ports)
+      : memory_(memory), number_(number), ports_(ports) {}
+
+  void set_timing(const sat_timing& timing) {
+    timing_ = timing;
+    random_ = (timing.seed * SAT_CHANNELS + number_) * 2 + 1;
+  }
+
+  // Drives the memory's side for cycle `now`.
+  void drive(uint64_t now) {
+    const bool answers = !timing_.silent;
+    ports_.arready = answers && reads_.size() < kQueue && !stalls();
+    ports_.awready = answers && writes_.size() < kQueue && !stalls();
+    credit_ = std::min<int64_t>(credit_ + timing_.bandwidth, kBurstCredit);
+    // A valid once given stays until it is taken.
+    if (!read_offered_ && answers && !reads_.empty() && reads_.front().ready <= now &&
+        credit_ >= kBeatCost && !stalls()) {
+      offer_read();
+    }
+    ports_.rvalid = read_offered_;
+    ports_.wready = answers && !writes_.empty() && credit_ >= kBeatCost && !stalls();
+    if (!response_offered_ && answers && !responses_.empty() && responses_.front().ready <= now &&
+        !stalls()) {
+      response_offered_ = true;
+      ports_.bresp = responses_.front().code;
+    }
+    ports_.bvalid = response_offered_;
+  }
+
+  // What the memory makes of the handshakes of cycle `now`.
+  void take(uint64_t now) {
+    const bool r = ports_.rvalid && ports_.rready;
+    const bool w = ports_.wvalid && ports_.wready;
+    if (r) take_read();
+    if (w) take_write(now);
+    if (ports_.arvalid && ports_.arready) {
+      reads_.push_back({card_address(ports_.araddr), ports_.arlen + 1u, now + timing_.latency});
+    }
+    if (ports_.awvalid && ports_.awready) {
+      writes_.push_back({card_address(ports_.awaddr), ports_.awlen + 1u, now});
+    }
+    if (ports_.bvalid && ports_.bready) {
+      response_offered_ = false;
+      responses_.pop_front();
+    }
+  }
+
+ private:
+  struct Burst {
+    uint64_t address;  // of the card
+    uint32_t beats;
+    uint64_t ready;  // cycle of its first beat at the earliest
+  };
+
+  struct Response {
+    uint8_t code;
+    uint64_t ready;
+  };
+
+  uint64_t card_address(uint64_t address) const {
+    return (address / kPage * SAT_CHANNELS + number_) * kPage + address % kPage;
+  }
+
+  void offer_read() {
+    const Burst& burst = reads_.front();
+    read_offered_ = true;
+    const uint8_t response = memory_.response_to(burst.address, kRead);
+    if (response == kOkay) {
+      std::memcpy(&ports_.rdata, memory_.content() + burst.address, kBeatBytes);
+    } else {
+      std::memset(&ports_.rdata, 0, kBeatBytes);
+    }
+    ports_.rresp = response;
+    ports_.rlast = burst.beats == 1;
+  }
+
+  void take_read() {
+    Burst& burst = reads_.front();
+    read_offered_ = false;
+    credit_ -= kBeatCost;
+    burst.address += kBeatBytes;
+    if (--burst.beats == 0) reads_.pop_front();
+  }
+
+  void take_write(uint64_t now) {
+    Burst& burst = writes_.front();
+    credit_ -= kBeatCost;
+    const uint8_t response = memory_.response_to(burst.address, kWrite);
+    if (response == kOkay) {
+      const uint8_t* data = reinterpret_cast<const uint8_t*>(&ports_.wdata);
+      const uint8_t* strobes = reinterpret_cast<const uint8_t*>(&ports_.wstrb);
+      for (uint32_t i = 0; i < kBeatBytes; ++i) {
+        if (strobes[i / 8] >> i % 8 & 1) memory_.content()[burst.address + i] = data[i];
+      }
+    } else {
+      write_response_ = response;
+    }
+    burst.address += kBeatBytes;
+    if (--burst.beats == 0) {
+      writes_.pop_front();
+      responses_.push_back({write_response_, now + timing_.latency});
+      write_response_ = kOkay;
+    }
+  }
+
+  bool stalls() {
+    if (!timing_.stall) return false;
+    random_ ^= random_ << 13;  // xorshift64
+    random_ ^= random_ >> 7;
+    random_ ^= random_ << 17;
+    return (random_ >> 20 & 0xFFFF) < timing_.stall;
+  }
+
+  static constexpr size_t kQueue = 64;
+  static constexpr int64_t kBeatCost = 1024;
+  static constexpr int64_t kBurstCredit = 16 * kBeatCost;
+
+  Memory& memory_;
+  uint64_t number_;
+  Ports ports_;
+  sat_timing timing_{32, 1024, 0, 0, 0};
+  uint64_t random_ = 1;
+  int64_t credit_ = 0;  // below zero if a read and a write used the last of it together
+  std::deque<Burst> reads_, writes_;
+  std::deque<Response> responses_;
+  bool read_offered_ = false;
+  bool response_offered_ = false;
+  uint8_t write_response_ = kOkay;
+};
 
 }  // namespace
-
-// Mirrored by `sim.verilated.model.MemoryTiming`.
-struct sat_timing {
-  uint32_t latency;        // cycles from an address to its first beat, or from last beat to response
-  uint32_t bandwidth;      // beats in 1,024 cycles, reads and writes together
-  uint32_t stall;          // chance in 65,536 that a channel pauses in a cycle
-  uint32_t silent;         // nonzero: memory never answers
-  uint64_t seed;
-};
 
 class Card {
  public:
   Card(uint64_t memory_bytes, const char* trace_file)
-      : memory_(map_memory(memory_bytes)),
-        memory_bytes_(memory_bytes),
-        context_(new VerilatedContext),
-        top_(new Vsat(context_.get())) {
+      : memory_(memory_bytes), context_(new VerilatedContext), top_(new Vsat(context_.get())) {
+    for (const Ports& ports : ports_of(*top_)) {
+      channels_.emplace_back(memory_, channels_.size(), ports);
+    }
 #ifdef SAT_TRACE
     if (trace_file) {
       context_->traceEverOn(true);
@@ -100,17 +292,9 @@ class Card {
 #endif
   }
 
-  bool valid() const { return memory_ != nullptr; }
-  uint8_t* memory() { return memory_.get(); }
+  Memory& memory() { return memory_; }
+  Channel& channel(uint32_t number) { return channels_[number]; }
   uint64_t cycles() const { return now_; }
-
-  void set_timing(const sat_timing& timing) {
-    timing_ = timing;
-    random_ = timing.seed * 2 + 1;
-  }
-
-  void inject(const Injection& injection) { injections_.push_back(injection); }
-  void clear_injections() { injections_.clear(); }
 
   bool read_register(uint32_t offset, uint32_t* value) {
     top_->s_axi_control_araddr = offset;
@@ -163,8 +347,6 @@ class Card {
   }
 
  private:
-  static constexpr uint32_t kBeatBytes = sizeof(Vsat::m_axi_rdata);
-
   // Verilator renames the port: `interrupt` is a word of some C++ dialects.
   bool interrupt() const { return top_->__SYM__interrupt; }
 
@@ -173,28 +355,11 @@ class Card {
     edge();
   }
 
-  // Drives the memory's side of the AXI port for this cycle and lets combinational logic settle.
+  // Drives the memory's side of the AXI ports for this cycle and lets combinational logic settle.
   void settle() {
     if (settled_) return;
     settled_ = true;
-    const bool answers = !timing_.silent;
-    top_->m_axi_arready = answers && reads_.size() < kQueue && !stalls();
-    top_->m_axi_awready = answers && writes_.size() < kQueue && !stalls();
-    credit_ = credit_ + timing_.bandwidth < kBurstCredit ? credit_ + timing_.bandwidth : kBurstCredit;
-    // A valid once given stays until it is taken.
-    if (!read_offered_ && answers && !reads_.empty() && reads_.front().ready <= now_ &&
-        credit_ >= kBeatCost && !stalls()) {
-      offer_read();
-    }
-    top_->m_axi_rvalid = read_offered_;
-    top_->m_axi_wready =
-        answers && !writes_.empty() && credit_ >= kBeatCost && !stalls();
-    if (!response_offered_ && answers && !responses_.empty() && responses_.front().ready <= now_ &&
-        !stalls()) {
-      response_offered_ = true;
-      top_->m_axi_bresp = responses_.front().code;
-    }
-    top_->m_axi_bvalid = response_offered_;
+    for (Channel& channel : channels_) channel.drive(now_);
     top_->ap_clk = 0;
     top_->eval();
     dump();
@@ -202,85 +367,12 @@ class Card {
 
   // The rising edge, and what the memory makes of the handshakes before it.
   void edge() {
-    const bool ar = top_->m_axi_arvalid && top_->m_axi_arready;
-    const bool r = top_->m_axi_rvalid && top_->m_axi_rready;
-    const bool aw = top_->m_axi_awvalid && top_->m_axi_awready;
-    const bool w = top_->m_axi_wvalid && top_->m_axi_wready;
-    const bool b = top_->m_axi_bvalid && top_->m_axi_bready;
-    if (r) take_read();
-    if (w) take_write();
-    if (ar) reads_.push_back({top_->m_axi_araddr, top_->m_axi_arlen + 1u, now_ + timing_.latency});
-    if (aw) {
-      writes_.push_back({top_->m_axi_awaddr, top_->m_axi_awlen + 1u, now_});
-    }
-    if (b) {
-      response_offered_ = false;
-      responses_.pop_front();
-    }
+    for (Channel& channel : channels_) channel.take(now_);
     top_->ap_clk = 1;
     top_->eval();
     ++now_;
     dump();
     settled_ = false;
-  }
-
-  void offer_read() {
-    const Burst& burst = reads_.front();
-    read_offered_ = true;
-    const uint8_t response = response_to(burst.address, kRead);
-    if (response == kOkay) {
-      std::memcpy(&top_->m_axi_rdata, memory_.get() + burst.address, kBeatBytes);
-    } else {
-      std::memset(&top_->m_axi_rdata, 0, kBeatBytes);
-    }
-    top_->m_axi_rresp = response;
-    top_->m_axi_rlast = burst.beats == 1;
-  }
-
-  void take_read() {
-    Burst& burst = reads_.front();
-    read_offered_ = false;
-    credit_ -= kBeatCost;
-    burst.address += kBeatBytes;
-    if (--burst.beats == 0) reads_.pop_front();
-  }
-
-  void take_write() {
-    Burst& burst = writes_.front();
-    credit_ -= kBeatCost;
-    const uint8_t response = response_to(burst.address, kWrite);
-    if (response == kOkay) {
-      const uint8_t* data = reinterpret_cast<const uint8_t*>(&top_->m_axi_wdata);
-      const uint8_t* strobes = reinterpret_cast<const uint8_t*>(&top_->m_axi_wstrb);
-      for (uint32_t i = 0; i < kBeatBytes; ++i) {
-        if (strobes[i / 8] >> i % 8 & 1) memory_.get()[burst.address + i] = data[i];
-      }
-    } else {
-      write_response_ = response;
-    }
-    burst.address += kBeatBytes;
-    if (--burst.beats == 0) {
-      writes_.pop_front();
-      responses_.push_back({write_response_, now_ + timing_.latency});
-      write_response_ = kOkay;
-    }
-  }
-
-  uint8_t response_to(uint64_t address, Kind kind) const {
-    for (const Injection& injection : injections_) {
-      if (injection.kind == kind && injection.first <= address && address <= injection.last) {
-        return injection.response;
-      }
-    }
-    return address + kBeatBytes <= memory_bytes_ ? kOkay : kDecodeError;
-  }
-
-  bool stalls() {
-    if (!timing_.stall) return false;
-    random_ ^= random_ << 13;  // xorshift64
-    random_ ^= random_ >> 7;
-    random_ ^= random_ << 17;
-    return (random_ >> 20 & 0xFFFF) < timing_.stall;
   }
 
   void dump() {
@@ -289,51 +381,41 @@ class Card {
 #endif
   }
 
-  static constexpr size_t kQueue = 64;
-  static constexpr int64_t kBeatCost = 1024;
-  static constexpr int64_t kBurstCredit = 16 * kBeatCost;
-
   Memory memory_;
-  uint64_t memory_bytes_;
   std::unique_ptr<VerilatedContext> context_;
   std::unique_ptr<Vsat> top_;
+  std::vector<Channel> channels_;
 #ifdef SAT_TRACE
   std::unique_ptr<VerilatedFstC> trace_;
   uint64_t time_ = 0;
 #endif
-  sat_timing timing_{32, 1024, 0, 0, 0};
-  uint64_t random_ = 1;
   uint64_t now_ = 0;
-  int64_t credit_ = 0;  // below zero where a read and a write beat take the last of it together
   bool settled_ = false;
-  std::deque<Burst> reads_, writes_;
-  std::deque<Response> responses_;
-  std::vector<Injection> injections_;
-  bool read_offered_ = false;
-  bool response_offered_ = false;
-  uint8_t write_response_ = kOkay;
 };
 
 extern "C" {
 
 Card* sat_create(uint64_t memory_bytes, const char* trace_file) {
   Card* card = new Card(memory_bytes, trace_file);
-  if (card->valid()) return card;
+  if (card->memory().content()) return card;
   delete card;
   return nullptr;
 }
 
 void sat_destroy(Card* card) { delete card; }
 void sat_stop_trace(Card* card) { card->stop_trace(); }
-uint8_t* sat_memory(Card* card) { return card->memory(); }
+uint8_t* sat_memory(Card* card) { return card->memory().content(); }
 uint64_t sat_cycles(Card* card) { return card->cycles(); }
-void sat_set_timing(Card* card, const sat_timing* timing) { card->set_timing(*timing); }
 
-void sat_inject(Card* card, uint64_t first, uint64_t last, uint32_t kind, uint8_t response) {
-  card->inject({first, last, static_cast<Kind>(kind), response});
+void sat_set_timing(Card* card, uint32_t channel, const sat_timing* timing) {
+  card->channel(channel).set_timing(*timing);
 }
 
-void sat_clear_injections(Card* card) { card->clear_injections(); }
+void sat_inject(Card* card, uint64_t first, uint64_t last, uint32_t kind, uint8_t response) {
+  card->memory().inject({first, last, static_cast<Kind>(kind), response});
+}
+
+void sat_clear_injections(Card* card) { card->memory().clear_injections(); }
 
 // Both return 1, or 0 if the register port didn't answer in time.
 int sat_read_register(Card* card, uint32_t offset, uint32_t* value) {

@@ -32,18 +32,22 @@ class Direction(enum.IntEnum):
 
 @dataclass(frozen=True)
 class MemoryTiming:
-    """How the modelled memory behaves.
+    """How the modelled memory behaves, or one channel of it.
+
+    Memory striped over several channels has this timing in each of them: its bandwidth is
+    ``bandwidth`` times the channels, of which the core takes one beat a cycle each way at most.
 
     Parameters
     ----------
     latency
         Cycles from an address to its first beat, and from a burst's last beat to its response.
     bandwidth
-        Beats in a cycle, reads and writes together; 0 to 2, in steps of 1/1024.
+        Beats in a cycle from and to one channel, reads and writes together; 0 to 2, in steps of
+        1/1024.
     stall
-        Probability that a channel pauses in a cycle.
+        Probability that AR, R, AW, W or B of a channel pauses in a cycle.
     silent
-        Memory never answers.
+        No answer ever.
     seed
         Of the random pauses.
     """
@@ -128,7 +132,7 @@ class VerilatedModel:
             ("stop_trace", None, [card]),
             ("memory", ctypes.POINTER(ctypes.c_uint8), [card]),
             ("cycles", u64, [card]),
-            ("set_timing", None, [card, ctypes.POINTER(_Timing)]),
+            ("set_timing", None, [card, u32, ctypes.POINTER(_Timing)]),
             ("inject", None, [card, u64, u64, u32, ctypes.c_uint8]),
             ("clear_injections", None, [card]),
             ("read_register", ctypes.c_int, [card, u32, ctypes.POINTER(u32)]),
@@ -143,13 +147,15 @@ class VerilatedModel:
         """Clock cycles since the card was made."""
         return int(self._library.sat_cycles(self._card))
 
-    def set_timing(self, timing: MemoryTiming) -> None:
-        """Change how the memory behaves from now on."""
+    def set_timing(self, timing: MemoryTiming, channel: int | None = None) -> None:
+        """Change how the memory behaves from now on, in all channels or in one of them."""
         values = dataclasses.asdict(timing) | {
             "bandwidth": round(timing.bandwidth * 1024),
             "stall": round(timing.stall * 65536),
         }
-        self._library.sat_set_timing(self._card, _Timing(**values))
+        channels = range(self.config.channels)
+        for number in channels if channel is None else (channels[channel],):
+            self._library.sat_set_timing(self._card, number, _Timing(**values))
 
     def inject_error(
         self, address: int, size: int, direction: Direction, response: int = 2

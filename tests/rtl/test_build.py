@@ -111,10 +111,11 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
         }
 
         int main(void) {
-            printf("%s %s %lx %lx %lx %lu %lu\n", SAT_CONFIG_NAME, SAT_DEVICE,
+            printf("%s %s %lx %lx %lx %lu %lu %lu\n", SAT_CONFIG_NAME, SAT_DEVICE,
                 (unsigned long)SAT_IDENTITY,
                 (unsigned long)SAT_CONFIG_HASH, (unsigned long)SAT_REG_FAULT_ADDRESS_HIGH,
-                (unsigned long)SAT_MACS, (unsigned long)SAT_CONTROL_SOFT_RESET);
+                (unsigned long)SAT_MACS, (unsigned long)SAT_CHANNELS,
+                (unsigned long)SAT_CONTROL_SOFT_RESET);
             PUT(SAT_HEADER_OPCODE, SAT_OPCODE_LOAD);
             PUT(SAT_HEADER_WAIT, 6);
             PUT(SAT_HEADER_SIGNAL, 2);
@@ -160,7 +161,8 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
     constants, load, compute = output.splitlines()
     assert constants == (
         f"{config.name} {config.device} {IDENTITY:x} {config.hash:x} "
-        f"{REGISTERS['FAULT_ADDRESS_HIGH'].offset:x} {config.macs} {Control.SOFT_RESET.value}"
+        f"{REGISTERS['FAULT_ADDRESS_HIGH'].offset:x} {config.macs} {config.channels} "
+        f"{Control.SOFT_RESET.value}"
     )
     assert bytes.fromhex(load) == load_command()
     assert bytes.fromhex(compute) == compute_command()

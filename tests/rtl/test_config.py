@@ -62,6 +62,9 @@ WIDE = {"lanes": 16, "rows": 8, "drain_rows": 8}
         ),
         ({"memory_bytes": 1 << 15}, "memory_bytes is 32768, must be 64 KiB to 1 TiB"),
         ({"memory_bytes": 1 << 41}, "must be 64 KiB to 1 TiB"),
+        ({"channels": 0}, "channels is 0, must be 1, 2 or 4"),
+        ({"channels": 3}, "channels is 3, must be 1, 2 or 4"),
+        ({"channels": 8}, "channels is 8, must be 1, 2 or 4"),
         ({"queue_depth": 1}, "queue_depth is 1, must be 2 to 256"),
         ({"queue_depth": 512}, "queue_depth is 512, must be 2 to 256"),
         ({"burst_beats": 128}, r"burst_beats is 128, must be 1 to 64 \(4 KiB\)"),
@@ -83,6 +86,7 @@ def test_impossible_parameter_is_refused(changes, message):
         {"group": 16, "ratio": 8, "rows": 8}, {"ratio": 2}, {"interleave": 16},
         {"bin_bits": 42}, {"accumulator_bits": 51}, {"accumulator_bits": 72},
         {"s_depth": 16}, {"d_depth": 65536}, {"memory_bytes": 1 << 16}, {"memory_bytes": 1 << 40},
+        {"channels": 2}, {"channels": 4, "memory_bytes": 1 << 16},
         *({"device": device} for device in DEVICES),
         {"queue_depth": 2}, {"burst_beats": 1}, {"burst_beats": 64}, {"outstanding_reads": 1},
     ],
@@ -106,6 +110,7 @@ def test_derived_values():
     assert config.elements == 64
     assert config.floats == 32
     assert (config.beat_bits, config.beat_bytes) == (1024, 128)
+    assert config.page_beats == 32
     assert config.index_bits == 4
     assert config.chunks == 4
     assert config.lanes_per_chunk == 4
@@ -128,21 +133,21 @@ def test_longest_reduction_of_largest_products_fits(config):
 
 
 @pytest.mark.parametrize(
-    ("name", "macs", "bin_additions", "max_additions"),
+    ("name", "macs", "channels", "bin_additions", "max_additions"),
     [
-        ("tiny", 32, 8, 64),
-        ("sim", 256, 128, 1 << 17),
-        ("sim-wide", 256, 128, 1 << 17),
-        ("sim-8x", 256, 128, 1 << 17),
-        ("ulx3s", 32, 128, 1 << 18),
-        ("vcu1525", 4096, 128, 1 << 17),
-        ("u250", 4096, 128, 1 << 17),
+        ("tiny", 32, 1, 8, 64),
+        ("sim", 256, 1, 128, 1 << 17),
+        ("sim-wide", 256, 1, 128, 1 << 17),
+        ("sim-8x", 256, 1, 128, 1 << 17),
+        ("ulx3s", 32, 1, 128, 1 << 18),
+        ("vcu1525", 4096, 4, 128, 1 << 17),
+        ("u250", 4096, 4, 128, 1 << 17),
     ],
 )
-def test_preset(name, macs, bin_additions, max_additions):
+def test_preset(name, macs, channels, bin_additions, max_additions):
     config = preset(name)
     assert config.name == name
-    assert config.macs == macs
+    assert (config.macs, config.channels) == (macs, channels)
     assert (config.bin_additions, config.max_additions) == (bin_additions, max_additions)
 
 

@@ -1,5 +1,7 @@
 """Errors that only gateware with a memory of its own can meet, and the recovery from each."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import pywellen
@@ -15,14 +17,16 @@ from sim.golden.arithmetic import dot, to_half
 from tests.harness import default_seed
 
 TINY = PRESETS["tiny"]
+STRIPED = dataclasses.replace(TINY, name="striped", channels=2, outstanding_reads=32)
+"""The same over two channels, where S and OUTPUT are in one and D is in the other."""
 G = TINY.elements
 S, D, OUTPUT = 0x8000, 0x9000, 0xA000
 TIMEOUT = 200_000
 
 
-@pytest.fixture(scope="module")
-def card():
-    with VerilatedCard(TINY) as card:
+@pytest.fixture(scope="module", params=[TINY, STRIPED], ids=lambda config: config.name)
+def card(request):
+    with VerilatedCard(request.param) as card:
         yield card
 
 
@@ -33,9 +37,9 @@ def driver(card):
     return Driver(card)
 
 
-def product():
+def product(config):
     """One tile of each operand, their product to memory: four commands, FINISH apart."""
-    program = Program(TINY, "product")
+    program = Program(config, "product")
     tile = {"rows": G, "d_words": 1}
     program.load(
         LoadTarget.S, Stage.FF, pattern=Pattern.DENSE, descriptor=descriptor(TINY, S, G), **tile
@@ -57,7 +61,7 @@ def works(driver):
     s, d = random.standard_normal((2, G, G)).astype(np.float16).view(np.uint16)
     driver.card.write_memory(S, s.reshape(-1).view(np.uint8))
     driver.card.write_memory(D, d.reshape(-1).view(np.uint8))
-    result = driver.run(product(), TIMEOUT)
+    result = driver.run(product(driver.config), TIMEOUT)
     output = driver.card.read_memory(OUTPUT, G * G * 2).view(np.uint16).reshape(G, G)
     np.testing.assert_array_equal(output, to_half(dot(s, d)))
     return result
@@ -75,21 +79,21 @@ def works(driver):
 def test_axi_errors_name_the_command(driver, address, direction, code, command, response):
     driver.card.model.inject_error(address, TINY.beat_bytes, direction, response)
     with pytest.raises(CardFault) as caught:
-        driver.run(product(), TIMEOUT)
+        driver.run(product(driver.config), TIMEOUT)
     fault = caught.value
     assert (fault.code, fault.index) == (code, command)
     # Bursts are reported by their first address.
     assert address - TINY.burst_beats * TINY.beat_bytes < fault.address <= address
     assert fault.counters["CYCLES"] > 0
     with pytest.raises(CardError, match="reset it"):
-        driver.run(product(), TIMEOUT)
+        driver.run(product(driver.config), TIMEOUT)
     driver.card.model.clear_errors()
     driver.reset()
     works(driver)
 
 
 def test_error_in_the_program_fetch(driver):
-    program = product()
+    program = product(driver.config)
     program.address = driver.memory.allocate(program.nbytes)
     driver._resident[program.address] = b""
     driver.card.model.inject_error(program.address, 64, Direction.READ)
@@ -105,7 +109,7 @@ def test_memory_that_never_answers(driver):
     """The wait and the reset are bounded; once memory answers again, the card recovers."""
     driver.card.model.set_timing(MemoryTiming(silent=True))
     with pytest.raises(CardTimeout, match="didn't end within") as caught:
-        driver.run(product(), TIMEOUT)
+        driver.run(product(driver.config), TIMEOUT)
     assert caught.value.counters["CYCLES"] > 0
     driver.card.default_timeout = 20_000
     with pytest.raises(CardTimeout, match="didn't come out of reset"):

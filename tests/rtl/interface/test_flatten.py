@@ -51,6 +51,27 @@ def test_master_has_every_axi4_port():
     assert {name: port for name, port in names.items() if name.startswith("m_axi")} == expected
 
 
+def test_ports_of_an_array_are_numbered():
+    class Striped(Core):
+        def __init__(self):
+            wiring.Component.__init__(
+                self,
+                {
+                    "read": Out(AXI4ReadSignature(256)).array(2),
+                    "write": Out(AXI4WriteSignature(256)).array(2),
+                },
+            )
+
+    single = ports(Flattened(Core(), read="m_axi", write="m_axi"))
+    expected = {
+        name.replace("m_axi", f"m_axi_{number}"): port
+        for number in range(2)
+        for name, port in single.items()
+        if name.startswith("m_axi")
+    }
+    assert ports(Flattened(Striped(), read="m_axi", write="m_axi")) == expected
+
+
 def test_slave_has_every_lite_port():
     flattened = Flattened(Core(), control="s_axi_control")
     names = ports(flattened)
