@@ -28,7 +28,8 @@ from tests.harness import default_seed
 TINY = PRESETS["tiny"]
 TALL = dataclasses.replace(
     TINY, name="tall", rows=8, cols=1, interleave=8, lanes=8, group=16, ratio=8, drain_rows=8,
-    o_depth=256, d_depth=256, s_depth=256,
+    s_depth=1024, d_depth=2048, o_depth=1024, aux_depth=1024, accumulator_bits=53,
+    memory_bytes=4 << 20,
 )  # fmt: skip
 """One column, eight contexts, and beats of 128 bytes, the widest there are."""
 SHORT = dataclasses.replace(TINY, name="short", cols=4, interleave=8, drain_rows=4)
