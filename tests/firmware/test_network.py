@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from firmware.cards import open_card
+from firmware.cards.golden import GoldenCard
+from firmware.cards.verilated import MemoryTiming, VerilatedCard
 from firmware.driver import Driver
 from firmware.errors import ScheduleError
 from firmware.model import (
@@ -24,6 +26,7 @@ from firmware.model import (
 )
 from firmware.network import Network
 from firmware.schedule import Step
+from rtl.config import PRESETS
 from rtl.sparsity.pattern import Pattern, supported_patterns
 from tests.firmware.reference import Reference
 from tests.harness import default_seed
@@ -288,6 +291,54 @@ def test_random_networks(preset, count):
                 assert refused < 100, f"{error}, SAT_SEED={default_seed()}"
                 continue
             count -= 1
+
+
+def test_random_networks_on_gateware():
+    """The same networks leave the golden card's very memory, whenever memory stalls."""
+    rng = np.random.default_rng(default_seed())
+    config = PRESETS["tiny"]
+    kinds, programs = set(), 0
+    while len(kinds) < 5 or programs < 12:
+        assert programs < 60, f"only {kinds} in {programs} networks, SAT_SEED={default_seed()}"
+        model, batch = _random_model(rng, config), int(rng.integers(1, config.elements + 1))
+        timing = MemoryTiming(
+            latency=int(rng.integers(1, 40)),
+            bandwidth=float(rng.uniform(0.3, 1)),
+            stall=float(rng.choice([0, 0.3])),
+            seed=int(rng.integers(1 << 16)),
+        )
+        seed = int(rng.integers(1 << 32))
+        try:
+            with GoldenCard(config) as card:
+                expected = _train_blindly(card, model, batch, seed)
+        except ScheduleError:
+            continue
+        with VerilatedCard(config, timing=timing) as card:
+            memory = _train_blindly(card, model, batch, seed)
+        different = np.flatnonzero(memory != expected)
+        assert not len(different), (
+            f"{len(different)} bytes from {different[0]:#x} on, {timing}, {model}, "
+            f"SAT_SEED={default_seed()}"
+        )
+        kinds |= {type(layer) for layer in model.layers}
+        programs += 1
+
+
+def _train_blindly(card, model, batch, seed):
+    """Train for two steps and classify; return all of the card's memory."""
+    rng = np.random.default_rng(seed)
+    shape = model.input.shape
+    network = Network(Driver(card), model, batch)
+    network.initialise({layer.name: layer.initial_weights(rng) for layer in model.convolutions})
+    for _ in range(2):
+        images = rng.standard_normal((batch, shape.height, shape.width, shape.channels))
+        network.forward(
+            images, rng.integers(0, model.logits.shape.channels, batch), 2.0**STEP.scale
+        )
+        network.backward()
+        network.update(STEP)
+    network.infer(images)
+    return card.read_memory(0, card.config.memory_bytes)
 
 
 def _with_head(name, layers):
