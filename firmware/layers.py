@@ -29,9 +29,9 @@ class ConvolutionTensors:
     ) -> None:
         inputs, outputs, taps = layer.inputs, layer.outputs, layer.taps
         self.state = KernelState(config, memory, taps, inputs, outputs)
-        self.forward = Compressed(config, memory, layer.pattern, outputs, taps, inputs)
+        self.forward = Compressed(config, memory, layer.method.forward, outputs, taps, inputs)
         self.backward = (
-            Compressed(config, memory, layer.pattern, inputs, taps, outputs)
+            Compressed(config, memory, layer.method.backward, inputs, taps, outputs)
             if has_backward
             else None
         )

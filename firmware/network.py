@@ -12,9 +12,20 @@ from numpy.typing import ArrayLike, NDArray
 from .driver import Driver, RunResult
 from .gradient_flow import GradientFlow
 from .layers import BatchNormTensors, ConvolutionTensors
-from .model import BatchNorm, Convolution, GlobalAveragePool, Input, Layer, MaxPool, Model, Shape
+from .model import (
+    Addition,
+    BatchNorm,
+    Convolution,
+    GlobalAveragePool,
+    Input,
+    Layer,
+    MaxPool,
+    Model,
+    Shape,
+)
 from .program import Program
 from .schedule import (
+    AdditionSchedule,
     Assembly,
     ConvolutionSchedule,
     LossSchedule,
@@ -23,6 +34,7 @@ from .schedule import (
     PoolingSchedule,
     Step,
     clear_phase,
+    require_support,
 )
 from .tensor import Activations, UnfoldedImages
 
@@ -57,6 +69,13 @@ class Network:
     batch
         Largest batch.
 
+    Raises
+    ------
+    ScheduleError
+        There is no schedule for a layer, or it doesn't fit the card's scratchpads.
+    AllocationError
+        The tensors don't fit the card's memory.
+
     Attributes
     ----------
     model, batch
@@ -73,6 +92,8 @@ class Network:
         self.model = model
         self.batch = batch
         self._config, self._memory = driver.config, driver.memory
+        for layer in model.layers:
+            require_support(layer, self._config)
         self.tensors: dict[Layer, ConvolutionTensors | BatchNormTensors] = {}
         # Inputs of few channels are unfolded for the layer that takes them.
         self._unfolded: dict[Layer, UnfoldedImages] = {}
@@ -258,6 +279,8 @@ class Network:
                 norm.forward(x, y, add=add, training=training)
             elif isinstance(layer, (MaxPool, GlobalAveragePool)):
                 PoolingSchedule(assembly, layer).forward(x, y)
+            elif isinstance(layer, Addition):
+                AdditionSchedule(assembly, layer).forward(x, y, add=others[0])
         if training:
             logits = self.model.logits
             loss = LossSchedule(assembly, self._loss)
@@ -274,8 +297,12 @@ class Network:
                 continue
             dy = self._collected[layer] = flow.collect(layer)
             source = layer.sources[0]
-            if isinstance(layer, (Convolution, BatchNorm)) and layer.add is not None:
-                flow.add(layer.add, dy)
+            # What is added has the gradient of the sum.
+            for added in layer.sources[1:]:
+                flow.add(added, dy)
+            if isinstance(layer, Addition):
+                flow.add(source, dy)
+                continue
             if not self.model.passes_gradient(source) and not isinstance(layer, BatchNorm):
                 continue
             x, y = self._activations[source], self._activations[layer]

@@ -34,6 +34,12 @@ _STAGE_COLOURS = {"ff": "#2a6f97", "bp": "#61a5c2", "wu": "#e09f3e", "update": "
 
 _RUN_COLOURS = ("#6c757d", "#d1495b")
 
+_PRUNED = {
+    "bdwp": "forward and backward weights",
+    "ff": "forward weights only",
+    "bp": "backward weights only",
+}
+
 _SLOTS = {
     "useful": ("useful", "#2b7a3d"),
     "edge": ("padding, biases", "#7a9e1f"),
@@ -65,6 +71,7 @@ def summary(
         "mismatches": {"dense": dense.mismatches, "sparse": sparse.mismatches},
         "compared_bytes": dense.compared_bytes + sparse.compared_bytes,
         "model": settings.model,
+        "method": settings.method,
         "pattern": sparse.pattern,
         "dense_layers": "first and last",
         "card": settings.card,
@@ -387,6 +394,7 @@ def _page(figures: Mapping[str, Any], picture: bytes) -> str:
         pattern=html.escape(pattern),
         lead=html.escape(
             f"{layers[settings['model']]}; the first and the last layer are dense. "
+            f"Pruned: {_PRUNED[settings['method']]}. "
             f"{figures['epochs']} epochs of {settings['batch']}-image batches, seed "
             f"{figures['seed']}, on card {figures['card']}."
         ),

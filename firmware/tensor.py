@@ -274,7 +274,7 @@ class UnfoldedImages(_Block):
         return (
             layer.taps > 1
             and layer.taps * layer.inputs <= config.elements
-            and layer.pattern is Pattern.DENSE
+            and layer.method.forward is Pattern.DENSE
             and images <= config.elements
         )
 

@@ -30,6 +30,7 @@ from . import report
 from .cards import KINDS, open_card
 from .errors import AllocationError, CardError, ScheduleError
 from .loss import LossScale
+from .model import METHOD_KINDS
 from .training import MODELS, Diverged, Outcome, Settings, train
 from .training import Progress as TrainingProgress
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(
         card=options.card,
         model=options.model,
+        method=options.method,
         hidden=options.layers,
         widths=options.widths,
         epochs=options.epochs or MODELS[options.model],
@@ -101,6 +103,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--pattern", type=_pattern, default=Pattern.N2M8, metavar="N:M", help="of the sparse run"
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHOD_KINDS,
+        default=defaults.method,
+        help="what the sparse run prunes; bdwp: forward and backward weights; ff: forward weights "
+        "only; bp: backward weights only",
     )
     epochs = ", ".join(f"{model}: {count}" for model, count in MODELS.items())
     parser.add_argument("--epochs", type=_positive, help=f"default: {epochs}")
@@ -293,8 +302,8 @@ def _conclude(figures: dict[str, Any], paths: Sequence[Path]) -> int:
     console.print()
     console.print(table)
     console.print(
-        f"{figures['steps']} steps of {settings['batch']} images, seed {figures['seed']}; the "
-        f"first and the last layer are dense in both runs",
+        f"{figures['steps']} steps of {settings['batch']} images, seed {figures['seed']}, method "
+        f"{figures['method']}; the first and the last layer are dense in both runs",
         highlight=False,
     )
     if figures["slots_add_up"] is False:

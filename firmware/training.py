@@ -17,7 +17,7 @@ from .cards import Card, open_card
 from .dataset import Dataset, load_digits
 from .driver import Driver, RunResult
 from .loss import LossScale, one_cycle
-from .model import Model
+from .model import METHOD_KINDS, PRODUCT_STAGES, Model
 from .models import perceptron, residual_cnn
 from .network import Network
 from .schedule import Step
@@ -49,6 +49,8 @@ class Settings:
         Name of the card, see `open_card`.
     model
         ``mlp``, a perceptron, or ``cnn``, a residual network.
+    method
+        What is pruned: ``bdwp``, forward and backward weights, or only one, ``ff`` or ``bp``.
     hidden
         Widths of the perceptron's hidden layers.
     widths
@@ -67,6 +69,7 @@ class Settings:
 
     card: str = "verilated:sim"
     model: str = "mlp"
+    method: str = "bdwp"
     hidden: tuple[int, ...] = (128, 128, 128)
     widths: tuple[int, ...] = (32, 64)
     epochs: int = 4
@@ -174,9 +177,10 @@ class Outcome:
 
 def build_model(settings: Settings, data: Dataset, pattern: Pattern) -> Model:
     """Return the network; its first and its last layer are dense whatever `pattern`."""
+    method = METHOD_KINDS[settings.method](pattern)
     if settings.model == "mlp":
-        return perceptron(data.shape, data.classes, settings.hidden, pattern)
-    return residual_cnn(data.shape, data.classes, settings.widths, pattern)
+        return perceptron(data.shape, data.classes, settings.hidden, method)
+    return residual_cnn(data.shape, data.classes, settings.widths, method)
 
 
 def train(
@@ -338,13 +342,8 @@ class _Run:
         return images.reshape(-1, shape.height, shape.width, shape.channels)
 
     def _count_products(self, outcome: Outcome, passes: int) -> None:
-        """Count the multiply-adds of a step's first passes, of FF, BP and WU.
-
-        The first layer passes no gradient on.
-        """
+        """Count the multiply-adds of a step's first passes, of FF, BP and WU."""
         batch, model = self._settings.batch, self.network.model
-        for layer in model.convolutions:
-            pruned_products = 1 + (passes > 1 and model.passes_gradient(layer.source))
-            weight_gradient = layer.products if passes > 2 else 0
-            outcome.useful += batch * (pruned_products * layer.kept_products + weight_gradient)
-            outcome.dense_useful += batch * (pruned_products * layer.products + weight_gradient)
+        for stage in PRODUCT_STAGES[:passes]:
+            outcome.useful += batch * model.kept_macs(stage)
+            outcome.dense_useful += batch * model.macs(stage)

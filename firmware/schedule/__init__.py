@@ -4,13 +4,16 @@ Every place in a scratchpad is taken in turn, so that the next operands are load
 computes; `firmware.program.Program` adds the tokens that keep all in order.
 """
 
+from .addition import AdditionSchedule
 from .assembly import Assembly, Step
 from .convolution import ConvolutionSchedule
 from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
 from .pooling import PoolingSchedule, accumulate, clear_phase
+from .support import require_support
 
 __all__ = [
+    "AdditionSchedule",
     "Assembly",
     "ConvolutionSchedule",
     "LossSchedule",
@@ -20,4 +23,5 @@ __all__ = [
     "Step",
     "accumulate",
     "clear_phase",
+    "require_support",
 ]

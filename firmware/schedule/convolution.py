@@ -762,14 +762,14 @@ class ConvolutionSchedule:
             "rows": config.elements,
             "state_address": address,
             "column_copy": 1,
-            "column_pattern": layer.pattern,
+            "column_pattern": forward.pattern,
             "column_address": forward.tile(output_block, first, input_block),
             "column_stride": forward.words * forward.tile_bytes,
         }
         if backward is not None:
             body |= {
                 "row_copy": 1,
-                "row_pattern": layer.pattern,
+                "row_pattern": backward.pattern,
                 "row_address": backward.tile(input_block, first, output_block),
                 "row_stride": backward.words * backward.tile_bytes,
             }

@@ -43,7 +43,7 @@ from firmware.cards.golden import GoldenCard
 from firmware.cards.verilated import MemoryTiming, VerilatedCard
 from firmware.driver import Driver
 from firmware.layers import ConvolutionTensors
-from firmware.model import Convolution, Input
+from firmware.model import Convolution, Input, Method
 from firmware.program import Program, descriptor, product
 from firmware.schedule import Assembly, ConvolutionSchedule, Step
 from firmware.tensor import Activations, Tensor
@@ -141,7 +141,7 @@ class Layer:
             padding=1,
             bias=True,
             rectified=True,
-            pattern=pattern,
+            method=Method.bdwp(pattern),
         )
 
 
@@ -293,8 +293,7 @@ def run(card: VerilatedCard, golden: Card, layer: Layer, pattern: Pattern) -> li
         right = expected.results(stage)
         for name, content in measured.results(stage).items():
             assert content == right[name], f"{what}: {name} differs from the golden model"
-        pruned = stage != "WU"
-        products = layer.batch * (convolution.kept_products if pruned else convolution.products)
+        products = layer.batch * convolution.kept_macs(Stage[stage])
         moved = {way: counters[f"{way}_BEATS"] * config.beat_bytes for way in ("READ", "WRITE")}
         given = counters["CYCLES"] * timing_for(config).bandwidth * config.beat_bytes
         figures.append(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from firmware.model import BatchNorm, Convolution, GlobalAveragePool, Input, MaxPool
+from firmware.model import Addition, BatchNorm, Convolution, GlobalAveragePool, Input, MaxPool
 from rtl.sparsity.pattern import Pattern
 from sim.golden.sparsity import prune
 
@@ -105,6 +105,8 @@ class Reference:
             y = self._normalise(layer, inputs[0], training)
         elif isinstance(layer, MaxPool):
             y = self._windows(layer, inputs[0]).max(axis=3)
+        elif isinstance(layer, Addition):
+            y = inputs[0]
         else:
             assert isinstance(layer, GlobalAveragePool)
             y = inputs[0].mean(axis=(1, 2), keepdims=True)
@@ -123,6 +125,8 @@ class Reference:
             first = np.zeros(windows.shape)
             np.put_along_axis(first, windows.argmax(axis=3)[:, :, :, None], 1, axis=3)
             dx = self._from_windows(layer, first * dy[:, :, :, None], x.shape)
+        elif isinstance(layer, Addition):
+            dx = dy
         else:
             dx = np.broadcast_to(dy / (x.shape[1] * x.shape[2]), x.shape)
         return (dx, dy)[: len(layer.sources)]
@@ -161,7 +165,8 @@ class Reference:
     def _copy(self, layer, *, forward):
         """Return the pruned copy: groups along the inputs, or along the outputs."""
         weights = self._round(self.parameters[layer, "weights"])
-        if not self.half or layer.pattern is Pattern.DENSE:
+        pattern = layer.method.forward if forward else layer.method.backward
+        if not self.half or pattern is Pattern.DENSE:
             return weights
         axis = 2 if forward else 3
         groups = np.moveaxis(weights, axis, -1)
@@ -169,7 +174,7 @@ class Reference:
         whole = np.zeros((*groups.shape[:-1], -(-length // 16) * 16), np.float16)
         whole[..., :length] = groups
         rows = whole.reshape(-1, whole.shape[-1]).view(np.uint16)
-        pruned = prune(rows, layer.pattern).view(np.float16).reshape(whole.shape)
+        pruned = prune(rows, pattern).view(np.float16).reshape(whole.shape)
         return np.moveaxis(pruned[..., :length], -1, axis).astype(np.float64)
 
     def _normalise(self, layer, x, training):

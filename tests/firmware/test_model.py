@@ -7,16 +7,25 @@ import pytest
 
 from firmware.errors import ModelError
 from firmware.model import (
+    DENSE,
+    GELU,
+    METHOD_KINDS,
+    METHODS,
+    Addition,
+    Attention,
     BatchNorm,
     Convolution,
     GlobalAveragePool,
     Input,
+    LayerNorm,
     MaxPool,
+    Method,
     Model,
+    PositionEmbedding,
     Shape,
     linear,
 )
-from firmware.models import perceptron, residual_cnn
+from rtl.control.commands import Stage
 from rtl.sparsity.pattern import Pattern
 
 IMAGE = Input("image", 7, 10, 3)
@@ -35,22 +44,91 @@ PIXEL = Input("pixel", 1, 1, 5)
     ],
 )
 def test_convolutions_have_the_places_of_their_kernel(options, size):
-    layer = Convolution("conv", IMAGE, 8, pattern=Pattern.N2M8, **options)
+    layer = Convolution("conv", IMAGE, 8, **options)
     assert layer.shape == Shape(*size, 8)
     kernel = options.get("kernel", 1)
     assert (layer.inputs, layer.taps) == (3, kernel**2)
-    assert layer.products == size[0] * size[1] * kernel**2 * 3 * 8
-    assert layer.kept_products == layer.products // 4
+    products = size[0] * size[1] * kernel**2 * 3 * 8
+    assert [layer.macs(stage) for stage in Stage] == [products, products, products, 0]
+    assert layer.parameters == kernel**2 * 3 * 8
     weights = layer.initial_weights(np.random.default_rng(0))
     assert weights.shape == (kernel, kernel, 3, 8) and weights.dtype == np.float32
 
 
 def test_other_layers_shapes():
-    assert MaxPool("pool", IMAGE, window=3).shape == Shape(2, 3, 3)
+    assert MaxPool("pool", IMAGE, window=3, stride=3).shape == Shape(2, 3, 3)
+    assert MaxPool("pool", IMAGE, window=3, stride=2, padding=1).shape == Shape(4, 5, 3)
+    assert MaxPool("pool", IMAGE, window=3, stride=1).shape == Shape(5, 8, 3)
+    assert MaxPool("pool", IMAGE, padding=1).shape == Shape(4, 6, 3)
     assert GlobalAveragePool("mean", IMAGE).shape == Shape(1, 1, 3)
-    assert BatchNorm("norm", IMAGE).shape == IMAGE.shape
+    for same in (LayerNorm, GELU, PositionEmbedding, BatchNorm):
+        assert same("same", IMAGE).shape == IMAGE.shape
+    assert Addition("sum", IMAGE, IMAGE).shape == IMAGE.shape
+    assert Attention("attention", Input("qkv", 4, 5, 48), heads=2).shape == Shape(4, 5, 16)
     assert linear("linear", PIXEL, 4).shape == Shape(1, 1, 4)
     assert str(IMAGE.shape) == "7 x 10 x 3" and IMAGE.shape.positions == 70
+
+
+@pytest.mark.parametrize(
+    ("method", "kept"),
+    [
+        # Of 21 inputs and 18 outputs, whose last groups aren't full.
+        (DENSE, (21 * 18, 21 * 18)),
+        (Method.ff(Pattern.N2M8), ((2 * 2 + 2) * 18, 21 * 18)),
+        (Method.bp(Pattern.N1M4), (21 * 18, 21 * 5)),
+        (Method.bdwp(Pattern.N4M8), ((2 * 4 + 4) * 18, 21 * (2 * 4 + 2))),
+    ],
+    ids=str,
+)
+def test_pruning_leaves_some_multiply_adds(method, kept):
+    source = Input("image", 3, 5, 21)
+    layer = Convolution("conv", source, 18, kernel=3, padding=1, method=method)
+    stages = [layer.kept_macs(stage) for stage in Stage]
+    assert stages == [15 * 9 * kept[0], 15 * 9 * kept[1], 15 * 9 * 21 * 18, 0]
+
+
+def test_attention_multiplies_activations():
+    """Of every head's products forward, twice as many backward, and none for weights."""
+    layer = Attention("attention", Input("qkv", 4, 5, 3 * 48), heads=3)
+    assert [layer.macs(stage) for stage in Stage] == [
+        2 * 3 * 20 * 20 * 16, 4 * 3 * 20 * 20 * 16, 0, 0
+    ]  # fmt: skip
+    assert all(layer.kept_macs(stage) == layer.macs(stage) for stage in Stage)
+    sizes = {(product.rows, product.columns, product.reduction) for product in layer.products}
+    assert sizes == {(20, 20, 16), (20, 16, 20)}
+    assert {product.count for product in layer.products} == {3}
+    assert layer.parameters == 0
+
+
+def test_what_is_learned_is_counted():
+    assert Convolution("conv", IMAGE, 8, kernel=3, bias=True).parameters == 27 * 8 + 8
+    assert BatchNorm("norm", IMAGE).parameters == LayerNorm("norm", IMAGE).parameters == 6
+    assert PositionEmbedding("positions", IMAGE).parameters == 210
+    for layer in (
+        IMAGE,
+        GELU("gelu", IMAGE),
+        MaxPool("pool", IMAGE),
+        Addition("sum", IMAGE, IMAGE),
+    ):
+        assert layer.parameters == 0 and not any(layer.macs(stage) for stage in Stage)
+
+
+def test_methods_have_names():
+    names = ["dense", "ff-2:8", "bp-2:8", "bdwp-2:4", "bdwp-2:8", "bdwp-1:8"]
+    assert [str(method) for method in METHODS] == names
+    assert [Method.parse(name) for name in names] == list(METHODS)
+    assert Method.parse("ff-2:8") == Method(Pattern.N2M8, Pattern.DENSE)
+    assert Method.parse("bp-1:4") == Method(Pattern.DENSE, Pattern.N1M4)
+    assert Method.parse("bdwp-2:8") == Method(Pattern.N2M8, Pattern.N2M8)
+    assert str(Method(Pattern.N2M8, Pattern.N1M8)) == "ff-2:8 bp-1:8"
+    assert METHOD_KINDS["bdwp"](Pattern.DENSE) == DENSE
+    for name, message in (
+        ("sgd-2:8", "no training method 'sgd-2:8'; choose from: dense, bdwp-N:M, ff-N:M, bp-N:M"),
+        ("ff", "no training method 'ff': no N:M pattern ''; choose from: dense, 1:4"),
+        ("bdwp-3:8", "no training method 'bdwp-3:8': no N:M pattern '3:8'"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Method.parse(name)
 
 
 def test_initial_weights_keep_the_size_of_activations():
@@ -67,6 +145,8 @@ def test_which_outputs_have_gone_through_a_relu():
     assert MaxPool("pool", rectified).relu and MaxPool("pool", IMAGE, rectified=True).relu
     assert not MaxPool("pool", IMAGE).relu
     assert not GlobalAveragePool("mean", rectified).relu
+    assert Addition("sum", IMAGE, IMAGE, rectified=True).relu
+    assert not Addition("sum", rectified, rectified).relu and not GELU("gelu", rectified).relu
 
 
 def test_gradients_go_as_far_as_something_learns():
@@ -79,6 +159,16 @@ def test_gradients_go_as_far_as_something_learns():
     assert passes == [False, False, True, True, True, True]
     assert (model.input, model.logits) == (IMAGE, model.layers[-1])
     assert model.convolutions == (conv, model.logits)
+    assert model.parameters == 2 * 3 + 3 * 4 + (4 * 2 + 2)
+    # Everything but the pool and the normalisation has a BP, as the latter learns.
+    assert [model.has_stage(layer, Stage.BP) for layer in model.layers] == [
+        False, False, False, True, True, True
+    ]  # fmt: skip
+    assert [model.macs(stage) for stage in Stage] == [15 * 3 * 4 + 8] * 3 + [0]
+    conv = Convolution("conv", IMAGE, 4)
+    mean = GlobalAveragePool("mean", conv)
+    model = Model("model", (IMAGE, conv, mean, linear("classes", mean, 2)))
+    assert [model.macs(stage) for stage in Stage] == [70 * 3 * 4 + 8, 8, 70 * 3 * 4 + 8, 0]
 
 
 def test_an_unfolded_convolution_has_one_tap():
@@ -86,7 +176,7 @@ def test_an_unfolded_convolution_has_one_tap():
     flat = layer.unfolded()
     assert (flat.taps, flat.inputs, flat.shape) == (1, 27, layer.shape)
     assert flat.bias and flat.relu and flat.name == layer.name
-    assert flat.products == layer.products
+    assert flat.macs(Stage.FF) == layer.macs(Stage.FF)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +197,17 @@ def test_an_unfolded_convolution_has_one_tap():
         (lambda: BatchNorm("x", IMAGE, add=PIXEL), "layer 'x': its output is 7 x 10 x 3, what is "
          "added is 1 x 1 x 5"),
         (lambda: MaxPool("x", IMAGE, window=1), "layer 'x': window is 1, must be at least 2"),
+        (lambda: MaxPool("x", IMAGE, stride=0), "layer 'x': stride is 0, must be at least 1"),
+        (lambda: MaxPool("x", IMAGE, padding=-1), "layer 'x': padding is -1, must be at least 0"),
+        (lambda: MaxPool("x", IMAGE, padding=2), "layer 'x': padding is 2, must be at most half "
+         "the window, 2"),
         (lambda: MaxPool("x", IMAGE, window=8), "layer 'x': its output has a height of 0"),
+        (lambda: MaxPool("x", IMAGE, window=12), "layer 'x': its output has a height of 0"),
+        (lambda: Addition("x", IMAGE, PIXEL), "layer 'x': its output is 7 x 10 x 3, what is added "
+         "is 1 x 1 x 5"),
+        (lambda: Attention("x", IMAGE, heads=0), "layer 'x': heads is 0, must be at least 1"),
+        (lambda: Attention("x", IMAGE, heads=2), "layer 'x': 3 channels aren't queries, keys and "
+         "values of 2 heads: must be a multiple of 6"),
         (lambda: linear("x", IMAGE, 2), "layer 'x': a fully connected layer takes images of one "
          "pixel, 'image' gives 7 x 10 x 3"),
     ],
@@ -139,19 +239,3 @@ def test_impossible_layers_are_refused(make, message):
 def test_impossible_networks_are_refused(layers, message):
     with pytest.raises(ModelError, match=re.escape(message)):
         Model("n", layers)
-
-
-def test_ready_made_networks():
-    mlp = perceptron(Shape(8, 8, 1), 10, (32, 24), Pattern.N2M8)
-    assert [layer.shape.channels for layer in mlp.layers] == [64, 32, 24, 10]
-    assert [layer.relu for layer in mlp.convolutions] == [True, True, False]
-    patterns = [layer.pattern for layer in mlp.convolutions]
-    assert patterns == [Pattern.DENSE, Pattern.N2M8, Pattern.DENSE]
-    cnn = residual_cnn(Shape(8, 8, 1), 10, (16, 32, 32), Pattern.N2M8)
-    shapes = {layer.name: layer.shape for layer in cnn.layers}
-    assert shapes["pool"] == Shape(4, 4, 16) and shapes["block 2 second norm"] == Shape(2, 2, 32)
-    assert shapes["block 3 second norm"] == Shape(1, 1, 32)
-    # A skip of the same shape is taken as it is.
-    assert "block 1 skip" not in shapes and {"block 2 skip", "block 3 skip"} < shapes.keys()
-    dense = [layer.name for layer in cnn.convolutions if layer.pattern is Pattern.DENSE]
-    assert dense == ["stem", "classes"]

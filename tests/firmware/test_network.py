@@ -16,20 +16,30 @@ from firmware.cards.verilated import MemoryTiming, VerilatedCard
 from firmware.driver import Driver
 from firmware.errors import ScheduleError
 from firmware.model import (
+    DENSE,
+    GELU,
+    Addition,
+    Attention,
     BatchNorm,
     Convolution,
     GlobalAveragePool,
     Input,
+    LayerNorm,
     MaxPool,
+    Method,
     Model,
+    PositionEmbedding,
     linear,
 )
 from firmware.network import Network
 from firmware.schedule import Step
 from rtl.config import PRESETS
 from rtl.sparsity.pattern import Pattern, supported_patterns
+from sim.golden.sparsity import pack_tiles
 from tests.firmware.reference import Reference
 from tests.harness import default_seed
+
+BDWP = Method.bdwp(Pattern.N2M8)
 
 STEP = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=8)
 
@@ -186,7 +196,7 @@ def _random_model(rng, config):
     for _ in range(rng.integers(2, 6)):
         x = layers[-1]
         smallest = min(x.shape.height, x.shape.width)
-        kind = rng.choice(["convolution", "convolution", "norm", "pool"])
+        kind = rng.choice(["convolution", "convolution", "norm", "pool", "addition"])
         if kind == "convolution":
             kernel = int(rng.integers(1, 4))
             padding = int(rng.integers(max(0, (kernel - smallest + 1) // 2), kernel))
@@ -198,7 +208,9 @@ def _random_model(rng, config):
             options = {
                 "bias": rng.random() < 0.5,
                 "rectified": rng.random() < 0.5,
-                "pattern": patterns[rng.integers(len(patterns))],
+                "method": Method(
+                    *(patterns[index] for index in rng.integers(len(patterns), size=2))
+                ),
             }
             try:
                 size = Convolution("size", x, outputs, **shape).shape
@@ -209,16 +221,21 @@ def _random_model(rng, config):
             layers.append(
                 BatchNorm(name(kind), x, rectified=rng.random() < 0.5, add=addend(x.shape))
             )
+        elif kind == "addition":
+            added = addend(x.shape) or x
+            layers.append(Addition(name(kind), x, added, rectified=rng.random() < 0.5))
         elif smallest >= 2:
             window = int(rng.integers(2, min(smallest, 3) + 1))
-            layers.append(MaxPool(name(kind), x, window=window, rectified=rng.random() < 0.5))
+            layers.append(
+                MaxPool(name(kind), x, window=window, stride=window, rectified=rng.random() < 0.5)
+            )
     if layers[-1].shape.positions > 1:
         layers.append(GlobalAveragePool(name("mean"), layers[-1]))
     layers.append(linear("classes", layers[-1], int(rng.integers(2, widest))))
     return Model("random", tuple(layers))
 
 
-def _perceptron(*widths, pattern=Pattern.DENSE):
+def _perceptron(*widths, method=DENSE):
     """Return fully connected layers of these widths, with ReLU between them."""
     layers = [Input("image", 1, 1, widths[0])]
     for index, width in enumerate(widths[1:]):
@@ -229,7 +246,7 @@ def _perceptron(*widths, pattern=Pattern.DENSE):
                 layers[-1],
                 width,
                 rectified=not last,
-                pattern=Pattern.DENSE if last or not index else pattern,
+                method=DENSE if last or not index else method,
             )
         )
     return Model("perceptron", tuple(layers))
@@ -240,9 +257,9 @@ def _residual():
     image = Input("image", 6, 6, 1)
     stem = Convolution("stem", image, 16, kernel=3, stride=2, padding=1)
     norm = BatchNorm("norm", stem, rectified=True)
-    first = Convolution("first", norm, 16, kernel=3, padding=1, bias=True, pattern=Pattern.N2M8)
+    first = Convolution("first", norm, 16, kernel=3, padding=1, bias=True, method=BDWP)
     second = BatchNorm("second", first, rectified=True, add=norm)
-    half = Convolution("half", second, 20, kernel=1, stride=2, pattern=Pattern.N2M8)
+    half = Convolution("half", second, 20, kernel=1, stride=2, method=BDWP)
     third = Convolution("third", half, 20, bias=True, rectified=True, add=half)
     pool = MaxPool("pool", third)
     return Model(
@@ -254,7 +271,7 @@ def _residual():
 def test_training_steps_on_every_card(card):
     rng = np.random.default_rng(default_seed())
     Driver(card).reset()
-    model = _perceptron(20, 32, 48, 10, pattern=Pattern.N2M8)
+    model = _perceptron(20, 32, 48, 10, method=BDWP)
     # A batch of another size than before leaves nothing of the old one behind.
     pair = _check(card, model, 16, rng, (16, 3))
     _, result = pair.infer(np.zeros((3, 1, 1, 20)))
@@ -298,7 +315,7 @@ def test_random_networks_on_gateware():
     rng = np.random.default_rng(default_seed())
     config = PRESETS["tiny"]
     kinds, programs = set(), 0
-    while len(kinds) < 5 or programs < 12:
+    while len(kinds) < 6 or programs < 12:
         assert programs < 60, f"only {kinds} in {programs} networks, SAT_SEED={default_seed()}"
         model, batch = _random_model(rng, config), int(rng.integers(1, config.elements + 1))
         timing = MemoryTiming(
@@ -406,6 +423,17 @@ def _twice_the_same():
     return [image, stem, double, norm]
 
 
+def _sums():
+    """Sums of outputs that have gone through a ReLU, of the images, and of one with itself."""
+    image = Input("image", 3, 3, 4)
+    stem = Convolution("stem", image, 4, bias=True, rectified=True)
+    first = BatchNorm("first", stem, rectified=True)
+    both = Addition("both", stem, first)
+    twice = Addition("twice", both, both, rectified=True)
+    all_ = Addition("all", image, twice)
+    return [image, stem, first, both, twice, all_]
+
+
 def _norm_of_images():
     """Batch normalisation, pools and a mean that no convolution goes before."""
     image = Input("image", 4, 4, 5)
@@ -420,7 +448,7 @@ def _behind_pools():
     pool = MaxPool("pool", first, rectified=True)
     second = Convolution("second", pool, 33, kernel=2, padding=1, bias=True)
     norm = BatchNorm("norm", second)
-    last = MaxPool("last", norm, window=3)
+    last = MaxPool("last", norm, window=3, stride=3)
     return [image, first, pool, second, norm, last]
 
 
@@ -433,6 +461,7 @@ def _behind_pools():
         _pool_first,
         _pool_last,
         _twice_the_same,
+        _sums,
         _norm_of_images,
         _behind_pools,
     ],
@@ -443,10 +472,49 @@ def test_gradients_come_together(make):
         _check(card, _with_head("branched", make()), 16, np.random.default_rng(default_seed()))
 
 
+@pytest.mark.parametrize("preset", ["tiny", "sim-8x"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        DENSE,
+        Method.ff(Pattern.N2M8),
+        Method.bp(Pattern.N2M8),
+        Method.bdwp(Pattern.N1M8),
+        Method(Pattern.N2M4, Pattern.N1M8),
+    ],
+    ids=str,
+)
+def test_each_direction_has_its_own_pattern(preset, method):
+    """It trains with copies of the master weights that are pruned for one direction or both."""
+    rng = np.random.default_rng(default_seed())
+    with open_card(f"golden:{preset}") as card:
+        g = card.config.elements
+        # The channels fill a D word and a part of the next.
+        image = Input("image", 3, 4, g)
+        first = Convolution("first", image, g + 8, bias=True, rectified=True)
+        pruned = Convolution("pruned", first, g + 16, kernel=2, padding=1, method=method)
+        model = _with_head("directions", [image, first, pruned])
+        network = _check(card, model, 8, rng, (8,))
+        tensors = network.tensors[pruned]
+        weights = tensors.state.read(card)["weights"].astype(np.float16)
+        for copy, pattern, matrix in (
+            (tensors.forward, method.forward, weights.transpose(2, 0, 1)),
+            (tensors.backward, method.backward, weights.transpose(1, 0, 2)),
+        ):
+            rows, taps, length = matrix.shape
+            whole = np.zeros((-(-rows // g) * g, taps, copy.words * g), np.float16)
+            whole[:rows, :, :length] = matrix
+            expected = pack_tiles(
+                whole.reshape(len(whole), -1).view(np.uint16), pattern, card.config
+            )
+            assert copy.pattern is pattern
+            np.testing.assert_array_equal(copy.read_bytes(card), expected.ravel())
+
+
 def test_large_layers_are_cut_into_blocks():
     """More pixels and channels than the scratchpads hold at once: operands are loaded anew."""
     with open_card("golden:sim") as card:
-        model = _perceptron(256, 192, 256, 10, pattern=Pattern.N2M8)
+        model = _perceptron(256, 192, 256, 10, method=BDWP)
         rng = np.random.default_rng(default_seed())
         network = _check(card, model, 100, rng, (100,))
         forward = network.programs["forward"].listing()
@@ -471,7 +539,7 @@ def test_large_images_are_cut_into_bands():
 
 def test_every_product_is_told_its_real_size(driver):
     """Sizes that fill no tile or leave whole ones empty: useful is all that isn't padding."""
-    model = _perceptron(13, 29, 35, 15, pattern=Pattern.N2M8)
+    model = _perceptron(13, 29, 35, 15, method=BDWP)
     network = Network(driver, model, 21)
     random = np.random.default_rng(0)
     network.initialise({layer.name: layer.initial_weights(random) for layer in model.convolutions})
@@ -521,6 +589,42 @@ def test_what_a_batch_must_be():
         ):
             with pytest.raises(ValueError, match=re.escape(message)):
                 network.forward(images[:count], np.zeros(labels, int))
+
+
+PIXELS = Input("image", 6, 6, 12)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (LayerNorm("x", PIXELS), "x: there is no schedule for layers of kind LayerNorm"),
+        (GELU("x", PIXELS), "x: there is no schedule for layers of kind GELU"),
+        (Attention("x", PIXELS, heads=2), "x: there is no schedule for layers of kind Attention"),
+        (PositionEmbedding("x", PIXELS), "x: there is no schedule for layers of kind Position"),
+        (
+            MaxPool("x", PIXELS, window=3, stride=2, padding=1),
+            "x: windows of 3 with stride 2 and padding 1: there is no schedule for max pooling "
+            "unless its windows lie side by side, with a stride of 3 and without padding",
+        ),
+        (MaxPool("x", PIXELS, window=2, stride=3), "x: windows of 2 with stride 3 and padding 0"),
+        (MaxPool("x", PIXELS, padding=1), "x: windows of 2 with stride 2 and padding 1"),
+        (
+            Convolution("x", PIXELS, 16, method=Method.bp(Pattern.N2M16)),
+            "x: configuration 'tiny' doesn't support 2:16 for backward weights; it supports dense",
+        ),
+        (
+            Convolution("x", PIXELS, 16, method=Method.ff(Pattern.N2M16)),
+            "x: configuration 'tiny' doesn't support 2:16 for forward weights",
+        ),
+    ],
+)
+def test_layers_without_a_schedule_are_refused(layer, message):
+    """Before anything is allocated."""
+    with open_card("golden:tiny") as card:
+        driver = Driver(card)
+        with pytest.raises(ScheduleError, match=re.escape(message)):
+            Network(driver, _with_head("refused", [PIXELS, layer]), 16)
+        assert driver.memory.free_bytes == card.config.memory_bytes
 
 
 def test_overflow_is_counted():

@@ -14,6 +14,7 @@ from firmware.model import (
     GlobalAveragePool,
     Input,
     MaxPool,
+    Method,
     Model,
     linear,
 )
@@ -34,6 +35,7 @@ from sim.golden.program import decode
 from tests.harness import default_seed
 
 TINY = PRESETS["tiny"]
+BDWP = Method.bdwp(Pattern.N2M8)
 
 
 def test_descriptor_merges_what_is_contiguous():
@@ -442,7 +444,7 @@ def _run_in_random_order(commands, streams, queue_depth, rng):
 def _perceptron():
     x = [Input("image", 1, 1, 40)]
     x.append(linear("first", x[-1], 48, rectified=True))
-    x.append(linear("second", x[-1], 64, rectified=True, pattern=Pattern.N2M8))
+    x.append(linear("second", x[-1], 64, rectified=True, method=Method.bdwp(Pattern.N2M8)))
     x.append(linear("third", x[-1], 5))
     return Model("perceptron", tuple(x))
 
@@ -453,7 +455,7 @@ def _residual():
     x.append(Convolution("stem", x[-1], 20, bias=True))
     stem = x[-1]
     x.append(BatchNorm("norm", stem, rectified=True))
-    x.append(Convolution("block", x[-1], 20, bias=True, pattern=Pattern.N2M8, add=stem))
+    x.append(Convolution("block", x[-1], 20, bias=True, method=BDWP, add=stem))
     x.append(BatchNorm("block norm", x[-1], add=stem))
     block = x[-1]
     x.append(MaxPool("pool", block))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from firmware.model import (
+    Addition,
     BatchNorm,
     Convolution,
     GlobalAveragePool,
@@ -61,6 +62,14 @@ def _residual():
     return layers
 
 
+def _sums():
+    """Sums of an output and what was made of it, and of one with itself."""
+    layers = _image(3, 4, 3)
+    layers.append(Convolution("first", layers[-1], 3, rectified=True))
+    layers.append(Addition("sum", layers[-2], layers[-1]))
+    return [*layers, Addition("twice", layers[-1], layers[-1], rectified=True)]
+
+
 def _linear(add=False):
     layers = _image(1, 1, 6)
     return [
@@ -87,10 +96,13 @@ NETWORKS = {
     "addition to a normalisation": lambda: _add("norm", rectified=False),
     "addition to a normalisation with ReLU": lambda: _add("norm", rectified=True),
     "maximum": lambda: _one(lambda x: MaxPool("pool", x)),
-    "maximum with ReLU": lambda: _one(lambda x: MaxPool("pool", x, window=3, rectified=True)),
+    "maximum with ReLU": lambda: _one(
+        lambda x: MaxPool("pool", x, window=3, stride=3, rectified=True)
+    ),
     "mean": lambda: _one(lambda x: GlobalAveragePool("mean of all", x)),
     "normalisation": lambda: _one(lambda x: BatchNorm("norm", x)),
     "normalisation with ReLU": lambda: _one(lambda x: BatchNorm("norm", x, rectified=True)),
+    "additions": _sums,
     "residual network": _residual,
 }
 

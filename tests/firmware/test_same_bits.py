@@ -16,6 +16,7 @@ from firmware.model import (
     GlobalAveragePool,
     Input,
     MaxPool,
+    Method,
     Model,
     linear,
 )
@@ -24,6 +25,8 @@ from firmware.schedule import Step
 from rtl.config import PRESETS
 from rtl.sparsity.pattern import Pattern
 from tests.harness import default_seed
+
+BDWP = Method.bdwp(Pattern.N2M8)
 
 TINY = PRESETS["tiny"]
 TALL = dataclasses.replace(
@@ -41,7 +44,7 @@ SEED = default_seed()
 def perceptron():
     image = Input("image", 1, 1, 20)
     first = linear("first", image, 32, rectified=True)
-    second = linear("second", first, 32, rectified=True, pattern=Pattern.N2M8)
+    second = linear("second", first, 32, rectified=True, method=BDWP)
     return Model("perceptron", (image, first, second, linear("third", second, 10)))
 
 
@@ -50,9 +53,9 @@ def residual():
     image = Input("image", 5, 5, 1)
     stem = Convolution("stem", image, 16, kernel=3)
     norm = BatchNorm("norm", stem, rectified=True)
-    first = Convolution("first", norm, 16, kernel=3, padding=1, bias=True, pattern=Pattern.N2M8)
+    first = Convolution("first", norm, 16, kernel=3, padding=1, bias=True, method=BDWP)
     second = BatchNorm("second", first, rectified=True, add=norm)
-    half = Convolution("half", second, 20, kernel=1, stride=2, pattern=Pattern.N2M8)
+    half = Convolution("half", second, 20, kernel=1, stride=2, method=BDWP)
     third = Convolution("third", half, 20, bias=True, rectified=True, add=half)
     pool = MaxPool("pool", second)
     fourth = Convolution("fourth", pool, 20, kernel=2, padding=1)

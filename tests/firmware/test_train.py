@@ -10,6 +10,7 @@ from firmware import report, training
 from firmware.cards import open_card
 from firmware.dataset import load_digits
 from firmware.errors import CardFault
+from firmware.model import DENSE, Method
 from firmware.network import Network
 from firmware.train import main
 from firmware.training import Diverged, Outcome, Settings, build_model, train
@@ -35,6 +36,21 @@ def test_trains_tests_and_verifies(tmp_path, capsys):
     assert "bit for bit equal" in capsys.readouterr().out
     page = (tmp_path / "train.html").read_text()
     assert "data:image/png;base64," in page and "first and the last layer are dense" in page
+
+
+@pytest.mark.parametrize("method", ["ff", "bp"])
+def test_trains_with_one_direction_pruned(method, tmp_path, capsys):
+    """It learns nearly as well, of fewer multiply-adds in one direction."""
+    arguments = ["--card", "golden:tiny", "--epochs", "1", "--method", method, "--no-verify"]
+    assert main([*arguments, "--out", str(tmp_path), *SMALL]) == 0
+    figures = json.loads((tmp_path / "train.json").read_text())
+    assert (figures["method"], figures["pattern"]) == (method, "2:8")
+    assert figures["accuracy_sparse"] > 0.5 and figures["loss_sparse"] != figures["loss_dense"]
+    dense = 3 * (2048 + 1024 + 320) - 2048
+    assert figures["ceiling"] == pytest.approx(dense / (dense - 768))
+    words = {"ff": "forward weights only", "bp": "backward weights only"}
+    assert f"Pruned: {words[method]}." in (tmp_path / "train.html").read_text()
+    assert f"method {method}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_wrong_bit_is_found(tmp_path, monkeypatch, capsys):
@@ -144,9 +160,9 @@ def test_divergence_ends_the_run(monkeypatch):
 def test_first_and_last_layer_are_dense(model):
     data = load_digits(np.random.default_rng(0))
     network = build_model(Settings(model=model, widths=(16, 32)), data, Pattern.N2M8)
-    patterns = [layer.pattern for layer in network.convolutions]
-    assert patterns[0] is patterns[-1] is Pattern.DENSE
-    assert set(patterns[1:-1]) == {Pattern.N2M8}
+    methods = [layer.method for layer in network.convolutions]
+    assert methods[0] == methods[-1] == DENSE
+    assert set(methods[1:-1]) == {Method.bdwp(Pattern.N2M8)}
     assert network.logits.shape.channels == data.classes == 10
 
 
@@ -187,6 +203,7 @@ def test_a_fault_is_told_with_its_command(monkeypatch, capsys):
         (["--pattern", "3:8"], "no N:M pattern '3:8'; choose from: dense, 1:4"),
         (["--layers", "64"], "two widths or more"),
         (["--layers", "64,0"], "0 isn't positive"),
+        (["--method", "wu"], "invalid choice: 'wu' (choose from"),
         (["--loss-scale", "1000"], "1000 is no power of two"),
         (["--epochs", "many"], "'many' is no integer"),
     ],

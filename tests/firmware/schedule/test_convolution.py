@@ -10,7 +10,7 @@ import pytest
 from firmware.allocator import Allocator
 from firmware.errors import ScheduleError
 from firmware.layers import ConvolutionTensors
-from firmware.model import Convolution, Input, Shape
+from firmware.model import Convolution, Input, Method, Shape
 from firmware.program import Program
 from firmware.schedule import Assembly, ConvolutionSchedule
 from firmware.tensor import Activations
@@ -284,7 +284,8 @@ def test_a_layer_without_backward_weights_is_refused():
 
 
 def test_patterns_shorten_what_is_loaded():
-    dense, sparse = (_Bench(pattern=pattern).forward() for pattern in (Pattern.DENSE, Pattern.N2M8))
+    methods = Method(), Method.bdwp(Pattern.N2M8)
+    dense, sparse = (_Bench(method=method).forward() for method in methods)
     loads = [bench.commands(Opcode.LOAD, LoadTarget.S)[0].descriptor for bench in (dense, sparse)]
     assert [load.beats for load in loads] == [G, Pattern.N2M8.tile_beats(SIM)]
     assert dense.y.shape == Shape(8, 8, 32)

@@ -7,6 +7,7 @@ import pytest
 from firmware.cards.golden import GoldenCard
 from firmware.cards.verilated import VerilatedCard
 from rtl.config import PRESETS, preset
+from rtl.control.commands import Stage
 from rtl.sparsity.pattern import Pattern
 from sim.bench.memory import (
     BYTES_PER_CYCLE,
@@ -59,9 +60,7 @@ def test_slots_add_up_and_bytes_are_counted(card, golden, layer, pattern):
     for row in rows:
         assert set(row["lost"]) == set(CAUSES)
         assert row["utilisation"] + sum(row["lost"].values()) == pytest.approx(1, abs=1e-4)
-        products = layer.batch * (
-            convolution.products if row["stage"] == "WU" else convolution.kept_products
-        )
+        products = layer.batch * convolution.kept_macs(Stage[row["stage"]])
         assert row["utilisation"] == pytest.approx(products / (row["cycles"] * TINY.macs), abs=1e-5)
         moved = row["bytes_read"] + row["bytes_written"]
         assert row["bandwidth"] == pytest.approx(
