@@ -490,7 +490,7 @@ def test_each_direction_has_its_own_pattern(preset, method):
     with open_card(f"golden:{preset}") as card:
         g = card.config.elements
         # The channels fill a D word and a part of the next.
-        image = Input("image", 3, 4, g)
+        image = Input("image", 3, 3, g)
         first = Convolution("first", image, g + 8, bias=True, rectified=True)
         pruned = Convolution("pruned", first, g + 16, kernel=2, padding=1, method=method)
         model = _with_head("directions", [image, first, pruned])
