@@ -135,20 +135,38 @@ class Network:
 
     # What a host does with it
 
-    def initialise(self, weights: Mapping[str, ArrayLike]) -> RunResult:
-        """Start from the given weights of each convolution, by its name, and zero biases.
+    def initialise(
+        self,
+        weights: Mapping[str, ArrayLike],
+        *,
+        biases: Mapping[str, ArrayLike] | None = None,
+        norms: Mapping[str, Mapping[str, ArrayLike]] | None = None,
+    ) -> RunResult:
+        """Start from the given values; the momentum of all is zero.
 
         The card derives the compressed copies itself, as it does in training.
+
+        Parameters
+        ----------
+        weights
+            ``[kernel, kernel, inputs, outputs]`` of each convolution, by its name.
+        biases
+            ``[outputs]`` of convolutions; zero if not given.
+        norms
+            ``gain``, ``shift``, ``average`` and ``variance`` of each batch normalisation,
+            ``[channels]``; if not given, it changes nothing.
         """
         card = self.driver.card
         for layer, tensors in self.tensors.items():
             if isinstance(tensors, ConvolutionTensors):
-                values = np.asarray(weights[layer.name], np.float32)
-                tensors.state.write(card, values.reshape(tensors.state.shape))
+                kernel = np.asarray(weights[layer.name], np.float32)
+                tensors.state.write(card, kernel.reshape(tensors.state.shape))
                 if tensors.bias_state is not None:
-                    tensors.bias_state.clear(card)
+                    bias = (biases or {}).get(layer.name, np.zeros(layer.shape.channels))
+                    tensors.bias_state.write(card, bias)
             else:
-                tensors.records.write(card, gain=1, variance=1)
+                values = (norms or {}).get(layer.name, {"gain": 1, "variance": 1})
+                tensors.records.write(card, **values)
         blocks = [*self._activations.values(), *self._gradients.values(), *self._temporaries]
         for block in (*blocks, *self._unfolded.values(), self._zeros):
             block.clear(card)

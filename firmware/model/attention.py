@@ -14,7 +14,7 @@ from .layer import Layer
 __all__ = ["Attention", "MatrixProduct", "PositionEmbedding"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PositionEmbedding(Layer):
     """Adds a learned value to each channel of each position, the same for all images.
 
@@ -67,7 +67,7 @@ class MatrixProduct:
         return self.count * self.rows * self.columns * self.reduction
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attention(Layer):
     """Multi-head self-attention without its projections, which are convolutions of one tap.
 

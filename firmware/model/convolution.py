@@ -17,7 +17,7 @@ from .method import DENSE, Method
 __all__ = ["Convolution", "linear"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Convolution(Layer):
     """Convolution with square kernels, and what follows it on the drain.
 

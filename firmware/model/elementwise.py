@@ -9,7 +9,7 @@ from .layer import Layer
 __all__ = ["GELU", "Addition"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Addition(Layer):
     """Sum of two layers' outputs, and ReLU if asked for.
 
@@ -41,7 +41,7 @@ class Addition(Layer):
         return self.rectified
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GELU(Layer):
     """Gaussian error linear unit, ``x * Phi(x)`` with the normal distribution's ``Phi``.
 

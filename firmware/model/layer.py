@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from rtl.control.commands import Stage
 
@@ -31,7 +31,7 @@ class Shape:
         return f"{self.height} x {self.width} x {self.channels}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layer:
     """One layer.
 
@@ -54,6 +54,15 @@ class Layer:
 
     name: str
     shape: Shape = field(init=False)
+
+    def __repr__(self) -> str:
+        # Other layers by their names: each would name its own, and a graph has very many paths.
+        values = [(each.name, getattr(self, each.name)) for each in fields(self) if each.init]
+        words = (
+            f"{name}={(value.name if isinstance(value, Layer) else value)!r}"
+            for name, value in values
+        )
+        return f"{type(self).__name__}({', '.join(words)})"
 
     @property
     def sources(self) -> tuple[Layer, ...]:
@@ -104,7 +113,7 @@ class Layer:
         object.__setattr__(self, "shape", source.shape)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Input(Layer):
     """The images."""
 

@@ -9,7 +9,7 @@ from .layer import Layer
 __all__ = ["BatchNorm", "LayerNorm"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BatchNorm(Layer):
     """Batch normalisation, and what is done on the way: ``y = relu(norm(x) + add)``.
 
@@ -52,7 +52,7 @@ class BatchNorm(Layer):
         return 2 * self.shape.channels
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LayerNorm(Layer):
     """Layer normalisation of every token (J. L. Ba et al., "Layer normalization", 2016).
 

@@ -9,7 +9,7 @@ from .layer import Layer
 __all__ = ["GlobalAveragePool", "MaxPool"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MaxPool(Layer):
     """Maximum of square windows, and ReLU if asked for.
 
@@ -58,7 +58,7 @@ class MaxPool(Layer):
         return self.rectified or self.source.relu
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GlobalAveragePool(Layer):
     """Mean over all pixels of an image."""
 

@@ -1,8 +1,21 @@
 """A training step written down directly, on whole images in binary64."""
 
+import math
+
 import numpy as np
 
-from firmware.model import Addition, BatchNorm, Convolution, GlobalAveragePool, Input, MaxPool
+from firmware.model import (
+    GELU,
+    Addition,
+    Attention,
+    BatchNorm,
+    Convolution,
+    GlobalAveragePool,
+    Input,
+    LayerNorm,
+    MaxPool,
+    PositionEmbedding,
+)
 from rtl.sparsity.pattern import Pattern
 from sim.golden.sparsity import prune
 
@@ -11,6 +24,11 @@ __all__ = ["Reference"]
 
 def _keep(_layer, values):
     return values
+
+
+def _normal(values):
+    """Return the distribution function of the normal distribution."""
+    return (1 + np.vectorize(math.erf)(values / np.sqrt(2))) / 2
 
 
 class Reference:
@@ -36,11 +54,15 @@ class Reference:
                 self.parameters[layer, "weights"] = np.asarray(weights[layer.name], np.float64)
                 if layer.bias:
                     self.parameters[layer, "bias"] = np.zeros(layer.outputs)
-            elif isinstance(layer, BatchNorm):
+            elif isinstance(layer, (BatchNorm, LayerNorm)):
                 channels = layer.shape.channels
                 self.parameters[layer, "gain"] = np.ones(channels)
                 self.parameters[layer, "shift"] = np.zeros(channels)
-                self.averages[layer] = np.zeros(channels), np.ones(channels)
+                if isinstance(layer, BatchNorm):
+                    self.averages[layer] = np.zeros(channels), np.ones(channels)
+            elif isinstance(layer, PositionEmbedding):
+                shape = layer.shape.height, layer.shape.width, layer.shape.channels
+                self.parameters[layer, "positions"] = np.zeros(shape)
         self.velocities = {key: np.zeros_like(value) for key, value in self.parameters.items()}
 
     def forward(self, images, labels=None, scale=1.0, *, training=True, check=_keep):
@@ -107,6 +129,14 @@ class Reference:
             y = self._windows(layer, inputs[0]).max(axis=3)
         elif isinstance(layer, Addition):
             y = inputs[0]
+        elif isinstance(layer, LayerNorm):
+            y = self._normalise_tokens(layer, inputs[0])
+        elif isinstance(layer, GELU):
+            y = inputs[0] * _normal(inputs[0])
+        elif isinstance(layer, PositionEmbedding):
+            y = inputs[0] + self.parameters[layer, "positions"]
+        elif isinstance(layer, Attention):
+            y = self._attend(layer, inputs[0])
         else:
             assert isinstance(layer, GlobalAveragePool)
             y = inputs[0].mean(axis=(1, 2), keepdims=True)
@@ -127,6 +157,15 @@ class Reference:
             dx = self._from_windows(layer, first * dy[:, :, :, None], x.shape)
         elif isinstance(layer, Addition):
             dx = dy
+        elif isinstance(layer, LayerNorm):
+            dx = self._back_normalise_tokens(layer, dy)
+        elif isinstance(layer, GELU):
+            dx = dy * (_normal(x) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi))
+        elif isinstance(layer, PositionEmbedding):
+            dx = dy
+            self.slopes[layer, "positions"] = dy.sum(axis=0)
+        elif isinstance(layer, Attention):
+            dx = self._back_attend(layer, dy)
         else:
             dx = np.broadcast_to(dy / (x.shape[1] * x.shape[2]), x.shape)
         return (dx, dy)[: len(layer.sources)]
@@ -202,26 +241,70 @@ class Reference:
         centred = dy - shift / count - normal * gain / count
         return self.parameters[layer, "gain"] * inverse * centred
 
-    @staticmethod
-    def _windows(layer, x):
-        """Return ``[images, height, width, place in the window, channels]``."""
-        side, shape = layer.window, layer.shape
-        used = x[:, : shape.height * side, : shape.width * side]
-        split = used.reshape(len(x), shape.height, side, shape.width, side, -1)
-        return split.transpose(0, 1, 3, 2, 4, 5).reshape(
-            len(x), shape.height, shape.width, side * side, -1
-        )
+    def _normalise_tokens(self, layer, x):
+        mean, variance = (part(x, axis=-1, keepdims=True) for part in (np.mean, np.var))
+        inverse = 1 / np.sqrt(variance + layer.epsilon)
+        self.kept[layer] = normal = (x - mean) * inverse
+        self.kept[layer, "inverse"] = inverse
+        return normal * self.parameters[layer, "gain"] + self.parameters[layer, "shift"]
+
+    def _back_normalise_tokens(self, layer, dy):
+        normal, inverse = self.kept[layer], self.kept[layer, "inverse"]
+        self.slopes[layer, "gain"] = (dy * normal).sum(axis=(0, 1, 2))
+        self.slopes[layer, "shift"] = dy.sum(axis=(0, 1, 2))
+        slope = dy * self.parameters[layer, "gain"]
+        along = (slope * normal).mean(axis=-1, keepdims=True)
+        return inverse * (slope - slope.mean(axis=-1, keepdims=True) - normal * along)
+
+    def _attend(self, layer, x):
+        """Every image and head by itself; keeps what it takes, ``[3, N, heads, tokens, width]``."""
+        shape, heads = layer.shape, layer.heads
+        split = x.reshape(len(x), shape.positions, 3, heads, shape.channels // heads)
+        queries, keys, values = self.kept[layer] = split.transpose(2, 0, 3, 1, 4)
+        scores = queries @ keys.swapaxes(-1, -2) / np.sqrt(queries.shape[-1])
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        probabilities = powers / powers.sum(axis=-1, keepdims=True)
+        self.kept[layer, "probabilities"] = probabilities
+        outputs = (probabilities @ values).swapaxes(1, 2)
+        return outputs.reshape(len(x), shape.height, shape.width, shape.channels)
+
+    def _back_attend(self, layer, dy):
+        queries, keys, values = self.kept[layer]
+        probabilities = self.kept[layer, "probabilities"]
+        images, heads, tokens, width = queries.shape
+        slope = dy.reshape(images, tokens, heads, width).swapaxes(1, 2)
+        slopes = slope @ values.swapaxes(-1, -2)
+        mean = (slopes * probabilities).sum(axis=-1, keepdims=True)
+        scores = probabilities * (slopes - mean) / np.sqrt(width)
+        parts = scores @ keys, scores.swapaxes(-1, -2) @ queries, (
+            probabilities.swapaxes(-1, -2) @ slope
+        )  # fmt: skip
+        shape = layer.source.shape
+        joined = np.stack(parts).transpose(1, 3, 0, 2, 4)
+        return joined.reshape(images, shape.height, shape.width, shape.channels)
 
     @staticmethod
-    def _from_windows(layer, windows, shape):
-        side = layer.window
-        images, height, width, _, channels = windows.shape
-        split = windows.reshape(images, height, width, side, side, channels)
-        whole = np.zeros(shape)
-        whole[:, : height * side, : width * side] = split.transpose(0, 1, 3, 2, 4, 5).reshape(
-            images, height * side, width * side, channels
-        )
-        return whole
+    def _places(layer):
+        """Yield for each place in a window which pixels of the padded image are there."""
+        shape, stride = layer.shape, layer.stride
+        for down in range(layer.window):
+            for right in range(layer.window):
+                rows = slice(down, down + (shape.height - 1) * stride + 1, stride)
+                columns = slice(right, right + (shape.width - 1) * stride + 1, stride)
+                yield slice(None), rows, columns
+
+    def _windows(self, layer, x):
+        """Return ``[images, height, width, place in the window, channels]``."""
+        around = ((0, 0), (layer.padding,) * 2, (layer.padding,) * 2, (0, 0))
+        padded = np.pad(x, around, constant_values=-np.inf)
+        return np.stack([padded[place] for place in self._places(layer)], axis=3)
+
+    def _from_windows(self, layer, windows, shape):
+        pad, (images, height, width, channels) = layer.padding, shape
+        padded = np.zeros((images, height + 2 * pad, width + 2 * pad, channels))
+        for index, place in enumerate(self._places(layer)):
+            padded[place] += windows[:, :, :, index]
+        return padded[:, pad : pad + height, pad : pad + width]
 
     def _round(self, values):
         values = np.asarray(values, np.float64)

@@ -171,6 +171,15 @@ def test_gradients_go_as_far_as_something_learns():
     assert [model.macs(stage) for stage in Stage] == [70 * 3 * 4 + 8, 8, 70 * 3 * 4 + 8, 0]
 
 
+def test_layers_are_written_with_the_names_of_others():
+    """Though a graph has more paths than could ever be written down."""
+    layers = [IMAGE]
+    for index in range(100):
+        layers.append(Addition(f"sum {index}", layers[-1], layers[-1]))
+    text = "Addition(name='sum 99', source='sum 98', add='sum 98', rectified=False)"
+    assert repr(layers[-1]) == text
+
+
 def test_an_unfolded_convolution_has_one_tap():
     layer = Convolution("conv", IMAGE, 8, kernel=3, stride=2, padding=1, bias=True, rectified=True)
     flat = layer.unfolded()

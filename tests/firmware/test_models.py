@@ -1,6 +1,8 @@
 """Ready-made networks: their sizes against the literature's, and what pruning leaves of them."""
 
+import importlib
 import math
+import sys
 
 import pytest
 
@@ -138,3 +140,10 @@ def test_ceilings_of_all_networks():
     for method, mean in (("ff-2:8", 1.325), ("bdwp-2:4", 1.485), ("bdwp-2:8", 1.961)):
         ceilings = [build(Method.parse(method)).ceiling for build in NETWORKS.values()]
         assert math.prod(ceilings) ** (1 / len(ceilings)) == pytest.approx(mean, abs=1e-3)
+
+
+def test_an_import_from_pytorch_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "firmware.torch_import", raising=False)
+    with pytest.raises(ImportError, match=r"PyTorch is needed .*: pip install 'sat\[torch\]'"):
+        importlib.import_module("firmware.torch_import")

@@ -279,6 +279,39 @@ def test_training_steps_on_every_card(card):
     _check(card, _residual(), 16, rng)
 
 
+def test_training_goes_on_from_given_values():
+    """Weights, biases, and all that normalisation has learned, its running averages too."""
+    rng = np.random.default_rng(default_seed())
+    with open_card("golden:tiny") as card:
+        pair = _Pair(card, _residual(), 16, rng)
+        weights = {layer.name: layer.initial_weights(rng) for layer in pair.model.convolutions}
+        biases = {"first": rng.standard_normal(16), "third": rng.standard_normal(20)}
+        norms = {
+            name: {
+                "gain": rng.uniform(0.5, 1.5, 16),
+                "shift": rng.standard_normal(16),
+                "average": rng.standard_normal(16),
+                "variance": rng.uniform(0.5, 1.5, 16),
+            }
+            for name in ("norm", "second")
+        }
+        pair.network.initialise(weights, biases=biases, norms=norms)
+        pair._load_parameters()
+        parameters = {
+            (layer.name, kind): values
+            for (layer, kind), values in pair.reference.parameters.items()
+        }
+        for name, values in biases.items():
+            np.testing.assert_array_equal(parameters[name, "bias"], values.astype(np.float32))
+        # The last layer's isn't given.
+        assert not parameters["classes", "bias"].any()
+        for name, norm in norms.items():
+            for kind in ("gain", "shift"):
+                np.testing.assert_array_equal(parameters[name, kind], norm[kind].astype(np.float32))
+        pair.infer()
+        pair.step()
+
+
 @pytest.mark.parametrize(
     ("preset", "count"),
     [

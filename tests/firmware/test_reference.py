@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from firmware.model import (
+    GELU,
     Addition,
+    Attention,
     BatchNorm,
     Convolution,
     GlobalAveragePool,
     Input,
+    LayerNorm,
     MaxPool,
     Model,
+    PositionEmbedding,
     linear,
 )
 from tests.firmware.reference import Reference
@@ -102,6 +106,14 @@ NETWORKS = {
     "mean": lambda: _one(lambda x: GlobalAveragePool("mean of all", x)),
     "normalisation": lambda: _one(lambda x: BatchNorm("norm", x)),
     "normalisation with ReLU": lambda: _one(lambda x: BatchNorm("norm", x, rectified=True)),
+    "maximum of windows that overlap": lambda: _one(
+        lambda x: MaxPool("pool", x, window=3, stride=2, padding=1), 6, 7
+    ),
+    "maximum of windows apart": lambda: _one(lambda x: MaxPool("pool", x, stride=3), 6, 7),
+    "normalisation of tokens": lambda: _one(lambda x: LayerNorm("norm", x)),
+    "GELU": lambda: _one(lambda x: GELU("gelu", x)),
+    "positions": lambda: _one(lambda x: PositionEmbedding("positions", x)),
+    "attention": lambda: _one(lambda x: Attention("attention", x, heads=2), 2, 3, 18),
     "additions": _sums,
     "residual network": _residual,
 }
