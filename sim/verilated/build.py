@@ -45,7 +45,12 @@ _TRACE_OPTIONS = (
 
 
 # Memories are zeros at the start without a statement for each word, which takes long to compile.
+_INITIAL = re.compile(r"^  initial begin\n(?:    .*\n)*?  end\n", re.MULTILINE)
 _ZEROED_WORD = re.compile(r"^ +\S+\[\d+\] = \d+'[hd]0+;\n", re.MULTILINE)
+
+
+def _leave_out_zeros(initial: re.Match[str]) -> str:
+    return _ZEROED_WORD.sub("", initial[0])
 
 
 class BuildError(RuntimeError):
@@ -98,7 +103,7 @@ def _build(folder: Path, library: Path, files: dict[str, str], options: list[str
     rules += [f'tracing_off -file "*/{block}.v"' for block in blocks]
     files = {"blocks.vlt": "\n".join(["`verilator_config", *rules, ""]), **files}
     for name, text in files.items():
-        (folder / name).write_text(_ZEROED_WORD.sub("", text))
+        (folder / name).write_text(_INITIAL.sub(_leave_out_zeros, text))
     command = [
         sys.executable, "-m", "verilator", *options,
         "--Mdir", str(folder / "objects"), "-o", str((folder / "partial.so").resolve()),
