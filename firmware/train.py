@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from .cards import KINDS, open_card
 from .errors import AllocationError, CardError, ScheduleError
 from .loss import LossScale
 from .model import METHOD_KINDS
-from .training import MODELS, Diverged, Outcome, Settings, train
+from .training import MODELS, Diverged, Outcome, Settings, compare, train, train_reference
 from .training import Progress as TrainingProgress
 
 __all__ = ["main"]
@@ -188,73 +189,85 @@ def _prepare(settings: Settings, pattern: Pattern, trace: Path | None, console: 
     return config
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One training: of the card, or of the golden model to compare it with."""
+
+    run: str
+    pattern: Pattern
+    phase: str
+    trace: Path | None = None
+
+    def carry_out(self, settings: Settings, tell: Callable[[TrainingProgress], None]) -> Outcome:
+        if self.phase == "verify":
+            return train_reference(settings, self.pattern, report=tell)
+        return train(settings, self.pattern, trace=self.trace, report=tell)
+
+
 def _train_both(
     settings: Settings, options: argparse.Namespace, console: Console
 ) -> tuple[Outcome, Outcome]:
-    """Train dense and sparse, side by side where that is faster."""
-    verify = not options.no_verify
-    jobs: tuple[tuple[str, Pattern, Path | None], ...] = (
-        ("dense", Pattern.DENSE, None),
-        (str(options.pattern), options.pattern, options.trace),
-    )
+    """Train dense and sparse, and on the golden model as well; side by side where it's faster."""
+    jobs = [
+        _Job("dense", Pattern.DENSE, "train"),
+        _Job(str(options.pattern), options.pattern, "train", options.trace),
+    ]
+    if not options.no_verify:
+        jobs += [_Job(job.run, job.pattern, "verify") for job in jobs]
     with Progress(
-        TextColumn("{task.description:<6} {task.fields[phase]:<7}"),
+        TextColumn("{task.description:<13}"),
         BarColumn(),
         TextColumn("{task.completed:>4.0f}/{task.total:.0f}"),
         TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
         console=console,
     ) as display:
-        tasks = [display.add_task(name, total=1, phase="waits", figures="") for name, _, _ in jobs]
+        tasks = [
+            display.add_task(f"{job.run:<6} {job.phase}", total=1, start=False, figures="waits")
+            for job in jobs
+        ]
 
         def show(index: int, progress: TrainingProgress) -> None:
             cycles = f"  {progress.cycles / 1e6:.2f} M cycles" if progress.cycles else ""
+            display.start_task(tasks[index])
             display.update(
                 tasks[index],
                 completed=progress.step,
                 total=progress.steps,
-                phase=progress.phase,
                 figures=f"loss {progress.loss:7.4f}  batch accuracy {progress.accuracy:6.1%}"
                 f"{cycles}",
             )
 
         # The golden model keeps the cores busy by itself; the gateware's simulation uses one.
-        if settings.card.startswith("verilated") and (os.cpu_count() or 1) >= len(jobs):
-            dense, sparse = _in_processes(settings, jobs, verify, show)
+        if settings.card.startswith("verilated") and (os.cpu_count() or 1) > 1:
+            outcomes = _in_processes(settings, jobs, show)
         else:
-            dense, sparse = (
-                train(
-                    settings,
-                    pattern,
-                    verify=verify,
-                    trace=trace,
-                    report=functools.partial(show, index),
-                )
-                for index, (_, pattern, trace) in enumerate(jobs)
-            )
+            outcomes = [
+                job.carry_out(settings, functools.partial(show, index))
+                for index, job in enumerate(jobs)
+            ]
+    dense, sparse, *references = outcomes
+    for outcome, reference in zip((dense, sparse), references):
+        compare(outcome, reference)
     return dense, sparse
 
 
 def _in_processes(
-    settings: Settings,
-    jobs: Sequence[tuple[str, Pattern, Path | None]],
-    verify: bool,
-    show: Callable[[int, TrainingProgress], None],
+    settings: Settings, jobs: Sequence[_Job], show: Callable[[int, TrainingProgress], None]
 ) -> list[Outcome]:
-    """Train each job in a process of its own."""
+    """Carry out the jobs in two processes, which take one after the other."""
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
     stop: Any = context.Event()
     with ProcessPoolExecutor(
-        len(jobs), mp_context=context, initializer=_start_worker, initargs=(messages, stop)
+        2, mp_context=context, initializer=_start_worker, initargs=(messages, stop)
     ) as pool:
         futures: list[Future[Outcome]] = [
-            pool.submit(_work, index, settings, pattern, verify, trace)
-            for index, (_, pattern, trace) in enumerate(jobs)
+            pool.submit(_work, index, settings, job) for index, job in enumerate(jobs)
         ]
         while not all(future.done() for future in futures):
             if any(future.done() and future.exception() for future in futures):
-                # The other run's result is of no use any more.
+                # The other runs' results are of no use any more.
                 stop.set()
             try:
                 show(*messages.get(timeout=_LONGEST_WAIT))
@@ -268,7 +281,7 @@ def _in_processes(
 
 
 class _Stopped(Exception):
-    """A run was ended because the other one failed."""
+    """A run was ended because another one failed."""
 
 
 def _start_worker(messages: Any, stop: Any) -> None:
@@ -276,17 +289,15 @@ def _start_worker(messages: Any, stop: Any) -> None:
     _messages, _stop = messages, stop
 
 
-def _work(
-    index: int, settings: Settings, pattern: Pattern, verify: bool, trace: Path | None
-) -> Outcome:
-    """Train in a process of its own."""
+def _work(index: int, settings: Settings, job: _Job) -> Outcome:
+    """Carry out a job in a process of its own."""
 
     def tell(progress: TrainingProgress) -> None:
         if _stop.is_set():
             raise _Stopped
         _messages.put((index, progress))
 
-    return train(settings, pattern, verify=verify, trace=trace, report=tell)
+    return job.carry_out(settings, tell)
 
 
 def _conclude(figures: dict[str, Any], paths: Sequence[Path]) -> int:

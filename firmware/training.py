@@ -22,7 +22,17 @@ from .models import perceptron, residual_cnn
 from .network import Network
 from .schedule import Step
 
-__all__ = ["MODELS", "Diverged", "Outcome", "Progress", "Settings", "build_model", "train"]
+__all__ = [
+    "MODELS",
+    "Diverged",
+    "Outcome",
+    "Progress",
+    "Settings",
+    "build_model",
+    "compare",
+    "train",
+    "train_reference",
+]
 
 MODELS = {"mlp": 4, "cnn": 2}
 """Networks by name, with the epochs that they are trained for unless it's said."""
@@ -121,6 +131,8 @@ class Outcome:
         ``(step, binary logarithm)`` wherever the loss scale changed.
     counters
         Every counter of the card, over the training.
+    state
+        What the network has learned, by name, as it lies in card memory.
     mismatches
         Tensors that differ from the golden model; None if they weren't compared.
     compared_bytes
@@ -138,6 +150,7 @@ class Outcome:
     skipped: int = 0
     loss_scale: list[tuple[int, int]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    state: dict[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     mismatches: list[str] | None = None
     compared_bytes: int = 0
 
@@ -187,11 +200,10 @@ def train(
     settings: Settings,
     pattern: Pattern,
     *,
-    verify: bool = True,
     trace: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """Train one network on the card, test it there, and compare it with the golden model.
+    """Train one network on the card, and test it there.
 
     Parameters
     ----------
@@ -199,8 +211,6 @@ def train(
         What to train.
     pattern
         N:M pattern of all layers but the first and the last.
-    verify
-        Train once more on the golden model, and compare every weight, momentum and compressed copy.
     trace
         File for a waveform of the initialisation and the first step.
     report
@@ -217,20 +227,35 @@ def train(
         run = _Run(settings, pattern, card, "train", report)
         outcome = run.train()
         outcome.accuracy, outcome.test_cycles = run.test()
-        trained = run.network.snapshot()
-    if verify:
-        _, _, preset = settings.card.partition(":")
-        with open_card(f"golden:{preset}") as card:
-            reference = _Run(settings, pattern, card, "verify", report)
-            expected = reference.train()
-            bits = reference.network.snapshot()
-        outcome.mismatches = [
-            name for name, block in trained.items() if not np.array_equal(block, bits[name])
-        ]
-        if outcome.losses != expected.losses:
-            outcome.mismatches.append("training loss")
-        outcome.compared_bytes = sum(block.size for block in trained.values())
+        outcome.state = run.network.snapshot()
     return outcome
+
+
+def train_reference(
+    settings: Settings,
+    pattern: Pattern,
+    *,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Train the same network on the golden model; as `train`, but for the test."""
+    _, _, preset = settings.card.partition(":")
+    with open_card(f"golden:{preset}") as card:
+        run = _Run(settings, pattern, card, "verify", report)
+        outcome = run.train()
+        outcome.state = run.network.snapshot()
+    return outcome
+
+
+def compare(outcome: Outcome, reference: Outcome) -> None:
+    """Note in `outcome` where its losses and its state differ from the reference's."""
+    outcome.mismatches = [
+        name
+        for name, bits in outcome.state.items()
+        if not np.array_equal(bits, reference.state[name])
+    ]
+    if outcome.losses != reference.losses:
+        outcome.mismatches.append("training loss")
+    outcome.compared_bytes = sum(bits.size for bits in outcome.state.values())
 
 
 class _Run:

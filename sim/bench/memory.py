@@ -1,10 +1,11 @@
 """Convolutions with their operands in card memory: cycles, and where the MAC slots go.
 
-Each layer's forward product (FF, with bias and ReLU), backward product (BP, masked by the ReLU
-below) and weight gradients with their update (WU) are a program each on the Verilated card, which
-begins with empty scratchpads and ends when memory has acknowledged the last write. Whatever FF, BP
-and WU leave in memory must be that of the golden model bit for bit: outputs, gradients, master
-weights, momentum, biases and compressed copies, of every layer and pattern that is measured.
+Each layer's forward product (FF, with ReLU; as in ResNet-18 there is no bias), backward product
+(BP, masked by the ReLU below) and weight gradients with their update (WU) are a program each on the
+Verilated card, which begins with empty scratchpads and ends when memory has acknowledged the last
+write. Whatever FF, BP and WU leave in memory must be that of the golden model bit for bit: outputs,
+gradients, master weights, momentum and compressed copies, of every layer and pattern that is
+measured.
 
 The card is a small one in place of `REFERENCE`, a card with 4,096 MACs at 250 MHz and memory of
 77 GB/s. What is scaled to its size, and what isn't:
@@ -23,7 +24,6 @@ The card is a small one in place of `REFERENCE`, a card with 4,096 MACs at 250 M
 
 Utilisation counts the products of weights that are there: forward and backward those that pruning
 leaves, for weight gradients all of them; at the frame of an image those with its zeros as well.
-What the array does besides, the sums for biases, is among the slots lost to edges.
 """
 
 from __future__ import annotations
@@ -139,7 +139,6 @@ class Layer:
             kernel=3,
             stride=self.stride,
             padding=1,
-            bias=True,
             rectified=True,
             method=Method.bdwp(pattern),
         )
@@ -216,10 +215,6 @@ class _Workload:
             shape = (images, *dataclasses.astuple(tensor.shape))
             tensor.write(card, random.standard_normal(shape, np.float32) * np.float32(scale))
         tensors.state.write(card, layer.initial_weights(random).reshape(tensors.state.shape))
-        assert tensors.bias_state is not None and tensors.bias is not None
-        bias = random.standard_normal(layer.outputs, np.float32)
-        tensors.bias_state.write(card, bias)
-        tensors.bias.clear(card)
         one_pixel = dataclasses.replace(layer.shape, height=1, width=1)
         zeros = Activations(self._driver.config, self._driver.memory, 1, one_pixel)
         zeros.clear(card)
@@ -253,8 +248,6 @@ class _Workload:
             "BP": {"input gradient": self._dx},
             "WU": {
                 "weights and momentum": tensors.state,
-                "biases and momentum": tensors.bias_state,
-                "bias copy": tensors.bias,
                 "forward copy": tensors.forward,
                 "backward copy": tensors.backward,
             },

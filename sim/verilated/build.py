@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import rtl
+from rtl.block import block_name
 from rtl.build import elaborate
 from rtl.config import Config
 from rtl.top import Top
@@ -34,7 +35,7 @@ _VERILATOR_OPTIONS = (
 )  # fmt: skip
 
 # The card runs for minutes, which is worth the compiler's time; a waveform is short.
-_FAST_OPTIONS = ("-MAKEFLAGS", "OPT_FAST=-O2")
+_FAST_OPTIONS = ("--hierarchical", "-MAKEFLAGS", "OPT_FAST=-O2")
 
 # Verilator's FST writer wants the headers of compression libraries that not every machine has.
 _UNCOMPRESSED = Path(__file__).with_name("uncompressed")
@@ -81,7 +82,8 @@ def build_library(config: Config, *, trace: bool = False) -> Path:
     with locked(folder):
         if not library.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            _build(folder, library, elaborate(Top(config), "sat"), options)
+            files, column = elaborate(Top(config), "sat"), block_name(config, "column")
+            _build(folder, library, files, options, None if trace else column)
     return library
 
 
@@ -97,11 +99,17 @@ def _recipe(config: Config, options: list[str]) -> list[Any]:
     return [dataclasses.asdict(config), options, versions, texts]
 
 
-def _build(folder: Path, library: Path, files: dict[str, str], options: list[str]) -> None:
-    # A repeated block stays one function, called for each placement: quicker to compile, and its
-    # instructions stay in the processor's cache.
+def _build(
+    folder: Path, library: Path, files: dict[str, str], options: list[str], apart: str | None
+) -> None:
+    """Build from Verilog; the block `apart` becomes a model of its own."""
+    # Verilator makes code for each placement of a block that isn't a model of its own, and all the
+    # PEs' don't fit the processor's caches. Calls of a model cost time, too: only columns are worth
+    # it. The functions of other blocks stay apart, which is quicker to compile.
     blocks = [Path(name).stem for name in files if name != "sat.v"]
-    rules = [f'no_inline -module "{block}"' for block in blocks]
+    rules = [
+        f'{"hier_block" if block == apart else "no_inline"} -module "{block}"' for block in blocks
+    ]
     # Waveforms show their ports: what is inside is the most of the signals and the least read.
     rules += [f'tracing_off -file "*/{block}.v"' for block in blocks]
     files = {"blocks.vlt": "\n".join(["`verilator_config", *rules, ""]), **files}

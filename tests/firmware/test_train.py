@@ -13,7 +13,15 @@ from firmware.errors import CardFault
 from firmware.model import DENSE, Method
 from firmware.network import Network
 from firmware.train import main
-from firmware.training import Diverged, Outcome, Settings, build_model, train
+from firmware.training import (
+    Diverged,
+    Outcome,
+    Settings,
+    build_model,
+    compare,
+    train,
+    train_reference,
+)
 from rtl.config import PRESETS
 from rtl.sparsity.pattern import Pattern
 
@@ -78,9 +86,10 @@ def test_training_on_every_card(card_name):
     """Two steps, verified, every slot accounted for; the same losses again with the same seed."""
     settings = Settings(card=card_name, hidden=(32, 32), batch=16, steps=2)
     first = train(settings, Pattern.N2M8)
+    compare(first, train_reference(settings, Pattern.N2M8))
     assert first.mismatches == [] and first.compared_bytes > 0
     assert first.adds_up is (None if card_name.startswith("golden") else True)
-    assert train(settings, Pattern.N2M8, verify=False).losses == first.losses
+    assert train(settings, Pattern.N2M8).losses == first.losses
 
 
 def _train_residual(*arguments):
@@ -108,7 +117,7 @@ def test_a_residual_network_learns(tmp_path):
 def test_an_overflowing_gradient_is_skipped():
     """A loss scale far too large halves until the gradients fit."""
     settings = Settings(card="golden:tiny", hidden=(32, 32), batch=16, steps=14, loss_scale=24)
-    outcome = train(settings, Pattern.N2M8, verify=False)
+    outcome = train(settings, Pattern.N2M8)
     assert 2 <= outcome.skipped <= 10
     assert outcome.loss_scale[: outcome.skipped + 1] == [
         (step, 24 - step) for step in range(outcome.skipped + 1)
@@ -137,7 +146,7 @@ def test_a_nonfinite_step_is_not_applied(stage, monkeypatch):
     for name in ("forward", "backward", "update"):
         monkeypatch.setattr(Network, name, recorded(name))
     settings = Settings(card="golden:tiny", hidden=(32, 32), batch=16, steps=2)
-    outcome = training.train(settings, Pattern.N2M8, verify=False)
+    outcome = training.train(settings, Pattern.N2M8)
     assert outcome.skipped == 1
     # The step skipped and the one after it, 16 images each: 64 x 32, 32 x 32 in 2:8, 32 x 10.
     applied = (2048 + 2 * 256 + 2 * 320) + (2048 + 1024 + 320)
@@ -153,7 +162,7 @@ def test_divergence_ends_the_run(monkeypatch):
     monkeypatch.setattr(training, "_HOPELESS", 5)
     settings = Settings(card="golden:tiny", hidden=(32, 32), batch=16, epochs=1, rate=1e5)
     with pytest.raises(Diverged, match="lower the learning rate"):
-        train(settings, Pattern.DENSE, verify=False)
+        train(settings, Pattern.DENSE)
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
