@@ -15,7 +15,7 @@ SOURCES = Path(__file__).parent
 CACHE = Path(os.environ.get("SAT_BUILD", "build")) / "cycles"
 
 _COMPILER = "g++"
-_OPTIONS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared")
+_OPTIONS = ("-std=c++17", "-O3", "-Wall", "-Wextra", "-fPIC", "-shared")
 
 
 class BuildError(RuntimeError):

@@ -122,7 +122,9 @@ class Core {
   // Advances all registers by a cycle; returns whether any but times changes.
   bool cycle() {
     for (Channel& channel : channels_) channel.drive(now_);
-    note_status();
+    if (processor_changed_) note_status();
+    engine_busy_ = engine_.busy();
+    vector_busy_ = vector_.busy();
 
     // Memory's side of the ports.
     Channel& only = channels_[0];
@@ -185,8 +187,12 @@ class Core {
                                 data && data_ready, b);
     changes |= unit_done;
     handed_over_ = unit_done || (handed_over_ && !store_done);
-    changes |= cycle_processor(starts, dones, takes_fetch, fetch_beat);
-    return changes;
+    // With nothing new to it, what rests goes on resting.
+    if (processor_changed_ || starts[0] || starts[1] || starts[2] || dones[0] || dones[1] ||
+        dones[2] || takes_fetch || fetch_beat) {
+      processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
+    }
+    return changes || processor_changed_;
   }
 
   bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw_ready, bool w_ready, bool b) {
@@ -276,8 +282,6 @@ class Core {
       }
     }
     compute_stage_ = queues_[Queue::COMPUTE].stage();
-    engine_busy_ = engine_.busy();
-    vector_busy_ = vector_.busy();
   }
 
   // Counts the cycles from this one on, before `next`.
@@ -328,7 +332,7 @@ class Core {
   VectorUnit vector_;
   WriteDma write_dma_;
   int64_t now_ = 0;
-  bool handed_over_ = false, finished_ = false;
+  bool handed_over_ = false, finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
   bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false, vector_busy_ = false;
   int64_t compute_stage_ = 0;

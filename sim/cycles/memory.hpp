@@ -3,9 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
-#include <deque>
-#include <vector>
 
 #include "gateware.hpp"
 
@@ -16,6 +15,22 @@ constexpr int64_t kNever = INT64_MAX / 2;
 struct Burst {
   int64_t address = 0;
   int64_t beats = 0;
+};
+
+// What waits at a channel, in order.
+template <class Item, size_t kDepth>
+class Line {
+ public:
+  bool empty() const { return first_ == end_; }
+  bool full() const { return end_ - first_ == kDepth; }
+  Item& front() { return items_[first_ % kDepth]; }
+  const Item& front() const { return items_[first_ % kDepth]; }
+  void push(const Item& item) { items_[end_++ % kDepth] = item; }
+  void pop() { ++first_; }
+
+ private:
+  std::array<Item, kDepth> items_{};
+  size_t first_ = 0, end_ = 0;
 };
 
 // One AXI channel. What it offers in a cycle is settled by `drive`; then the handshakes are told.
@@ -35,8 +50,8 @@ class Channel {
     }
     w_ready_ = !writes_.empty() && credit_ >= kBeatCost;
     b_valid_ = !responses_.empty() && responses_.front() <= now;
-    ar_ready_ = reads_.size() < kQueue;
-    aw_ready_ = writes_.size() < kQueue;
+    ar_ready_ = !reads_.full();
+    aw_ready_ = !writes_.full();
   }
 
   bool ar_ready() const { return ar_ready_; }
@@ -46,22 +61,25 @@ class Channel {
   bool w_ready() const { return w_ready_; }
   bool b_valid() const { return b_valid_; }
 
+  // Nothing is under way.
+  bool idle() const { return reads_.empty() && writes_.empty() && responses_.empty(); }
+
   // Handshakes.
   void take_r() {
     r_valid_ = false;
     credit_ -= kBeatCost;
-    if (--reads_.front().beats == 0) reads_.pop_front();
+    if (--reads_.front().beats == 0) reads_.pop();
   }
   void take_w(int64_t now) {
     credit_ -= kBeatCost;
     if (--writes_.front() == 0) {
-      writes_.pop_front();
-      responses_.push_back(now + latency_);
+      writes_.pop();
+      responses_.push(now + latency_);
     }
   }
-  void take_ar(int64_t beats, int64_t now) { reads_.push_back({beats, now + latency_}); }
-  void take_aw(int64_t beats) { writes_.push_back(beats); }
-  void take_b() { responses_.pop_front(); }
+  void take_ar(int64_t beats, int64_t now) { reads_.push({beats, now + latency_}); }
+  void take_aw(int64_t beats) { writes_.push(beats); }
+  void take_b() { responses_.pop(); }
 
   // The next cycle in which it may offer something that it doesn't offer in this one.
   int64_t next_event(int64_t now) const {
@@ -90,9 +108,9 @@ class Channel {
 
   int64_t latency_, bandwidth_, credit_;
   int64_t driven_ = 0;
-  std::deque<Read> reads_;
-  std::deque<int64_t> writes_;     // beats
-  std::deque<int64_t> responses_;  // when
+  Line<Read, kQueue> reads_;
+  Line<int64_t, kQueue> writes_;         // beats
+  Line<int64_t, 2 * kQueue> responses_;  // when
   bool ar_ready_ = false, aw_ready_ = false, r_valid_ = false, w_ready_ = false, b_valid_ = false;
 };
 

@@ -24,6 +24,7 @@ class StoreUnit {
   bool done() const { return done_; }
 
   bool cycle(const StoreBody* command, bool descriptor_ready, bool data_ready, int64_t now) {
+    if (!command && command_ready() && !done_) return false;
     const bool data_taken = data_valid() && data_ready;
     const bool begins_beat = !body_.compress && (!body_.convert || !upper_);
     const bool begins_tile = body_.compress && tile_word_ == 0;

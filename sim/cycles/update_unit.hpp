@@ -206,6 +206,7 @@ class UpdateUnit {
   bool done() const { return state_ == State::kRun && intake_.idle() && writer_.idle(); }
 
   bool cycle(const UpdateBody* command, bool beat, bool descriptor_ready, bool data_ready) {
+    if (!command && command_ready()) return false;
     const bool data_taken = data_valid() && data_ready;
     const UpdateWriter::Source source = writer_.current();
     const bool is_done = done();

@@ -270,6 +270,7 @@ class VectorUnit {
 
   bool cycle(const VectorBody* command, bool beat, bool descriptor_ready, bool data_ready,
              int64_t now) {
+    if (!command && command_ready()) return false;
     const bool is_done = done();
     const bool allows = allow();
     const bool issue = intake_.issues(beat, allows);
