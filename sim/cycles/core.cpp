@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "checks.hpp"
 #include "fifo.hpp"
 #include "gateware.hpp"
 #include "load_unit.hpp"
@@ -338,9 +339,27 @@ class Core {
   int64_t compute_stage_ = 0;
 };
 
+std::vector<Command> decode(const uint8_t* program, int64_t commands) {
+  std::vector<Command> decoded;
+  decoded.reserve(commands);
+  for (int64_t i = 0; i < commands; ++i) decoded.emplace_back(program + i * kCommandBytes);
+  return decoded;
+}
+
 }  // namespace sat
 
 extern "C" {
+
+// Returns the index of the first command whose time means nothing, or else the number of commands.
+// The last one must be, and no other may be, a FINISH.
+int64_t sat_cycles_check(const sat::Config* config, const uint8_t* program, int64_t commands) {
+  const sat::Checks checks(*config);
+  const std::vector<sat::Command> decoded = sat::decode(program, commands);
+  for (int64_t i = 0; i + 1 < commands; ++i) {
+    if (!checks.passes(decoded[i])) return i;
+  }
+  return decoded.back().header.opcode == sat::Opcode::FINISH ? commands : commands - 1;
+}
 
 // Runs the `commands` of a program at `address`, for `limit` cycles at most. Adds to `counters`, and
 // notes the cycle in which each command was issued and has ended. `stage` is the one to which cycles
@@ -348,9 +367,7 @@ extern "C" {
 int sat_cycles_run(const sat::Config* config, const sat::Timing* timing, const uint8_t* program,
                    int64_t address, int64_t commands, int64_t limit, int64_t* counters,
                    int64_t* issued, int64_t* ended, int64_t* stage) {
-  std::vector<sat::Command> decoded;
-  decoded.reserve(commands);
-  for (int64_t i = 0; i < commands; ++i) decoded.emplace_back(program + i * sat::kCommandBytes);
+  const std::vector<sat::Command> decoded = sat::decode(program, commands);
   return sat::Core(*config, *timing, address, decoded, counters, issued, ended, stage)
       .run(limit);
 }

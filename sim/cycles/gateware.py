@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import enum
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 from amaranth.hdl import Shape
@@ -33,7 +33,9 @@ from rtl.update.sgd import SGDLane
 from rtl.update.writer import STATE_BEATS_PER_ROW
 from rtl.vector.lane import PARTS, VectorLane
 
-__all__ = ["Parameters", "Timing", "header", "parameters"]
+from ..verilated.model import MemoryTiming
+
+__all__ = ["Parameters", "Timing", "header", "parameters", "timing_of"]
 
 CONSTANTS = {
     "kCommandBytes": (COMMAND_BYTES, "of a command in memory"),
@@ -101,6 +103,7 @@ class Timing(ctypes.Structure):
     _fields_ = (("latency", ctypes.c_int64), ("bandwidth", ctypes.c_int64))
 
 
+@functools.cache
 def parameters(config: Config) -> Parameters:
     """Return `config` as the C++ side takes it."""
     values = {name: getattr(config, name) for name in (*_FIELDS, *_PROPERTIES)}
@@ -115,6 +118,22 @@ def parameters(config: Config) -> Parameters:
         made.pattern_steps[pattern.value] = pattern.steps(config)
         made.pattern_entries[pattern.value] = pattern.entries_per_chunk(config)
     return made
+
+
+def timing_of(timing: MemoryTiming) -> Timing:
+    """Return `timing` as the C++ side takes it.
+
+    Raises
+    ------
+    ValueError
+        It asks for pauses, which aren't modelled.
+    """
+    if timing.stall or timing.silent:
+        raise ValueError(
+            f"memory timing: stall is {timing.stall} and silent {timing.silent}, must be 0 and "
+            "False, as the cycle model has no pauses"
+        )
+    return Timing(latency=timing.latency, bandwidth=round(timing.bandwidth * 1024))
 
 
 def header() -> str:

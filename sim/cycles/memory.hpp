@@ -40,6 +40,11 @@ class Channel {
       : latency_(timing.latency), bandwidth_(timing.bandwidth), credit_(kBurstCredit) {}
 
   void drive(int64_t now) {
+    if (idle()) {
+      ar_ready_ = aw_ready_ = true;
+      r_valid_ = w_ready_ = b_valid_ = false;
+      return;
+    }
     if (credit_ < kBurstCredit) {
       const int64_t cycles = now - driven_;
       credit_ = std::min(credit_ + cycles * bandwidth_, kBurstCredit);

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtl.config import COMMAND_BYTES, Config
-from rtl.control.commands import Header, Opcode, Stage
+from rtl.control.commands import Stage
 from rtl.interface.register_map import COUNTERS
 
 from ..verilated.model import MemoryTiming
 from .build import build_library
-from .gateware import Parameters, Timing, parameters
+from .gateware import Parameters, Timing, parameters, timing_of
 
 __all__ = ["Measurement", "Outcome", "measure"]
 
@@ -75,8 +75,8 @@ def measure(
     """Return how long a program takes, and where the time goes.
 
     Each program begins on an idle card, whose memory has all the credit that its harness grants.
-    No time depends on values, of which there are none here. Programs are trusted: commands that a
-    card would stop at aren't found out; the golden card tells them.
+    No time depends on values, of which there are none here. Nor are there scratchpads: a command
+    that reaches beyond one, at which a card would stop, takes its time.
 
     Parameters
     ----------
@@ -94,25 +94,29 @@ def measure(
     Raises
     ------
     ValueError
-        `timing` asks for what isn't modelled, or `program` isn't whole commands up to a FINISH.
+        `timing` asks for what isn't modelled, or a command of `program` is malformed.
     BuildError
         The model couldn't be compiled.
     """
-    if timing.stall or timing.silent:
-        raise ValueError(
-            f"memory timing: the cycle model has no pauses, stall is {timing.stall} and silent "
-            f"{timing.silent}, must be 0 and False"
-        )
+    memory, made = timing_of(timing), parameters(config)
     count, rest = divmod(len(program), COMMAND_BYTES)
     if rest or not count:
-        raise ValueError(f"a program is whole commands of {COMMAND_BYTES} bytes, got {len(program)}")
-    _check_opcodes(program)
+        raise ValueError(
+            f"a program is whole commands of {COMMAND_BYTES} bytes, got {len(program)}"
+        )
+    library = _library()
+    index = library.sat_cycles_check(made, program, count)
+    if index < count:
+        raise ValueError(
+            f"command {index} of {count} has no meaning on configuration '{config.name}', or isn't "
+            "the FINISH that ends a program; the golden card names the fault"
+        )
     counters = np.zeros(len(COUNTERS), np.int64)
     issued, ended = (np.full(count - 1, -1, np.int64) for _ in range(2))
     last_stage = ctypes.c_int64(stage.value)
-    outcome = _library().sat_cycles_run(
-        parameters(config),
-        Timing(latency=timing.latency, bandwidth=round(timing.bandwidth * 1024)),
+    outcome = library.sat_cycles_run(
+        made,
+        memory,
         program,
         address,
         count,
@@ -126,23 +130,12 @@ def measure(
     return Measurement(Outcome(outcome), values, issued, ended, Stage(last_stage.value))
 
 
-def _check_opcodes(program: bytes) -> None:
-    """Refuse unknown opcodes, and a FINISH anywhere but at the end."""
-    field = Header.as_shape()["opcode"]
-    first = np.frombuffer(program, np.uint8)[::COMMAND_BYTES]
-    opcodes = first >> field.offset & (1 << field.width) - 1
-    known = np.isin(opcodes, [opcode.value for opcode in Opcode])
-    known[:-1] &= opcodes[:-1] != Opcode.FINISH.value
-    known[-1] &= opcodes[-1] == Opcode.FINISH.value
-    if not known.all():
-        index = int(np.argmin(known))
-        raise ValueError(f"command {index} has opcode {opcodes[index]}; FINISH ends a program")
-
-
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(build_library().resolve()))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.sat_cycles_check.restype = number
+    library.sat_cycles_check.argtypes = [ctypes.POINTER(Parameters), ctypes.c_char_p, number]
     library.sat_cycles_run.restype = ctypes.c_int
     library.sat_cycles_run.argtypes = [
         ctypes.POINTER(Parameters), ctypes.POINTER(Timing), ctypes.c_char_p,

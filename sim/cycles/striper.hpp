@@ -35,6 +35,7 @@ class ReadStriper {
 
   // `ar` is taken in this cycle, if any; so is the beat on offer, always.
   bool cycle(const Burst* ar, int64_t now) {
+    if (!ar && !r_valid_ && turns_.empty()) return false;
     bool changes = ar || r_valid_;
 
     // Out of the buffer, by what is there at the beginning of the cycle.
@@ -114,6 +115,8 @@ class WriteStriper {
 
   // `aw` is taken in this cycle, if any, and so is a beat if `w`; the response on offer always is.
   bool cycle(const Burst* aw, bool w, bool w_last, int64_t now) {
+    // A burst leaves `owners_` last.
+    if (!aw && owners_.empty()) return false;
     bool changes = false;
     if (b_valid()) {
       responses_[owners_.front()].read();
