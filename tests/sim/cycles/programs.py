@@ -119,16 +119,18 @@ class _Builder:
         config = self.config
         contexts = int(self.rng.integers(config.interleave.bit_length()))
         left = config.max_additions
-        for last in [False] * int(self.rng.integers(3)) + [True]:
+        for more in reversed(range(self._upto(3))):
             pattern = self._choice(self.patterns)
-            most = min(left // pattern.steps(config), 24)
+            # Those that follow have to be left a word of any pattern each.
+            most = min((left - more * config.ratio) // pattern.steps(config), 24)
             words = self._upto(most if self._maybe() else min(most, 3))
-            left -= words * pattern.steps(config)
+            last = more == 0
             single = not last or self._maybe()
             a_tiles = 1 if single else self._upto(3)
             b_tiles = 1 if single else self._upto(3)
             while a_tiles << contexts > config.s_depth // pattern.words_per_row(config, words):
                 words -= 1
+            left -= words * pattern.steps(config)
             a_rows = a_tiles * config.rows << contexts
             o_stride = -(-a_rows // config.floats)
             s_words = (a_tiles << contexts) * pattern.words_per_row(config, words)
@@ -146,8 +148,6 @@ class _Builder:
                 o_base=self._base(config.o_depth, b_words * o_stride), o_stride=o_stride,
                 d_rows=walk((b_words, 1)), d_reduction=walk((words, 1)),
             )  # fmt: skip
-            if left < len(self.patterns):
-                break
 
     def _store(self):
         config, g = self.config, self.config.elements
@@ -190,7 +190,7 @@ class _Builder:
         return {"kind": self._choice(list(CoefficientKind)), "value": int(self.rng.integers(64))}
 
     def _vector(self):
-        config, g = self.config, self.config.elements
+        g = self.config.elements
         held = int(self.rng.integers(3))
         from_registers = self._maybe(0.2)
         target = self._choice(list(VectorTarget))
