@@ -10,8 +10,6 @@ namespace sat {
 // Tiles from chunks that arrive, one a cycle; beats of complete tiles leave.
 class TileCompressor {
  public:
-  explicit TileCompressor(const Config&) {}
-
   // What a tile takes: arrivals, and beats that leave.
   void begin_command(int64_t arrivals, int64_t beats) {
     tile_arrivals_ = arrivals;

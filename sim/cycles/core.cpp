@@ -101,6 +101,15 @@ class Core {
   }
 
   Outcome run(int64_t limit) {
+    const Outcome outcome = advance(limit);
+    counters_[Counter::USEFUL_MACS] = engine_.useful();
+    counters_[Counter::EDGE_MACS] = engine_.edge();
+    counters_[Counter::FILLER_MACS] = engine_.filler();
+    return outcome;
+  }
+
+ private:
+  Outcome advance(int64_t limit) {
     while (!finished_) {
       if (now_ >= limit) return kTimedOut;
       const bool changes = cycle();
@@ -113,13 +122,9 @@ class Core {
       count(next);
       now_ = next;
     }
-    counters_[Counter::USEFUL_MACS] = engine_.useful();
-    counters_[Counter::EDGE_MACS] = engine_.edge();
-    counters_[Counter::FILLER_MACS] = engine_.filler();
     return kFinished;
   }
 
- private:
   // Advances all registers by a cycle; returns whether any but times changes.
   bool cycle() {
     for (Channel& channel : channels_) channel.drive(now_);

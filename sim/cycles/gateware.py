@@ -63,7 +63,7 @@ CONSTANTS = {
     ),
     "kVectorClearCycles": (2 * PARTS, "in which the sums over rows are cleared"),
     # What the gateware doesn't name.
-    "kLoadCheckCycles": (11, "from a LOAD to the end of its check: eight factors, see `Products`"),
+    "kLoadCheckCycles": (11, "from a LOAD to the end of its check: three and eight factors"),
     "kStoreCheckCycles": (14, "of a STORE: eleven factors"),
     "kVectorCheckCycles": (10, "of a VECTOR that writes to memory: seven factors"),
     "kComputeCheckCycles": (6, "from a COMPUTE to its product"),
@@ -98,7 +98,7 @@ class Parameters(ctypes.Structure):
 
 
 class Timing(ctypes.Structure):
-    """``Timing`` of the C++ side: of each memory channel, as the Verilated card's harness has it."""
+    """``Timing`` of the C++ side: of each memory channel, bandwidth in beats in 1,024 cycles."""
 
     _fields_ = (("latency", ctypes.c_int64), ("bandwidth", ctypes.c_int64))
 

@@ -11,7 +11,7 @@ namespace sat {
 class StoreUnit {
  public:
   explicit StoreUnit(const Config& config)
-      : config_(config), compressor_(config), ready_beats_(kStoreReadyBeats) {}
+      : config_(config), ready_beats_(kStoreReadyBeats) {}
 
   bool command_ready() const { return state_ == State::kWaitForCommand; }
   const Descriptor* descriptor() const {

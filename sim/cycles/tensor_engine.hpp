@@ -14,6 +14,7 @@
 
 namespace sat {
 
+// Checks each COMPUTE while the one before is multiplied, and counts what its slots are good for.
 class TensorEngine {
  public:
   // What the array does in a cycle.
@@ -62,7 +63,8 @@ class TensorEngine {
         }
         break;
       case State::kCheck:
-        // The mapper takes a product with the last slot of the one before, or at once.
+        // The mapper takes a product with the last slot of the one before, or at once. The writer
+        // of results has room for as many as can be under way.
         if (now >= std::max(checked_, last_slot_)) {
           lay_out(now);
           state_ = State::kWaitForCommand;
@@ -169,6 +171,7 @@ class TensorEngine {
     }
   }
 
+  // Counts the products of all slots of this one: useful, padding, or left out.
   void count(int64_t slots, int64_t steps) {
     const int64_t a = (body_.a_tiles * config_.rows << body_.a_contexts) - body_.a_padding;
     const int64_t b =
@@ -194,8 +197,8 @@ class TensorEngine {
   State state_ = State::kWaitForCommand;
   ComputeBody body_{};
   int64_t checked_ = 0;
-  int64_t last_slot_ = -1;          // of the last product
-  int64_t drain_end_ = -1;          // last cycle of the last drain
+  int64_t last_slot_ = -1;           // of the last product
+  int64_t drain_end_ = -1;           // last cycle of the last drain
   std::vector<int64_t> drained_[2];  // of each half, last cycle of each context's drain
   int half_ = 0;
   int64_t words_ = 0;                // in the half that takes products

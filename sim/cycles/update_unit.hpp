@@ -187,8 +187,6 @@ class UpdateUnit {
         intake_(config),
         writer_(config),
         transposer_(config),
-        row_compressor_(config),
-        column_compressor_(config),
         state_beats_(kStateBeatsPerRow * config.elements + 1) {}
 
   bool command_ready() const { return state_ == State::kWaitForCommand; }

@@ -4,6 +4,7 @@ from firmware.cards.verilated import VerilatedCard
 from firmware.driver import Driver
 from rtl.control.commands import Stage
 from sim.cycles.model import Outcome, measure
+from sim.cycles.report import side_by_side
 
 __all__ = ["CheckedDriver"]
 
@@ -56,11 +57,7 @@ class CheckedDriver(Driver):
         assert predicted == expected, "\n".join(
             [
                 f"{program.name} on {self.config.name}, {self._timing}:",
-                f"{'':16}{'gateware':>12}{'model':>12}",
-                *(
-                    f"{name:16}{n:12}{predicted[name]:12}{'' if n == predicted[name] else '  <-'}"
-                    for name, n in expected.items()
-                ),
+                side_by_side(expected, predicted),
                 program.listing(),
             ]
         )
