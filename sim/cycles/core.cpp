@@ -1,8 +1,8 @@
 // The accelerator and its memory, cycle by cycle: `rtl/core.py`, `rtl/interface/read_arbiter.py`.
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
-// what is handed over by what the registers hold at its beginning, then advances all of them. Cycles
-// in which nothing but a time runs are left out.
+// what is handed over by what the registers hold at its beginning, then advances all of them.
+// Cycles in which nothing but time passes are left out.
 
 #include <algorithm>
 #include <memory>
@@ -77,7 +77,8 @@ class ReadArbiter {
 class Core {
  public:
   Core(const Config& config, const Timing& timing, int64_t address,
-       const std::vector<Command>& program, int64_t* counters, int64_t* issued, int64_t* ended, int64_t* stage)
+       const std::vector<Command>& program, int64_t* counters, int64_t* issued, int64_t* ended,
+       int64_t* stage)
       : config_(config),
         program_(program),
         counters_(counters),
@@ -86,7 +87,8 @@ class Core {
         stage_(*stage),
         channels_(config.channels, Channel(timing)),
         fetcher_(config, address, static_cast<int64_t>(program.size())),
-        queues_{CommandQueue(config, 2), CommandQueue(config, 2), CommandQueue(config, 1)},
+        queues_{CommandQueue(config, kLoadsUnderWay), CommandQueue(config, kComputesUnderWay),
+                CommandQueue(config, kStoresUnderWay)},
         arbiter_(config),
         load_(config),
         engine_(config),
@@ -366,9 +368,9 @@ int64_t sat_cycles_check(const sat::Config* config, const uint8_t* program, int6
   return decoded.back().header.opcode == sat::Opcode::FINISH ? commands : commands - 1;
 }
 
-// Runs the `commands` of a program at `address`, for `limit` cycles at most. Adds to `counters`, and
-// notes the cycle in which each command was issued and has ended. `stage` is the one to which cycles
-// are attributed while nothing is under way, before and after.
+// Runs the `commands` of a program at `address`, for `limit` cycles at most. Fills `counters`,
+// which are zeros, and notes the cycle in which each command was issued and has ended. `stage` is
+// the one to which cycles are attributed while nothing is under way, before and after.
 int sat_cycles_run(const sat::Config* config, const sat::Timing* timing, const uint8_t* program,
                    int64_t address, int64_t commands, int64_t limit, int64_t* counters,
                    int64_t* issued, int64_t* ended, int64_t* stage) {

@@ -76,7 +76,7 @@ class ReadDma {
   bool ar_valid() const { return ar_valid_; }
   const Burst& ar() const { return ar_; }
 
-  // `descriptor`: taken in this cycle; `beat`: one is handed over. Returns whether anything changes.
+  // `descriptor`: taken in this cycle; `beat`: one is handed over. Tells whether anything changes.
   bool cycle(const Descriptor* descriptor, bool ar_ready, bool beat) {
     const bool was_active = bursts_.active();
     const bool issue = was_active && (!ar_valid_ || ar_ready) &&

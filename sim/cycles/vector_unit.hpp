@@ -105,7 +105,7 @@ class VectorIntake {
   bool half_ = false, second_held_ = false;
 };
 
-// Follows each half row through the lanes: when something leaves, and whether anything is under way.
+// Follows each half row through the lanes: when something leaves, whether anything is under way.
 class VectorSequencer {
  public:
   explicit VectorSequencer(const Config& config) : turns_(config.floats + kFunctionLatency) {}

@@ -218,7 +218,7 @@ def _random_model(rng, config):
     return Model("random", tuple(layers))
 
 
-def perceptron(*widths, pattern=Pattern.DENSE):
+def _perceptron(*widths, pattern=Pattern.DENSE):
     """Return fully connected layers of these widths, with ReLU between them."""
     layers = [Input("image", 1, 1, widths[0])]
     for index, width in enumerate(widths[1:]):
@@ -235,7 +235,7 @@ def perceptron(*widths, pattern=Pattern.DENSE):
     return Model("perceptron", tuple(layers))
 
 
-def residual():
+def _residual():
     """A residual block of every kind of layer, small enough for the smallest configuration."""
     image = Input("image", 6, 6, 1)
     stem = Convolution("stem", image, 16, kernel=3, stride=2, padding=1)
@@ -254,12 +254,12 @@ def residual():
 def test_training_steps_on_every_card(card):
     rng = np.random.default_rng(default_seed())
     Driver(card).reset()
-    model = perceptron(20, 32, 48, 10, pattern=Pattern.N2M8)
+    model = _perceptron(20, 32, 48, 10, pattern=Pattern.N2M8)
     # A batch of another size than before leaves nothing of the old one behind.
     pair = _check(card, model, 16, rng, (16, 3))
     _, result = pair.infer(np.zeros((3, 1, 1, 20)))
     assert result.counters["COMMANDS"] == len(pair.programs["infer"]) - 1
-    _check(card, residual(), 16, rng)
+    _check(card, _residual(), 16, rng)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ def test_gradients_come_together(make):
 def test_large_layers_are_cut_into_blocks():
     """More pixels and channels than the scratchpads hold at once: operands are loaded anew."""
     with open_card("golden:sim") as card:
-        model = perceptron(256, 192, 256, 10, pattern=Pattern.N2M8)
+        model = _perceptron(256, 192, 256, 10, pattern=Pattern.N2M8)
         rng = np.random.default_rng(default_seed())
         network = _check(card, model, 100, rng, (100,))
         forward = network.programs["forward"].listing()
@@ -471,7 +471,7 @@ def test_large_images_are_cut_into_bands():
 
 def test_every_product_is_told_its_real_size(driver):
     """Sizes that fill no tile or leave whole ones empty: useful is all that isn't padding."""
-    model = perceptron(13, 29, 35, 15, pattern=Pattern.N2M8)
+    model = _perceptron(13, 29, 35, 15, pattern=Pattern.N2M8)
     network = Network(driver, model, 21)
     random = np.random.default_rng(0)
     network.initialise({layer.name: layer.initial_weights(random) for layer in model.convolutions})
@@ -497,7 +497,7 @@ def test_every_product_is_told_its_real_size(driver):
 def test_operands_alternate_between_the_halves():
     """The next operands never wait for the array to let go of the last ones."""
     with open_card("golden:sim") as card:
-        programs = Network(Driver(card), perceptron(64, 128, 128), 32).programs
+        programs = Network(Driver(card), _perceptron(64, 128, 128), 32).programs
     for name, program in programs.items():
         lines = [line.split() for line in program.listing().splitlines()]
         for base in ("s_base", "o_base"):
@@ -512,7 +512,7 @@ def test_operands_alternate_between_the_halves():
 def test_what_a_batch_must_be():
     """As many labels as images, no more than there is room for, and all that a norm expects."""
     with open_card("golden:tiny") as card:
-        network = Network(Driver(card), residual(), 16)
+        network = Network(Driver(card), _residual(), 16)
         images = np.zeros((20, 6, 6, 1))
         for count, labels, message in (
             (8, 8, "made for 16 images in training, got 8"),
@@ -526,7 +526,7 @@ def test_what_a_batch_must_be():
 def test_overflow_is_counted():
     """An infinity that a STORE writes shows in the counter that loss scaling looks at."""
     with open_card("golden:tiny") as card:
-        network = Network(Driver(card), perceptron(16, 16, 16), 16)
+        network = Network(Driver(card), _perceptron(16, 16, 16), 16)
         network.initialise({"layer 1": np.full((16, 16), 100.0), "layer 2": np.eye(16)})
         _, result = network.infer(np.full((1, 1, 1, 16), 1000.0))
         # The first layer's outputs overflow; the second meets infinity times zero.

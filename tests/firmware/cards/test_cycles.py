@@ -12,14 +12,16 @@ from firmware.driver import Driver
 from firmware.errors import CardError, CardTimeout
 from firmware.network import Network
 from firmware.program import Program, descriptor
+from firmware.schedule import Step
 from firmware.train import main
 from rtl.config import PRESETS
 from rtl.control.commands import LoadTarget, Stage
 from sim.bench.slots import account
 from sim.cycles.model import measure
-from tests.firmware.test_network import STEP, residual
+from tests.firmware.test_same_bits import residual
 
 TINY = PRESETS["tiny"]
+STEP = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=8)
 
 
 def test_a_training_step_of_a_large_card():
@@ -28,7 +30,7 @@ def test_a_training_step_of_a_large_card():
         assert not card.computes
         network = Network(Driver(card), model, 16)
         network.initialise({layer.name: layer.initial_weights(rng) for layer in model.convolutions})
-        _, forward = network.forward(rng.standard_normal((16, 6, 6, 1)), np.zeros(16, int))
+        _, forward = network.forward(rng.standard_normal((16, 5, 5, 1)), np.zeros(16, int))
         for result in (forward, network.backward(), network.update(STEP)):
             assert result.cycles > 1000
             account("step", result.counters, card.config.macs)

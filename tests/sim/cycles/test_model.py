@@ -13,7 +13,7 @@ from firmware.cards.verilated import MemoryTiming, VerilatedCard
 from firmware.layers import ConvolutionTensors
 from firmware.network import Network
 from firmware.program import Program
-from firmware.schedule import Assembly, ConvolutionSchedule
+from firmware.schedule import Assembly, ConvolutionSchedule, Step
 from firmware.tensor import Activations
 from rtl.config import PRESETS
 from rtl.control.commands import Opcode, Queue, Stage, encode
@@ -22,7 +22,7 @@ from sim.bench import gemm, memory
 from sim.bench.slots import account
 from sim.cycles.model import Outcome, measure
 from sim.golden.program import decode
-from tests.firmware.test_network import STEP, perceptron, residual
+from tests.firmware.test_same_bits import TALL, perceptron, residual
 from tests.harness import default_seed
 from tests.sim.cycles.checked import CheckedDriver
 from tests.sim.cycles.programs import random_program
@@ -30,6 +30,8 @@ from tests.sim.cycles.programs import random_program
 TINY = PRESETS["tiny"]
 STRIPED = dataclasses.replace(TINY, name="striped", channels=2, outstanding_reads=32)
 """Two channels, and as many reads under way as a page of each has beats."""
+
+STEP = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=8)
 
 TIMINGS = [
     MemoryTiming(),
@@ -61,12 +63,14 @@ def train(driver, model, batch):
 @pytest.mark.parametrize("timing", TIMINGS, ids=str)
 def test_training_steps(card, timing):
     driver = CheckedDriver(card, timing)
-    train(driver, perceptron(20, 32, 48, 10, pattern=Pattern.N2M8), 16)
+    train(driver, perceptron(), 16)
     train(driver, residual(), 16)
     assert driver.cycles > 50_000
 
 
-@pytest.mark.parametrize(("config", "count"), [(TINY, 20), (STRIPED, 10)], ids=["tiny", "striped"])
+@pytest.mark.parametrize(
+    ("config", "count"), [(TINY, 20), (STRIPED, 10), (TALL, 10)], ids=["tiny", "striped", "tall"]
+)
 def test_random_programs(config, count):
     rng = np.random.default_rng(default_seed())
     with VerilatedCard(config) as card:
