@@ -64,7 +64,9 @@ class _Builder:
         while len(counts) < 3:
             counts.append(self._choice([n for n in range(1, left + 1) if left % n == 0]))
             left //= counts[-1]
-        loops = [(n, beat * int(self.rng.integers(0, 96))) for n in (*counts[1:], left)]
+        counts.append(left)
+        most = min(96, self.config.memory_bytes // (3 * beat * sum(counts)))
+        loops = [(n, beat * int(self.rng.integers(most))) for n in counts[1:]]
         reach = beat * counts[0] + sum((n - 1) * stride for n, stride in loops)
         places = (self.config.memory_bytes // 2 - reach) // beat
         address = self.config.memory_bytes // 2 + beat * int(self.rng.integers(places))
