@@ -177,6 +177,8 @@ def _prepare(settings: Settings, pattern: Pattern, trace: Path | None, console: 
         open_card(settings.card, trace=trace) as card,
     ):
         config = card.config
+        if not card.computes:
+            raise CardError(f"card '{settings.card}' computes no values; train on another kind")
     if trace is not None:
         # The dense run has no waveform, and needs the card without.
         with console.status("preparing the card without waveforms"):

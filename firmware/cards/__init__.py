@@ -14,6 +14,7 @@ __all__ = ["KINDS", "Card", "open_card"]
 KINDS = {
     "golden": "software model, bit for bit, without a clock",
     "verilated": "the gateware itself, simulated by Verilator",
+    "cycles": "model of the gateware's time, to the cycle, which computes nothing",
 }
 """Kinds of card, each with a line about it."""
 
@@ -41,12 +42,16 @@ def open_card(name: str, *, trace: Path | None = None) -> Card:
         )
     config = PRESETS[preset]
     # Each kind is imported only when asked for: one may need tools that another does not.
+    if trace is not None and kind != "verilated":
+        raise CardError(f"card '{name}' has no signals to trace; choose a verilated card")
     if kind == "golden":
         from .golden import GoldenCard
 
-        if trace is not None:
-            raise CardError(f"card '{name}' has no signals to trace; choose a verilated card")
         return GoldenCard(config)
+    if kind == "cycles":
+        from .cycles import CycleCard
+
+        return CycleCard(config)
     from sim.verilated.build import BuildError
 
     from .verilated import VerilatedCard

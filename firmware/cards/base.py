@@ -30,11 +30,14 @@ class Card(ABC):
         time-outs then don't depend on the speed of the host.
     default_timeout
         Time-out, in that unit, which is ample for a program of a training step.
+    computes
+        Memory holds what programs compute. A card that only tells the time has zeros there.
     """
 
     config: Config
     timeout_unit: str = "seconds"
     default_timeout: float = 10.0
+    computes: bool = True
 
     @abstractmethod
     def read_register(self, offset: int) -> int:

@@ -1,0 +1,382 @@
+// The accelerator and its memory, cycle by cycle: `rtl/core.py`, `rtl/interface/read_arbiter.py`.
+//
+// Every unit keeps the registers that decide when something happens, and no values. A cycle settles
+// what is handed over by what the registers hold at its beginning, then advances all of them.
+// Cycles in which nothing but time passes are left out.
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "checks.hpp"
+#include "fifo.hpp"
+#include "gateware.hpp"
+#include "load_unit.hpp"
+#include "memory.hpp"
+#include "processor.hpp"
+#include "store_unit.hpp"
+#include "striper.hpp"
+#include "tensor_engine.hpp"
+#include "update_unit.hpp"
+#include "vector_unit.hpp"
+
+namespace sat {
+
+// Mirrored by `sim.cycles.model.Outcome`.
+enum Outcome { kFinished = 0, kHangs = 1, kTimedOut = 2 };
+
+// Shares one read port between the load unit and the command fetch.
+class ReadArbiter {
+ public:
+  explicit ReadArbiter(const Config& config)
+      : owners_(room(config)), loaded_(room(config)), free_(room(config)) {}
+
+  const Burst* ar() const { return is_chosen_ ? &chosen_ : nullptr; }
+  // A beat for the load unit is there.
+  bool beat() const { return loaded_.readable(); }
+
+  // Which of the masters' addresses are taken in this cycle.
+  void settle(const ReadDma& fetch, const ReadDma& load, bool ar_ready) {
+    const bool may = (!is_chosen_ || ar_ready) && owners_.writable();
+    takes_fetch_ = may && fetch.ar_valid();
+    takes_load_ = may && !fetch.ar_valid() && load.ar_valid() && load.ar().beats <= free_;
+  }
+  bool takes_fetch() const { return takes_fetch_; }
+  bool takes_load() const { return takes_load_; }
+  // Whether the beat that memory has is for the fetch.
+  bool beat_of_fetch(bool r) const { return r && !owners_.front(); }
+
+  bool cycle(const ReadDma& fetch, const ReadDma& load, bool ar_ready, bool r, bool r_last,
+             bool beat_taken) {
+    if (ar_ready) is_chosen_ = false;
+    if (takes_fetch_ || takes_load_) {
+      chosen_ = takes_fetch_ ? fetch.ar() : load.ar();
+      is_chosen_ = true;
+      owners_.write(takes_load_);
+    }
+    free_ += beat_taken - (takes_load_ ? chosen_.beats : 0);
+    if (r && owners_.front()) loaded_.write({});
+    if (r && r_last) owners_.read();
+    if (beat_taken) loaded_.read();
+    const bool changes = owners_.commit() | loaded_.commit();
+    return changes || r || is_chosen_;
+  }
+
+ private:
+  static int64_t room(const Config& config) {
+    return config.outstanding_reads * config.burst_beats;
+  }
+
+  BufferedFifo<char> owners_;  // whether it's the load unit
+  BufferedFifo<Nothing> loaded_;
+  int64_t free_;
+  Burst chosen_;
+  bool is_chosen_ = false, takes_fetch_ = false, takes_load_ = false;
+};
+
+class Core {
+ public:
+  Core(const Config& config, const Timing& timing, int64_t address,
+       const std::vector<Command>& program, int64_t* counters, int64_t* issued, int64_t* ended,
+       int64_t* stage)
+      : config_(config),
+        program_(program),
+        counters_(counters),
+        issued_(issued),
+        ended_(ended),
+        stage_(*stage),
+        channels_(config.channels, Channel(timing)),
+        fetcher_(config, address, static_cast<int64_t>(program.size())),
+        queues_{CommandQueue(config, kLoadsUnderWay), CommandQueue(config, kComputesUnderWay),
+                CommandQueue(config, kStoresUnderWay)},
+        arbiter_(config),
+        load_(config),
+        engine_(config),
+        store_(config),
+        update_(config),
+        vector_(config),
+        write_dma_(config) {
+    if (config.channels > 1) {
+      reads_ = std::make_unique<ReadStriper>(config_, channels_);
+      writes_ = std::make_unique<WriteStriper>(config_, channels_);
+    }
+  }
+
+  Outcome run(int64_t limit) {
+    const Outcome outcome = advance(limit);
+    counters_[Counter::USEFUL_MACS] = engine_.useful();
+    counters_[Counter::EDGE_MACS] = engine_.edge();
+    counters_[Counter::FILLER_MACS] = engine_.filler();
+    return outcome;
+  }
+
+ private:
+  Outcome advance(int64_t limit) {
+    while (!finished_) {
+      if (now_ >= limit) return kTimedOut;
+      const bool changes = cycle();
+      int64_t next = now_ + 1;
+      if (!changes && !finished_) {
+        next = next_event();
+        if (next == kNever) return kHangs;
+        next = std::min(next, limit);
+      }
+      count(next);
+      now_ = next;
+    }
+    return kFinished;
+  }
+
+  // Advances all registers by a cycle; returns whether any but times changes.
+  bool cycle() {
+    for (Channel& channel : channels_) channel.drive(now_);
+    if (processor_changed_) note_status();
+    engine_busy_ = engine_.busy();
+    vector_busy_ = vector_.busy();
+
+    // Memory's side of the ports.
+    Channel& only = channels_[0];
+    const Burst* const ar = arbiter_.ar();
+    const bool ar_ready = reads_ ? ar && reads_->ar_ready(*ar) : only.ar_ready();
+    const bool r = reads_ ? reads_->r_valid() : only.r_valid();
+    const bool r_last = r && (reads_ ? reads_->r_last() : only.r_last());
+    const bool aw_ready = writes_ ? writes_->aw_ready() : only.aw_ready();
+    const bool w_ready = writes_ ? writes_->w_ready() : only.w_ready();
+    const bool b = writes_ ? writes_->b_valid() : only.b_valid();
+
+    // Which commands are issued, and which end.
+    const bool store_done = handed_over_ && write_dma_.idle();
+    const bool dones[kQueues] = {load_.done(), engine_.done(now_), store_done};
+    const CommandQueue::Item* starts[kQueues];
+    for (int i = 0; i < kQueues; ++i) {
+      starts[i] = queues_[i].issuable();
+      if (starts[i] && !unit_ready(starts[i]->header.opcode)) starts[i] = nullptr;
+    }
+    const Command* const load = command(starts[Queue::LOAD], Opcode::LOAD);
+    const Command* const compute = command(starts[Queue::COMPUTE], Opcode::COMPUTE);
+    const Command* const store = command(starts[Queue::STORE], Opcode::STORE);
+    const Command* const update = command(starts[Queue::STORE], Opcode::UPDATE);
+    const Command* const vector = command(starts[Queue::STORE], Opcode::VECTOR);
+
+    // Beats on their way in, and out.
+    const int64_t owner = queues_[Queue::STORE].opcode();
+    const bool to_update = owner == Opcode::UPDATE, to_vector = owner == Opcode::VECTOR;
+    const bool stream_ready =
+        to_update ? update_.state_ready() : to_vector && vector_.beats_ready();
+    const bool stream = load_.settle(arbiter_.beat(), stream_ready);
+    arbiter_.settle(fetcher_.dma(), load_.dma(), ar_ready);
+    const Descriptor* descriptor = to_update   ? update_.descriptor()
+                                   : to_vector ? vector_.descriptor()
+                                               : store_.descriptor();
+    const bool descriptor_ready = write_dma_.descriptor_ready();
+    const bool data_ready = write_dma_.data_ready(w_ready);
+    const bool data = to_update   ? update_.data_valid()
+                      : to_vector ? vector_.data_valid()
+                                  : store_.data_valid();
+    const bool unit_done = update_.done() || vector_.done() || store_.done();
+    counters_[Counter::READ_BEATS] += load_.takes_beat();
+    counters_[Counter::WRITE_BEATS] += write_dma_.w_valid() && w_ready;
+
+    // All registers.
+    const bool load_takes = load_.takes_beat();
+    const bool takes_fetch = arbiter_.takes_fetch(), takes_load = arbiter_.takes_load();
+    const bool fetch_beat = arbiter_.beat_of_fetch(r);
+    bool changes = cycle_memory(ar, ar_ready, r, aw_ready, w_ready, b);
+    changes |= arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
+    changes |= load_.cycle(load ? &load->load : nullptr, takes_load, now_);
+    changes |= engine_.cycle(compute ? &compute->compute : nullptr, now_);
+    changes |= store_.cycle(store ? &store->store : nullptr,
+                            descriptor_ready, data_ready && !to_update && !to_vector, now_);
+    changes |= update_.cycle(update ? &update->update : nullptr, stream && to_update,
+                             descriptor_ready && to_update, data_ready && to_update);
+    changes |= vector_.cycle(vector ? &vector->vector : nullptr, stream && to_vector,
+                             descriptor_ready && to_vector, data_ready && to_vector, now_);
+    changes |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
+                                data && data_ready, b);
+    changes |= unit_done;
+    handed_over_ = unit_done || (handed_over_ && !store_done);
+    // With nothing new to it, what rests goes on resting.
+    if (processor_changed_ || starts[0] || starts[1] || starts[2] || dones[0] || dones[1] ||
+        dones[2] || takes_fetch || fetch_beat) {
+      processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
+    }
+    return changes || processor_changed_;
+  }
+
+  bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw_ready, bool w_ready, bool b) {
+    const bool aw = write_dma_.aw_valid() && aw_ready, w = write_dma_.w_valid() && w_ready;
+    if (reads_) {
+      const bool changes = reads_->cycle(ar_ready ? ar : nullptr, now_);
+      return writes_->cycle(aw ? &write_dma_.aw() : nullptr, w, write_dma_.w_last(), now_) |
+             changes;
+    }
+    Channel& only = channels_[0];
+    if (r) only.take_r();
+    if (w) only.take_w(now_);
+    if (ar && ar_ready) only.take_ar(ar->beats, now_);
+    if (aw) only.take_aw(write_dma_.aw().beats);
+    if (b) only.take_b();
+    return r || w || (ar && ar_ready) || aw || b;
+  }
+
+  bool cycle_processor(const CommandQueue::Item* const* starts, const bool* dones,
+                       bool takes_fetch, bool fetch_beat) {
+    // Tokens, before anything moves.
+    Tokens given[kQueues] = {};
+    bool all_empty = true;
+    for (int i = 0; i < kQueues; ++i) {
+      all_empty &= queues_[i].empty();
+      if (starts[i]) issued_[starts[i]->index] = now_;
+      if (const CommandQueue::Item* const item = queues_[i].ending(dones[i])) {
+        ended_[item->index] = now_;
+        ++counters_[Counter::COMMANDS];
+        for (int j = 0; j < kQueues; ++j) given[j][i] += item->header.signal >> j & 1;
+      }
+    }
+    // The next command goes to its queue; FINISH waits for all of them.
+    bool handed_over = false;
+    if (fetcher_.valid()) {
+      const int64_t index = fetcher_.index();
+      const Header& header = program_[index].header;
+      if (header.opcode == Opcode::FINISH) {
+        handed_over = finished_ = all_empty;
+      } else {
+        CommandQueue& queue = queues_[queue_of(header)];
+        handed_over = queue.writable();
+        if (handed_over) queue.write({header, index});
+      }
+    }
+    bool changes = fetcher_.cycle(takes_fetch, fetch_beat, handed_over);
+    for (int i = 0; i < kQueues; ++i) {
+      changes |= queues_[i].cycle(starts[i] != nullptr, dones[i], given[i]);
+    }
+    return changes;
+  }
+
+  static int64_t queue_of(const Header& header) {
+    switch (header.opcode) {
+      case Opcode::NOP: return header.queue;
+      case Opcode::LOAD: return Queue::LOAD;
+      case Opcode::COMPUTE: return Queue::COMPUTE;
+      default: return Queue::STORE;
+    }
+  }
+
+  bool unit_ready(int64_t opcode) const {
+    switch (opcode) {
+      case Opcode::LOAD: return load_.command_ready();
+      case Opcode::COMPUTE: return engine_.command_ready();
+      case Opcode::STORE: return store_.command_ready();
+      case Opcode::UPDATE: return update_.command_ready();
+      case Opcode::VECTOR: return vector_.command_ready();
+      default: return true;
+    }
+  }
+
+  const Command* command(const CommandQueue::Item* item, int64_t opcode) const {
+    return item && item->header.opcode == opcode ? &program_[item->index] : nullptr;
+  }
+
+  // Notes what the counters of cycles see, until something changes.
+  void note_status() {
+    for (int i = 0; i < kQueues; ++i) {
+      busy_[i] = queues_[i].busy();
+      waiting_[i] = queues_[i].waiting();
+    }
+    for (const int i : {Queue::COMPUTE, Queue::STORE, Queue::LOAD}) {
+      if (busy_[i]) {
+        stage_ = queues_[i].stage();
+        break;
+      }
+    }
+    compute_stage_ = queues_[Queue::COMPUTE].stage();
+  }
+
+  // Counts the cycles from this one on, before `next`.
+  void count(int64_t next) {
+    const int64_t cycles = next - now_;
+    counters_[Counter::CYCLES] += cycles;
+    counters_[Counter::CYCLES_FF + stage_] += cycles;
+    for (int i = 0; i < kQueues; ++i) {
+      counters_[Counter::LOAD_BUSY + i] += cycles * busy_[i];
+      counters_[Counter::LOAD_WAIT + i] += cycles * waiting_[i];
+    }
+    counters_[Counter::VECTOR_BUSY] += cycles * vector_busy_;
+    for (int64_t at = now_; at < next;) {
+      const TensorEngine::Slots slots = engine_.slots(at);
+      const int64_t end = std::min(next, engine_.slots_end());
+      if (slots == TensorEngine::Slots::kMultiply) {
+        counters_[Counter::MAC_SLOTS_FF + compute_stage_] += end - at;
+      } else if (slots == TensorEngine::Slots::kDrain) {
+        counters_[Counter::LOST_DRAIN] += end - at;
+      } else {
+        counters_[engine_busy_ ? Counter::LOST_FILL : Counter::LOST_OPERAND] += end - at;
+      }
+      at = end;
+    }
+  }
+
+  int64_t next_event() const {
+    int64_t next = std::min({load_.next_event(), engine_.next_event(), store_.next_event(),
+                             vector_.next_event()});
+    for (const Channel& channel : channels_) next = std::min(next, channel.next_event(now_));
+    return next == kNever ? next : std::max(next, now_ + 1);
+  }
+
+  const Config& config_;
+  const std::vector<Command>& program_;
+  int64_t *counters_, *issued_, *ended_;
+  int64_t& stage_;  // to which cycles are attributed while nothing is under way
+  std::vector<Channel> channels_;
+  std::unique_ptr<ReadStriper> reads_;
+  std::unique_ptr<WriteStriper> writes_;
+  Fetcher fetcher_;
+  CommandQueue queues_[kQueues];
+  ReadArbiter arbiter_;
+  LoadUnit load_;
+  TensorEngine engine_;
+  StoreUnit store_;
+  UpdateUnit update_;
+  VectorUnit vector_;
+  WriteDma write_dma_;
+  int64_t now_ = 0;
+  bool handed_over_ = false, finished_ = false, processor_changed_ = true;
+  // Of this cycle, for the counters.
+  bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false, vector_busy_ = false;
+  int64_t compute_stage_ = 0;
+};
+
+std::vector<Command> decode(const uint8_t* program, int64_t commands) {
+  std::vector<Command> decoded;
+  decoded.reserve(commands);
+  for (int64_t i = 0; i < commands; ++i) decoded.emplace_back(program + i * kCommandBytes);
+  return decoded;
+}
+
+}  // namespace sat
+
+extern "C" {
+
+// Returns the index of the first command whose time means nothing, or else the number of commands.
+// The last one must be, and no other may be, a FINISH.
+int64_t sat_cycles_check(const sat::Config* config, const uint8_t* program, int64_t commands) {
+  const sat::Checks checks(*config);
+  const std::vector<sat::Command> decoded = sat::decode(program, commands);
+  for (int64_t i = 0; i + 1 < commands; ++i) {
+    if (!checks.passes(decoded[i])) return i;
+  }
+  return decoded.back().header.opcode == sat::Opcode::FINISH ? commands : commands - 1;
+}
+
+// Runs the `commands` of a program at `address`, for `limit` cycles at most. Fills `counters`,
+// which are zeros, and notes the cycle in which each command was issued and has ended. `stage` is
+// the one to which cycles are attributed while nothing is under way, before and after.
+int sat_cycles_run(const sat::Config* config, const sat::Timing* timing, const uint8_t* program,
+                   int64_t address, int64_t commands, int64_t limit, int64_t* counters,
+                   int64_t* issued, int64_t* ended, int64_t* stage) {
+  const std::vector<sat::Command> decoded = sat::decode(program, commands);
+  return sat::Core(*config, *timing, address, decoded, counters, issued, ended, stage)
+      .run(limit);
+}
+
+}  // extern "C"

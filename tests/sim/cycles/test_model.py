@@ -1,0 +1,260 @@
+"""The cycle model against the gateware, to the cycle and in every counter."""
+
+import dataclasses
+import functools
+import time
+
+import numpy as np
+import pytest
+
+from firmware.allocator import Allocator
+from firmware.cards.golden import GoldenCard
+from firmware.cards.verilated import MemoryTiming, VerilatedCard
+from firmware.layers import ConvolutionTensors
+from firmware.network import Network
+from firmware.program import Program
+from firmware.schedule import Assembly, ConvolutionSchedule, Step
+from firmware.tensor import Activations
+from rtl.config import PRESETS
+from rtl.control.commands import Opcode, Queue, Stage, encode
+from rtl.sparsity.pattern import Pattern
+from sim.bench import gemm, memory
+from sim.bench.slots import account
+from sim.cycles.model import Outcome, measure
+from sim.golden.program import decode
+from tests.firmware.test_same_bits import TALL, perceptron, residual
+from tests.harness import default_seed
+from tests.sim.cycles.checked import CheckedDriver
+from tests.sim.cycles.programs import random_program
+
+TINY = PRESETS["tiny"]
+STRIPED = dataclasses.replace(TINY, name="striped", channels=2, outstanding_reads=32)
+"""Two channels, and as many reads under way as a page of each has beats."""
+
+STEP = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=8)
+
+TIMINGS = [
+    MemoryTiming(),
+    MemoryTiming(latency=0, bandwidth=2),
+    MemoryTiming(latency=70, bandwidth=0.6),
+]
+
+
+@pytest.fixture(scope="module")
+def card():
+    with VerilatedCard(TINY) as card:
+        yield card
+
+
+def train(driver, model, batch):
+    """Run every program of a network: two training steps and an inference."""
+    rng = np.random.default_rng(default_seed())
+    network = Network(driver, model, batch)
+    network.initialise({layer.name: layer.initial_weights(rng) for layer in model.convolutions})
+    shape = model.input.shape
+    images = rng.standard_normal((batch, shape.height, shape.width, shape.channels))
+    for _ in range(2):
+        network.forward(images, rng.integers(0, 2, batch), 2.0**STEP.scale)
+        network.backward()
+        network.update(STEP)
+    network.infer(images)
+
+
+@pytest.mark.parametrize("timing", TIMINGS, ids=str)
+def test_training_steps(card, timing):
+    driver = CheckedDriver(card, timing)
+    train(driver, perceptron(), 16)
+    train(driver, residual(), 16)
+    assert driver.cycles > 50_000
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "longest"),
+    [(TINY, 20, 80), (STRIPED, 10, 80), (TALL, 2, 20)],
+    ids=["tiny", "striped", "tall"],
+)
+def test_random_programs(config, count, longest):
+    rng = np.random.default_rng(default_seed())
+    with VerilatedCard(config) as card:
+        driver = CheckedDriver(card, MemoryTiming())
+        for _ in range(count):
+            latency, bandwidth = int(rng.integers(100)), float(rng.uniform(0.3, 2))
+            driver.set_timing(MemoryTiming(latency=latency, bandwidth=bandwidth))
+            driver.run(random_program(config, rng, int(rng.integers(5, longest))))
+
+
+def test_products(card):
+    driver = CheckedDriver(card, MemoryTiming())
+    for shape in gemm.QUICK_SHAPES:
+        gemm.run(driver, shape, default_seed())
+
+
+@pytest.mark.parametrize("pattern", [Pattern.DENSE, Pattern.N2M8], ids=str)
+def test_convolutions_in_memory(card, pattern, monkeypatch):
+    driver = functools.partial(CheckedDriver, timing=memory.timing_for(TINY))
+    monkeypatch.setattr(memory, "Driver", driver)
+    with GoldenCard(TINY) as golden:
+        memory.run(card, golden, memory.QUICK_LAYERS[0], pattern)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("timing", TIMINGS, ids=str)
+def test_larger_arrays(timing):
+    rng = np.random.default_rng(default_seed())
+    for name in ("sim", "sim-wide", "sim-8x"):
+        with VerilatedCard(PRESETS[name]) as card:
+            driver = CheckedDriver(card, timing)
+            train(driver, residual(), 16)
+            for _ in range(10):
+                driver.run(random_program(PRESETS[name], rng, 60))
+
+
+def layer_program(config, layer, stage, pattern):
+    """Return the program of a stage of one of the memory benchmark's layers."""
+    convolution = layer.convolution(pattern)
+    space = Allocator(config.memory_bytes, config.beat_bytes)
+    tensors = ConvolutionTensors(convolution, config, space, has_backward=True)
+    x, y = (
+        Activations(config, space, layer.batch, shape)
+        for shape in (convolution.source.shape, convolution.shape)
+    )
+    assembly = Assembly(Program(config, f"{layer.name}, {stage}"))
+    schedule = ConvolutionSchedule(assembly, convolution, tensors)
+    match stage:
+        case "FF":
+            schedule.forward(x, y)
+        case "BP":
+            schedule.backward(y, x, add=None, mask=x)
+        case "WU":
+            schedule.update(x, y)
+    return assembly.program.encode()
+
+
+@pytest.mark.parametrize("stage", ["FF", "BP", "WU"])
+def test_large_cards_in_no_time(stage):
+    """A thousand times what Verilator reaches on this card, and no slot is unaccounted for."""
+    config = PRESETS["vcu1525"]
+    layer = next(layer for layer in memory.LAYERS if layer.name == "conv4")
+    program = layer_program(config, layer, stage, Pattern.DENSE)
+    timing = memory.timing_for(dataclasses.replace(config, channels=1))
+    measure(config, timing, encode(Opcode.FINISH))
+    start = time.process_time()
+    run = measure(config, timing, program)
+    seconds = time.process_time() - start
+    products = layer.batch * layer.convolution(Pattern.DENSE).products
+    account(stage, run.counters, config.macs, products)
+    assert run.counters["READ_BEATS"] > 1000 and run.counters["WRITE_BEATS"] > 1000
+    assert run.cycles / seconds > 3e6, f"{run.cycles} cycles in {seconds} s"
+
+
+def test_more_bandwidth_and_less_latency_take_no_longer():
+    config = PRESETS["sim"]
+    program = layer_program(config, memory.QUICK_LAYERS[0], "FF", Pattern.N2M8)
+    cycles = [
+        measure(config, MemoryTiming(latency=latency, bandwidth=bandwidth), program).cycles
+        for latency, bandwidth in ((10, 2), (10, 1), (10, 0.5), (100, 0.5), (1000, 0.5))
+    ]
+    assert cycles == sorted(cycles) and cycles[0] < cycles[2] < cycles[4]
+
+
+def test_times_of_commands():
+    """Each is issued once those before it in its queue were, and ends behind them."""
+    program = layer_program(TINY, memory.QUICK_LAYERS[0], "WU", Pattern.N2M8)
+    run = measure(TINY, MemoryTiming(), program)
+    commands = [decode(program[i : i + 64]) for i in range(0, len(program), 64)]
+    queues = {Opcode.LOAD.value: "load", Opcode.COMPUTE.value: "compute"}
+    own = [queues.get(command.opcode, "store") for command in commands[:-1]]
+    for queue in ("load", "compute", "store"):
+        issued, ended = (
+            times[[name == queue for name in own]] for times in (run.issued, run.ended)
+        )
+        assert len(issued) > 1
+        assert (np.diff(issued) > 0).all() and (np.diff(ended) > 0).all()
+        assert (ended > issued).all() and issued[0] > 0 and ended[-1] < run.cycles
+    # What waits for a token is issued after what gives it.
+    given, taken = {}, {}
+    for index, command in enumerate(commands[:-1]):
+        for other in Queue:
+            if command.signal >> other.value & 1:
+                given.setdefault((own[index], other.name.lower()), []).append(run.ended[index])
+            if command.wait >> other.value & 1:
+                taken.setdefault((other.name.lower(), own[index]), []).append(run.issued[index])
+    assert taken
+    for pair, times in taken.items():
+        assert (np.array(times) > given[pair][: len(times)]).all()
+
+
+def test_a_program_that_hangs():
+    wait = 1 << Queue.STORE.value
+    program = encode(Opcode.NOP, queue=Queue.LOAD, wait=wait) + encode(Opcode.FINISH)
+    run = measure(TINY, MemoryTiming(), program)
+    assert run.outcome is Outcome.HANGS
+    assert run.issued.tolist() == [-1]
+
+
+def test_a_limit():
+    program = layer_program(TINY, memory.QUICK_LAYERS[0], "FF", Pattern.DENSE)
+    run = measure(TINY, MemoryTiming(), program, limit=500)
+    assert run.outcome is Outcome.TIMED_OUT and run.cycles == 500
+    whole = measure(TINY, MemoryTiming(), program)
+    assert (run.ended[run.ended >= 0] == whole.ended[run.ended >= 0]).all()
+
+
+def test_cycles_before_the_first_command_have_the_stage_of_the_last():
+    program = encode(Opcode.FINISH)
+    first = measure(TINY, MemoryTiming(), program, stage=Stage.WU)
+    assert first.stage is Stage.WU and first.counters["CYCLES_WU"] == first.cycles > 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"stall": 0.1}, {"silent": True}], ids=lambda options: next(iter(options))
+)
+def test_pauses_are_refused(options):
+    with pytest.raises(ValueError, match=r"memory timing: stall is .* must be 0 and False"):
+        measure(TINY, MemoryTiming(**options), encode(Opcode.FINISH))
+
+
+_DESCRIPTOR = {"address": 0, "counts": [4, 1, 1, 1], "strides": [0, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("opcode", "fields"),
+    [
+        (Opcode.FINISH, {}),
+        (Opcode.NOP, {"queue": 3}),
+        (Opcode.LOAD, {"rows": 3, "d_words": 1, "target": 1, "descriptor": _DESCRIPTOR}),
+        (Opcode.LOAD, {"rows": 0, "d_words": 1, "target": 1, "descriptor": _DESCRIPTOR}),
+        (
+            Opcode.LOAD,
+            {"rows": 4, "d_words": 1, "target": 1, "descriptor": _DESCRIPTOR | {"address": 1}},
+        ),
+        (
+            Opcode.LOAD,
+            {
+                "rows": 4,
+                "d_words": 1,
+                "target": 1,
+                "descriptor": _DESCRIPTOR | {"address": 1 << 40},
+            },
+        ),
+        (Opcode.COMPUTE, {"d_words": 1, "a_tiles": 1}),
+        (Opcode.COMPUTE, {"d_words": 1, "a_tiles": 1, "b_tiles": 1, "pattern": 6}),
+        (Opcode.STORE, {"rows": 2, "words": 1, "descriptor": _DESCRIPTOR}),
+        (Opcode.UPDATE, {"tiles": 1, "rows": 17}),
+        (Opcode.VECTOR, {"groups": 1, "window": 0, "rows": 1}),
+    ],
+)
+def test_commands_without_meaning_are_refused(opcode, fields):
+    command = bytearray(encode(opcode, **{k: v for k, v in fields.items() if k != "queue"}))
+    if "queue" in fields:
+        command[0] |= fields["queue"] << 4
+    good = encode(Opcode.NOP)
+    with pytest.raises(ValueError, match="command 1 of 3 has no meaning on configuration 'tiny'"):
+        measure(TINY, MemoryTiming(), good + bytes(command) + encode(Opcode.FINISH))
+
+
+def test_what_is_no_program_is_refused():
+    with pytest.raises(ValueError, match="whole commands of 64 bytes, got 63"):
+        measure(TINY, MemoryTiming(), encode(Opcode.FINISH)[:-1])
+    with pytest.raises(ValueError, match="command 0 of 1"):
+        measure(TINY, MemoryTiming(), encode(Opcode.NOP))
