@@ -281,6 +281,8 @@ class Card {
   }
 
   ~Card() {
+    // Models of blocks take leave of the thread's context, which is that of the card opened last.
+    Verilated::threadContextp(context_.get());
     top_->final();
     stop_trace();
   }

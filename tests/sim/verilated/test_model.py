@@ -32,6 +32,18 @@ def striped():
         yield made
 
 
+@pytest.mark.parametrize("first_closed", [0, 1])
+def test_cards_beside_each_other(first_closed):
+    """One works on when the other has been closed, and is closed as well."""
+    step = LayerStep(TINY, Pattern.N2M8, np.random.default_rng(default_seed()))
+    cards = [VerilatedModel(TINY), VerilatedModel(TINY)]
+    cards.pop(first_closed).close()
+    with cards[0] as left, VerilatedModel(TINY) as another:
+        for each in (left, another):
+            control, _ = run(each, step)
+            assert control & Control.DONE
+
+
 def offset(name):
     return REGISTERS[name].offset
 
