@@ -97,7 +97,6 @@ class Settings:
 class Progress:
     """State of a run, for display; `accuracy` is that of the last batches in training."""
 
-    phase: str
     step: int
     steps: int
     loss: float
@@ -224,7 +223,7 @@ def train(
         No loss scale kept the gradients finite.
     """
     with open_card(settings.card, trace=trace) as card:
-        run = _Run(settings, pattern, card, "train", report)
+        run = _Run(settings, pattern, card, report)
         outcome = run.train()
         outcome.accuracy, outcome.test_cycles = run.test()
         outcome.state = run.network.snapshot()
@@ -240,7 +239,7 @@ def train_reference(
     """Train the same network on the golden model; as `train`, but for the test."""
     _, _, preset = settings.card.partition(":")
     with open_card(f"golden:{preset}") as card:
-        run = _Run(settings, pattern, card, "verify", report)
+        run = _Run(settings, pattern, card, report)
         outcome = run.train()
         outcome.state = run.network.snapshot()
     return outcome
@@ -266,13 +265,11 @@ class _Run:
         settings: Settings,
         pattern: Pattern,
         card: Card,
-        phase: str,
         report: Callable[[Progress], None],
     ) -> None:
         self._settings = settings
         self._pattern = pattern
         self._card = card
-        self._phase = phase
         self._report = report
         self._rng = np.random.default_rng(settings.seed)
         self._data: Dataset = load_digits(self._rng)
@@ -318,7 +315,7 @@ class _Run:
                 )
             assert total is not None
             accuracy = sum(recent) / len(recent)
-            self._report(Progress(self._phase, step + 1, steps, loss, accuracy, total.cycles))
+            self._report(Progress(step + 1, steps, loss, accuracy, total.cycles))
         assert total is not None
         outcome.counters = dict(total.counters)
         outcome.cycles = {

@@ -1,9 +1,11 @@
 """Number formats that travel between the units."""
 
-from amaranth.hdl import unsigned
+from typing import Any
+
+from amaranth.hdl import Cat, Value, unsigned
 from amaranth.lib import data
 
-__all__ = ["CANONICAL_NAN", "FLOAT", "HALF", "Special"]
+__all__ = ["CANONICAL_NAN", "FLOAT", "HALF", "Special", "is_positive"]
 
 
 class _IEEE(data.StructLayout):
@@ -37,3 +39,10 @@ class Special(data.Struct):
 
     positive: 1
     negative: 1
+
+
+def is_positive(half: Any) -> Value:
+    """Return whether a binary16 number is greater than zero, which no NaN is."""
+    infinity = ((1 << HALF.exponent_bits) - 1) << HALF.fraction_bits
+    magnitude = Cat(half.fraction, half.exponent)
+    return ~half.sign & magnitude.any() & (magnitude <= infinity)

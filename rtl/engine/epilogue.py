@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arithmetic.float32 import FloatAdder, FloatToHalf, HalfToFloat
-from ..arithmetic.formats import FLOAT, HALF
+from ..arithmetic.formats import FLOAT, HALF, is_positive
 from ..block import Block
 from ..config import Config
 
@@ -167,7 +167,7 @@ class Epilogue(wiring.Component):
         second = Signal()
         with m.If(arrived & self.convert):
             m.d.sync += second.eq(~second)
-        positive = Cat(_is_positive(half) for half in self.mask)
+        positive = Cat(is_positive(half) for half in self.mask)
         keep = Signal(config.floats)
         m.d.comb += keep.eq(Mux(self.apply_mask, positive.word_select(second, config.floats), ~0))
         masked = Signal(data.ArrayLayout(HALF, config.floats))
@@ -196,9 +196,3 @@ class Epilogue(wiring.Component):
         ]
 
         return m
-
-
-def _is_positive(half: Any) -> Any:
-    infinity = ((1 << HALF.exponent_bits) - 1) << HALF.fraction_bits
-    magnitude = Cat(half.fraction, half.exponent)
-    return ~half.sign & magnitude.any() & (magnitude <= infinity)

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from amaranth.hdl import Const, EnableInserter, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import EnableInserter, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from ..arithmetic.float32 import FloatAdder, FloatMultiplier, FloatToHalf, HalfToFloat
-from ..arithmetic.formats import FLOAT, HALF
+from ..arithmetic.formats import FLOAT, HALF, is_positive
 from ..config import Config
 from ..control.commands import Mask, VectorOperand
 from ..delay import delayed
@@ -375,9 +375,9 @@ class VectorLane(wiring.Component):
         keep = Signal(reset_less=True)
         with m.If(step.issue), m.Switch(command.mask):
             with m.Case(Mask.HELD_0_POSITIVE):
-                m.d.sync += keep.eq(_is_positive(self.held[0]))
+                m.d.sync += keep.eq(is_positive(self.held[0]))
             with m.Case(Mask.HELD_1_POSITIVE):
-                m.d.sync += keep.eq(_is_positive(self.held[1]))
+                m.d.sync += keep.eq(is_positive(self.held[1]))
             with m.Case(Mask.FIRST_EQUAL):
                 m.d.sync += keep.eq(equal & ~before)
             with m.Default():
@@ -400,9 +400,3 @@ def _is_equal(left: Any, right: Any) -> Value:
     nan = left.exponent.all() & left.fraction.any()
     zeros = ~(bits[:-1] | others[:-1]).any()
     return ((bits == others) & ~nan) | zeros
-
-
-def _is_positive(half: Any) -> Value:
-    infinity = Const(((1 << HALF.exponent_bits) - 1) << HALF.fraction_bits)
-    magnitude = half.as_value()[:-1]
-    return ~half.sign & magnitude.any() & (magnitude <= infinity)

@@ -15,7 +15,7 @@ from typing import Any
 import rtl
 from rtl.block import block_name
 from rtl.build import elaborate
-from rtl.config import Config
+from rtl.config import PAGE_BYTES, Config
 from rtl.top import Top
 
 from ..cache import digest, locked
@@ -74,7 +74,8 @@ def build_library(config: Config, *, trace: bool = False) -> Path:
         Verilator or the compiler failed.
     """
     options = [
-        *_VERILATOR_OPTIONS, "-CFLAGS", f"-DSAT_CHANNELS={config.channels}",
+        *_VERILATOR_OPTIONS,
+        "-CFLAGS", f"-DSAT_CHANNELS={config.channels} -DSAT_PAGE_BYTES={PAGE_BYTES}",
         *(_TRACE_OPTIONS if trace else _FAST_OPTIONS),
     ]  # fmt: skip
     folder = CACHE / f"{config.name}-{digest(_recipe(config, options))}"

@@ -35,7 +35,7 @@ constexpr uint8_t kOkay = 0;
 constexpr uint8_t kDecodeError = 3;
 constexpr int kRegisterTimeout = 4096;  // cycles
 constexpr int kResetCycles = 8;
-constexpr uint64_t kPage = 4096;  // bytes: memory is striped over the channels page by page
+constexpr uint64_t kPage = SAT_PAGE_BYTES;  // memory is striped over the channels page by page
 
 enum Kind : uint32_t { kRead = 0, kWrite = 1 };
 

@@ -63,17 +63,16 @@ def test_trains_with_one_direction_pruned(method, tmp_path, capsys):
 
 def test_a_wrong_bit_is_found(tmp_path, monkeypatch, capsys):
     """The verification notices a single differing bit, and the status says so."""
-    run = training._Run.train
+    test = training._Run.test
 
     def spoilt(self):
-        outcome = run(self)
-        if self._phase == "train":
-            state = list(self.network.tensors.values())[1].backward
-            byte = self._card.read_memory(state.address + 3, 1)
-            self._card.write_memory(state.address + 3, byte ^ 4)
-        return outcome
+        # Only what the card has trained is tested, after which its state is read.
+        state = list(self.network.tensors.values())[1].backward
+        byte = self._card.read_memory(state.address + 3, 1)
+        self._card.write_memory(state.address + 3, byte ^ 4)
+        return test(self)
 
-    monkeypatch.setattr(training._Run, "train", spoilt)
+    monkeypatch.setattr(training._Run, "test", spoilt)
     status = main(["--card", "golden:tiny", "--steps", "2", "--out", str(tmp_path), *SMALL])
     assert status == 1
     figures = json.loads((tmp_path / "train.json").read_text())

@@ -12,7 +12,7 @@ from rtl.config import PAGE_BYTES, Config
 from rtl.interface.axi import Address, ReadData, Response, WriteData, WriteResponse
 from tests.harness import config, pack, unpack
 
-__all__ = ["Memory", "Pace", "card_address", "striped"]
+__all__ = ["Memory", "Pace", "card_address", "random_paces", "streamed", "striped"]
 
 
 def striped(config: Config, address: int) -> tuple[int, int]:
@@ -46,6 +46,24 @@ class Pace:
     latency: tuple[int, int] = (20, 20)
     bandwidth: float = 1.0
     pause: float = 0.0
+
+
+def random_paces(random: np.random.Generator) -> list[Pace]:
+    """Return for each channel other latencies, rates and pauses."""
+    return [
+        Pace(
+            latency=(int(random.integers(20)), int(random.integers(20, 100))),
+            bandwidth=float(random.choice([0.1, 0.5, 1.0])),
+            pause=float(random.choice([0, 0.3])),
+        )
+        for _ in range(config().channels)
+    ]
+
+
+def streamed(first: int, beats: int) -> list[tuple[int, int]]:
+    """Return bursts, as (beat, beats), over `beats` beats in a row from an aligned one."""
+    longest = config().burst_beats
+    return [(beat, longest) for beat in range(first, first + beats, longest)]
 
 
 @dataclass

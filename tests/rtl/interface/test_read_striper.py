@@ -10,7 +10,7 @@ from rtl.interface.axi import Address, ReadData, Response
 from rtl.interface.read_striper import BEATS, ReadStriper
 from tests.harness import clocks, config, pack, receive, rng, send, simulate, start, unpack
 
-from .channels import Memory, Pace, striped
+from .channels import Memory, Pace, random_paces, streamed, striped
 
 
 @pytest.mark.parametrize("channels", [2, 4])
@@ -47,12 +47,6 @@ def random_bursts(random, count, pages=None):
     return bursts
 
 
-def streamed(first, beats):
-    """Bursts over `beats` beats in a row from an aligned one."""
-    longest = config().burst_beats
-    return [(beat, longest) for beat in range(first, first + beats, longest)]
-
-
 def expected(memory, bursts):
     return [
         (
@@ -84,14 +78,7 @@ async def keeps_the_order(dut):
     random = rng()
     memory = await begin(dut, random, [])
     for _ in range(6):
-        memory.paces = [
-            Pace(
-                latency=(int(random.integers(20)), int(random.integers(20, 100))),
-                bandwidth=float(random.choice([0.1, 0.5, 1.0])),
-                pause=float(random.choice([0, 0.3])),
-            )
-            for _ in range(config().channels)
-        ]
+        memory.paces = random_paces(random)
         await passes(dut, memory, random_bursts(random, 40), random, float(random.random() * 0.6))
 
 

@@ -11,7 +11,7 @@ from rtl.interface.striping import BURSTS
 from rtl.interface.write_striper import WriteStriper
 from tests.harness import clocks, config, pack, receive, rng, send, simulate, start, unpack
 
-from .channels import Memory, Pace, striped
+from .channels import Memory, Pace, random_paces, streamed, striped
 
 
 @pytest.mark.parametrize("channels", [2, 4])
@@ -75,12 +75,6 @@ def random_bursts(random, count):
     return bursts
 
 
-def streamed(first, beats):
-    """Bursts over `beats` beats in a row from an aligned one."""
-    longest = config().burst_beats
-    return [(beat, longest) for beat in range(first, first + beats, longest)]
-
-
 async def passes(dut, memory, writes, random=None):
     """All bursts are written and acknowledged in their order, and nothing else is written."""
     expected = list(memory.beats)
@@ -98,14 +92,7 @@ async def writes_everything_once(dut):
     random = rng()
     memory = await begin(dut, random, [])
     for _ in range(6):
-        memory.paces = [
-            Pace(
-                latency=(int(random.integers(20)), int(random.integers(20, 100))),
-                bandwidth=float(random.choice([0.1, 0.5, 1.0])),
-                pause=float(random.choice([0, 0.3])),
-            )
-            for _ in range(config().channels)
-        ]
+        memory.paces = random_paces(random)
         responses = await passes(dut, memory, Writes(random, random_bursts(random, 40)), random)
         assert set(responses) == {Response.OKAY}
 
