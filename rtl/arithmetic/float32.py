@@ -21,6 +21,7 @@ __all__ = [
     "FloatOutcome",
     "FloatToHalf",
     "HalfToFloat",
+    "leading_zeros",
     "normalise",
     "round_float",
 ]
@@ -86,20 +87,26 @@ def round_float(
 
 
 class FloatAdder(wiring.Component):
-    """Binary32 sum, one a cycle.
+    """Binary32 sum or maximum, one a cycle.
+
+    Of a maximum a NaN is the largest and +0 is larger than -0. It's the sum of the larger operand
+    and nothing.
 
     Attributes
     ----------
     a, b : In(FLOAT)
         Operands.
+    maximum : In(1)
+        Take the maximum rather than the sum.
     o : Out(FLOAT)
-        ``a + b``, `LATENCY` enabled cycles later.
+        ``a + b`` or the larger of both, `LATENCY` enabled cycles later.
     enable : In(1)
         Advances the whole pipeline; 1 if left unconnected.
     """
 
     a: In(FLOAT)
     b: In(FLOAT)
+    maximum: In(1)
     o: Out(FLOAT)
     enable: In(1, init=1)
 
@@ -108,10 +115,19 @@ class FloatAdder(wiring.Component):
     def elaborate(self, platform: Any) -> Any:
         m = Module()
 
-        # 1: the operand of larger magnitude first; of two zeros any.
+        # 1: the operand of larger magnitude first, or the larger one; of equal ones any.
         a, b = FloatOperand(self.a), FloatOperand(self.b)
-        swap = Signal()
-        m.d.comb += swap.eq(b.magnitude > a.magnitude)
+        further, swap = Signal(), Signal()
+        m.d.comb += [
+            further.eq(b.magnitude > a.magnitude),
+            swap.eq(
+                Mux(
+                    self.maximum & (a.sign | b.sign),
+                    a.sign & ~(b.sign & further),
+                    further,
+                )
+            ),
+        ]
         ordered = Signal(FloatOutcome, reset_less=True)
         subtract = Signal(reset_less=True)
         large = Signal(SIGNIFICAND_BITS, reset_less=True)
@@ -128,6 +144,13 @@ class FloatAdder(wiring.Component):
             small.eq(Mux(swap, a.significand, b.significand)),
             distance.eq(Mux(swap, b.exponent - a.exponent, a.exponent - b.exponent)),
         ]
+        with m.If(self.maximum):
+            m.d.sync += [
+                ordered.infinite.eq(Mux(swap, b.infinite, a.infinite)),
+                ordered.nan.eq(a.nan | b.nan),
+                subtract.eq(0),
+                small.eq(0),
+            ]
 
         # 2: align the smaller to the larger, with guard, round and sticky bits below it.
         shifted, lost = _shift_right(m, Cat(Const(0, 2), small), distance)
@@ -375,8 +398,8 @@ def _shift_right(m: Module, value: Value, distance: Value) -> tuple[Value, Value
     return Mux(beyond, 0, shifted), Mux(beyond, value.any(), lost)
 
 
-def normalise(m: Module, value: Value) -> tuple[Value, Value]:
-    """Return `value` with its leading one moved to the top and the places that it moved."""
+def leading_zeros(m: Module, value: Value) -> Value:
+    """Return the number of zeros above the leading one of `value`; what if there's none is open."""
     width = len(value)
     stages = (width - 1).bit_length()
     # Of each half, quarter and so on, from the top: is it empty, and how many zeros lead it.
@@ -389,8 +412,18 @@ def normalise(m: Module, value: Value) -> tuple[Value, Value]:
         counts = joined
     zeros = Signal(stages)
     m.d.comb += zeros.eq(counts[0][1])
-    for stage in reversed(range(stages)):
-        shifted = Signal(width)
+    return zeros
+
+
+def normalise(m: Module, value: Value, zeros: Value | None = None) -> tuple[Value, Value]:
+    """Return `value` with its leading one moved to the top and the places that it moved.
+
+    `zeros` are its leading zeros where they are known already.
+    """
+    if zeros is None:
+        zeros = leading_zeros(m, value)
+    for stage in reversed(range(len(zeros))):
+        shifted = Signal(len(value))
         m.d.comb += shifted.eq(Mux(zeros[stage], value << (1 << stage), value))
         value = shifted
     return value, zeros
