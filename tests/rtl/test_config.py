@@ -69,6 +69,10 @@ WIDE = {"lanes": 16, "rows": 8, "drain_rows": 8}
         ({"queue_depth": 512}, "queue_depth is 512, must be 2 to 256"),
         ({"burst_beats": 128}, r"burst_beats is 128, must be 1 to 64 \(4 KiB\)"),
         ({"outstanding_reads": 128}, "outstanding_reads is 128, must be 1 to 64"),
+        *(
+            ({"vector_slices": value}, f"vector_slices is {value}, must be 1 or 2")
+            for value in (0, 3, 4)
+        ),
     ],
 )  # fmt: skip
 def test_impossible_parameter_is_refused(changes, message):
@@ -89,6 +93,7 @@ def test_impossible_parameter_is_refused(changes, message):
         {"channels": 2}, {"channels": 4, "memory_bytes": 1 << 16},
         *({"device": device} for device in DEVICES),
         {"queue_depth": 2}, {"burst_beats": 1}, {"burst_beats": 64}, {"outstanding_reads": 1},
+        {"vector_slices": 1},
     ],
 )  # fmt: skip
 def test_extreme_parameter_is_accepted(changes):
