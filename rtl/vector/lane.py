@@ -1,5 +1,6 @@
 """One lane of the vector unit."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from amaranth.hdl import Const, EnableInserter, Module, Mux, Signal, Value, unsigned
@@ -298,27 +299,21 @@ class VectorLane(wiring.Component):
             m.d.comb += [first_sum.b.eq(0), first_sum.b.sign.eq(step.fresh_sign)]
         with m.If(step.fresh_product):
             m.d.comb += second_sum.b.eq(0)
-        with m.Switch(step.second_addend):
-            for source, addend in (
-                (SecondAddend.FIRST_SUM, first_sum.o),
-                (SecondAddend.PRODUCT, p_beside_sum),
-                (SecondAddend.RESULT_PRODUCT, delayed(m, q.o)),
-                (SecondAddend.PRODUCT_SUM, delayed(m, products_read)),
-            ):
-                with m.Case(source):
-                    m.d.comb += second_sum.a.eq(addend)
+        addends = {
+            SecondAddend.FIRST_SUM: first_sum.o,
+            SecondAddend.PRODUCT: p_beside_sum,
+            SecondAddend.RESULT_PRODUCT: delayed(m, q.o),
+            SecondAddend.PRODUCT_SUM: delayed(m, products_read),
+        }
+        m.d.comb += second_sum.a.eq(_select(m, step.second_addend, addends))
 
         # The result: a value or its function, masked and rectified.
-        value = Signal(FLOAT, reset_less=True)
-        with m.Switch(step.value_source):
-            for source, taken in (
-                (ValueSource.SUM, second_sum.o),
-                (ValueSource.PRODUCT, p_beside_sums),
-                (ValueSource.ACCUMULATED, stored),
-            ):
-                with m.Case(source):
-                    m.d.sync += value.eq(taken)
-        settled = delayed(m, value)
+        values = {
+            ValueSource.SUM: second_sum.o,
+            ValueSource.PRODUCT: p_beside_sums,
+            ValueSource.ACCUMULATED: stored,
+        }
+        settled = delayed(m, _select(m, step.value_source, values), 2)
         m.submodules.function = function = FunctionUnit()
         m.d.comb += [function.i.eq(settled), function.function.eq(command.function)]
         # The only NaN is positive, so that the sign alone decides.
@@ -350,16 +345,14 @@ class VectorLane(wiring.Component):
         ]
 
         # Out.
+        outputs = {
+            OutputSource.RESULT: result,
+            OutputSource.ACCUMULATED: first_sum.o,
+            OutputSource.PRODUCT_SUM: second_sum.o,
+            OutputSource.STORED: stored,
+        }
         with m.If(step.output):
-            with m.Switch(step.output_source):
-                for source, leaving in (
-                    (OutputSource.RESULT, result),
-                    (OutputSource.ACCUMULATED, first_sum.o),
-                    (OutputSource.PRODUCT_SUM, second_sum.o),
-                    (OutputSource.STORED, stored),
-                ):
-                    with m.Case(source):
-                        m.d.sync += self.o.eq(leaving)
+            m.d.sync += self.o.eq(_select(m, step.output_source, outputs))
         m.submodules.narrow = narrow = FloatToHalf()
         m.d.comb += [narrow.i.eq(self.o), self.half.eq(narrow.o)]
 
@@ -392,6 +385,16 @@ class VectorLane(wiring.Component):
             with m.Default():
                 m.d.comb += keep.eq(1)
         return delayed(m, keep, self.RESULT - 1)
+
+
+def _select(m: Module, source: Any, values: Mapping[Any, Any]) -> Signal:
+    """Return the one of `values` that `source` names."""
+    selected = Signal(FLOAT)
+    with m.Switch(source):
+        for name, value in values.items():
+            with m.Case(name):
+                m.d.comb += selected.eq(value)
+    return selected
 
 
 def _is_equal(left: Any, right: Any) -> Value:

@@ -195,55 +195,52 @@ class VectorSequencer(wiring.Component):
         with m.Elif(without_b & without_c):
             m.d.comb += step.value_source.eq(ValueSource.PRODUCT)
 
-        # Cycle 17, or when the function is there: the value becomes a result.
+        # Cycle 17, or when the function is there: the value becomes a result. A sum over rows that
+        # hasn't been touched yet counts as zero.
         computed, computed_token = computing[-1]
         value_token = Mux(combining[0], combining[1].as_value(), computed_token.as_value())
         settled, settled_token = follow(computed | combining[0], value_token, 2)[-1]
         evaluating = settled & evaluates & ~settled_token.combine
         evaluated, evaluated_token = follow(evaluating, settled_token, FunctionUnit.LATENCY)[-1]
-        finished, finished_token = Signal(), Signal(token_layout)
+        finished, ready_token = Signal(), Signal(token_layout)
+        touched = Signal(parts)
+        met_part = Mux(ready_token.combine, added_part_of(ready_token), part_of(ready_token))
+        finished_token = Signal(token_layout)
         m.d.comb += [
             finished.eq(evaluated | (settled & ~evaluating)),
-            finished_token.eq(Mux(evaluated, evaluated_token.as_value(), settled_token.as_value())),
+            ready_token.eq(Mux(evaluated, evaluated_token.as_value(), settled_token.as_value())),
+            finished_token.eq(ready_token),
+            finished_token.fresh.eq(~touched.bit_select(met_part, 1)),
             step.finish.eq(finished),
             step.evaluated.eq(evaluated),
-            step.unchanged.eq(finished_token.combine),
+            step.unchanged.eq(ready_token.combine),
         ]
+        with m.If(self.begin):
+            m.d.sync += touched.eq(0)
+        with m.Elif(finished & ~ready_token.combine):
+            m.d.sync += touched.bit_select(met_part, 1).eq(1)
 
         # The next: it's added to, or compared with, a sum over rows or the tile folded; the tile a
         # cycle later if there are both.
         results = follow(finished, finished_token, 2)
         (result_valid, result), (later_valid, later) = results[1:]
-        accumulating, accumulated = Signal(), Signal(token_layout)
-        touched = Signal(parts)
+        accumulating, accumulated, fresh = Signal(), Signal(token_layout), Signal()
         with m.If(later_valid & ~later.combine & twice):
-            m.d.comb += [
-                accumulating.eq(1),
-                accumulated.eq(later),
-                accumulated.fold.eq(1),
-            ]
+            m.d.comb += [accumulating.eq(1), accumulated.eq(later), accumulated.fold.eq(1)]
         with m.Elif(result_valid):
             m.d.comb += [
                 accumulating.eq(reduces | (keeps_tile & ~result.combine)),
                 accumulated.eq(result),
                 accumulated.fold.eq(~reduces),
             ]
-        fresh_part = ~touched.bit_select(
-            Mux(result.combine, added_part_of(result), part_of(result)), 1
-        )
         reduction = Mux(accumulated.fold, body.fold, body.reduce)
         m.d.comb += [
+            fresh.eq(Mux(accumulated.fold, accumulated.row_slice.first, accumulated.fresh)),
             step.accumulate.eq(accumulating),
-            step.fresh.eq(
-                accumulating & Mux(accumulated.fold, accumulated.row_slice.first, fresh_part)
-            ),
+            step.fresh.eq(accumulating & fresh),
             step.fresh_sign.eq(accumulated.fold | (body.reduce == Fold.MAXIMUM)),
-            step.maximum.eq(accumulating & ~step.fresh & (reduction == Fold.MAXIMUM)),
+            step.maximum.eq(accumulating & ~fresh & (reduction == Fold.MAXIMUM)),
         ]
-        with m.If(self.begin):
-            m.d.sync += touched.eq(0)
-        with m.Elif(result_valid & ~result.combine):
-            m.d.sync += touched.bit_select(part_of(result), 1).eq(1)
 
         # Sums are read in the cycle before, and there after the adder's latency.
         draining, drained = self._drain(m)
@@ -269,9 +266,7 @@ class VectorSequencer(wiring.Component):
 
         # Sums of products.
         multiplying = result_valid & body.reduce_product
-        product_token = Signal(token_layout)
-        m.d.comb += [product_token.eq(result), product_token.fresh.eq(fresh_part)]
-        products = follow(multiplying, product_token, VectorLane.PRODUCT + FloatAdder.LATENCY)
+        products = follow(multiplying, result, VectorLane.PRODUCT + FloatAdder.LATENCY)
         earlier_valid, earlier = products[VectorLane.PRODUCT - 2]
         _, before = products[VectorLane.PRODUCT - 1]
         adding, addend = products[VectorLane.PRODUCT]

@@ -114,6 +114,8 @@ def test_derived_values():
     assert config.exits == 2
     assert config.elements == 64
     assert config.floats == 32
+    assert config.vector_lanes == 32
+    assert dataclasses.replace(config, vector_slices=1).vector_lanes == 64
     assert (config.beat_bits, config.beat_bytes) == (1024, 128)
     assert config.page_beats == 32
     assert config.index_bits == 4
@@ -169,7 +171,7 @@ def test_every_device_has_a_technology():
 def test_hash_depends_on_every_parameter():
     other = {
         "name": "other", "group": 16, "ratio": 2, "drain_rows": 4, "bin_bits": 47,
-        "accumulator_bits": 64, "device": "xcvu9p",
+        "accumulator_bits": 64, "vector_slices": 1, "device": "xcvu9p",
     }  # fmt: skip
     base = dataclasses.replace(SIM, rows=8, drain_rows=8)
     configs = [
