@@ -35,7 +35,7 @@ class _Combination(NamedTuple):
     final: bool
 
 
-def _combinations(slices: int) -> list[_Combination | None]:
+def _order_of_combinations(slices: int) -> list[_Combination | None]:
     """Return the additions that make one sum of `PARTS`, with pauses for what must be there.
 
     It's the sum of sums of neighbours, of all slices beside each other.
@@ -341,7 +341,7 @@ class VectorSequencer(wiring.Component):
 
         Returns whether there are any to come, whether there is one, and its token.
         """
-        order = _combinations(self._config.vector_slices)
+        order = _order_of_combinations(self._config.vector_slices)
         number = Signal(range(len(order) + 1), init=len(order))
         pause = Signal(range(_COMBINATION_SPACING))
         valid, token = Signal(), Signal(layout)
