@@ -176,11 +176,30 @@ class VectorUnit(wiring.Component):
         ]
         loaded, taken = Signal(range(loads)), Signal()
         m.d.sync += [loaded.eq(coefficient), taken.eq(loading)]
-        for index, term in enumerate((body.a, body.b, body.c)):
+        terms = (body.a, body.b, body.c)
+        for index, term in enumerate(terms):
             with m.If(loading & (coefficient[slice_bits:] == index)):
                 m.d.comb += register_read.addr.eq(
                     Cat(coefficient[:slice_bits], term.value[: len(body.x_register)])
                 )
+        # A term left out is -0, which changes no sum; that of a, with no other term, +0.
+        absent = Cat(term.kind == CoefficientKind.ABSENT for term in terms)
+        term_number = loaded[slice_bits:]
+        from_register, negation, immediate = Signal(), Signal(FLOAT.size), Signal(FLOAT.size)
+        with m.Switch(term_number):
+            for index, term in enumerate(terms):
+                with m.Case(index):
+                    m.d.comb += [
+                        from_register.eq(term.kind == CoefficientKind.REGISTER),
+                        negation.eq(term.negative << FLOAT.size - 1),
+                        immediate.eq(
+                            Mux(
+                                absent[index],
+                                ~absent.all() << FLOAT.size - 1,
+                                term.value ^ negation,
+                            )
+                        ),
+                    ]
 
         # A slice goes on if there's room for what it gives, and if nothing is in its way.
         folds = body.fold != Fold.NONE
@@ -206,16 +225,19 @@ class VectorUnit(wiring.Component):
         # The lanes.
         lane_block = Block(block_name(config, "vector_lane"), VectorLane(config))
         lanes = lane_block.place_all(m, platform, lanes_count)
-        without = [term.kind == CoefficientKind.ABSENT for term in (body.a, body.b, body.c)]
         for i, lane in enumerate(lanes):
             m.d.comb += [
                 lane.command.narrow.eq(~body.wide & ~body.from_registers),
                 lane.command.y.eq(body.y),
                 lane.command.mask.eq(body.mask),
                 lane.command.function.eq(body.function),
-                lane.command.without_a.eq(without[0]),
+                lane.command.without_a.eq(absent[0]),
                 lane.step.eq(sequencer.step),
+                lane.step.load.eq(Mux(taken, 1 << term_number, 0)),
                 lane.step.load_slice.eq(loaded[:slice_bits]),
+                lane.coefficient.eq(
+                    Mux(from_register, register_read.data[i].as_value() ^ negation, immediate)
+                ),
                 lane.x.eq(intake.x[i]),
                 lane.held.eq(intake.held[i]),
                 lane.y_register.eq(register_read.data[i]),
@@ -224,25 +246,6 @@ class VectorUnit(wiring.Component):
                 writer.floats[i].eq(lane.o),
                 writer.halves[i].eq(lane.half),
             ]
-            # A term left out is -0, which changes no sum; that of a, with no other term, +0.
-            for index, term in enumerate((body.a, body.b, body.c)):
-                with m.If(taken & (loaded[slice_bits:] == index)):
-                    m.d.comb += lane.step.load[index].eq(1)
-                    with m.If(without[index]):
-                        m.d.comb += lane.coefficient.sign.eq(
-                            ~(without[0] & without[1] & without[2])
-                        )
-                    with m.Else():
-                        m.d.comb += [
-                            lane.coefficient.eq(
-                                Mux(
-                                    term.kind == CoefficientKind.REGISTER,
-                                    register_read.data[i].as_value(),
-                                    term.value,
-                                )
-                                ^ (term.negative << 31)
-                            ),
-                        ]
 
         # Results to memory.
         connect(m, writer.data, flipped(self.data))
