@@ -83,6 +83,8 @@ class Config:
         Longest AXI burst.
     outstanding_reads
         Full read bursts under way at once; shorter ones share the same room.
+    vector_slices
+        Parts in which the vector unit takes a row of a D word's width, one a cycle: 1 or 2.
     device
         FPGA whose primitives the gateware may use, one of `DEVICES`.
     """
@@ -106,6 +108,7 @@ class Config:
     queue_depth: int = 16
     burst_beats: int = 16
     outstanding_reads: int = 8
+    vector_slices: int = 2
     device: str = "generic"
 
     def __post_init__(self) -> None:
@@ -160,6 +163,8 @@ class Config:
             self._refuse("burst_beats", f"1 to {self.page_beats} (4 KiB)")
         if not 1 <= self.outstanding_reads <= 64:
             self._refuse("outstanding_reads", "1 to 64")
+        if self.vector_slices not in (1, 2):
+            self._refuse("vector_slices", "1 or 2")
         if self.device not in DEVICES:
             self._refuse("device", f"one of {', '.join(DEVICES)}")
 
@@ -187,6 +192,11 @@ class Config:
     def floats(self) -> int:
         """Binary32 values in one AXI beat."""
         return self.elements // 2
+
+    @property
+    def vector_lanes(self) -> int:
+        """Columns that the vector unit works on in a cycle."""
+        return self.elements // self.vector_slices
 
     @property
     def beat_bits(self) -> int:
@@ -253,12 +263,12 @@ PRESETS: dict[str, Config] = {
         Config(
             "vcu1525", rows=16, cols=32, s_depth=1024, d_depth=1024, o_depth=512, aux_depth=1024,
             drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64, burst_beats=64,
-            outstanding_reads=16, device="xcvu9p",
+            outstanding_reads=16, vector_slices=1, device="xcvu9p",
         ),
         Config(
             "u250", rows=16, cols=32, group=16, ratio=8, s_depth=1024, d_depth=512, o_depth=512,
             aux_depth=1024, drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64,
-            burst_beats=32, outstanding_reads=16, device="xcu250",
+            burst_beats=32, outstanding_reads=16, vector_slices=1, device="xcu250",
         ),
     )
 }  # fmt: skip

@@ -11,6 +11,8 @@ from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal, Value,
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..delay import delayed
+from ..technology import Technology, technology_of
 from .formats import CANONICAL_NAN, FLOAT, HALF
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "FloatOutcome",
     "FloatToHalf",
     "HalfToFloat",
+    "leading_zeros",
     "normalise",
     "round_float",
 ]
@@ -86,20 +89,28 @@ def round_float(
 
 
 class FloatAdder(wiring.Component):
-    """Binary32 sum, one a cycle.
+    """Binary32 sum or maximum, one a cycle.
+
+    Of a maximum a NaN is the largest and +0 is larger than -0. It's the sum of the larger operand
+    and nothing.
+
+    On UltraScale+ most of the alignment is done by a multiplier, a DSP block instead of 60 LUTs.
 
     Attributes
     ----------
     a, b : In(FLOAT)
         Operands.
+    maximum : In(1)
+        Take the maximum rather than the sum.
     o : Out(FLOAT)
-        ``a + b``, `LATENCY` enabled cycles later.
+        ``a + b`` or the larger of both, `LATENCY` enabled cycles later.
     enable : In(1)
         Advances the whole pipeline; 1 if left unconnected.
     """
 
     a: In(FLOAT)
     b: In(FLOAT)
+    maximum: In(1)
     o: Out(FLOAT)
     enable: In(1, init=1)
 
@@ -108,15 +119,24 @@ class FloatAdder(wiring.Component):
     def elaborate(self, platform: Any) -> Any:
         m = Module()
 
-        # 1: the operand of larger magnitude first; of two zeros any.
+        # 1: the operand of larger magnitude first, or the larger one; of equal ones any.
         a, b = FloatOperand(self.a), FloatOperand(self.b)
-        swap = Signal()
-        m.d.comb += swap.eq(b.magnitude > a.magnitude)
+        further, swap = Signal(), Signal()
+        m.d.comb += [
+            further.eq(b.magnitude > a.magnitude),
+            swap.eq(
+                Mux(
+                    self.maximum & (a.sign | b.sign),
+                    a.sign & ~(b.sign & further),
+                    further,
+                )
+            ),
+        ]
         ordered = Signal(FloatOutcome, reset_less=True)
         subtract = Signal(reset_less=True)
         large = Signal(SIGNIFICAND_BITS, reset_less=True)
-        small = Signal(SIGNIFICAND_BITS, reset_less=True)
-        distance = Signal(FLOAT.exponent_bits, reset_less=True)
+        difference = Signal(signed(FLOAT.exponent_bits + 1))
+        m.d.comb += difference.eq(a.exponent - b.exponent)
         m.d.sync += [
             ordered.sign.eq(Mux(swap, b.sign, a.sign)),
             ordered.exponent.eq(Mux(swap, b.exponent, a.exponent)),
@@ -125,21 +145,29 @@ class FloatAdder(wiring.Component):
             ordered.nan.eq(a.nan | b.nan | (a.infinite & b.infinite & (a.sign ^ b.sign))),
             subtract.eq(a.sign ^ b.sign),
             large.eq(Mux(swap, b.significand, a.significand)),
-            small.eq(Mux(swap, a.significand, b.significand)),
-            distance.eq(Mux(swap, b.exponent - a.exponent, a.exponent - b.exponent)),
         ]
+        with m.If(self.maximum):
+            m.d.sync += [
+                ordered.infinite.eq(Mux(swap, b.infinite, a.infinite)),
+                ordered.nan.eq(a.nan | b.nan),
+                subtract.eq(0),
+            ]
 
-        # 2: align the smaller to the larger, with guard, round and sticky bits below it.
-        shifted, lost = _shift_right(m, Cat(Const(0, 2), small), distance)
+        # 1 and 2: align the smaller to the larger, with guard, round and sticky bits below it.
+        by_product = technology_of(platform) is Technology.ULTRASCALE_PLUS
+        aligned_small = (_align_by_product if by_product else _align)(
+            m,
+            Cat(Mux(swap, self.a.fraction, self.b.fraction), Const(1, 1)),
+            nothing=self.maximum | Mux(swap, a.zero, b.zero),
+            difference=difference,
+        )
         aligned = Signal(FloatOutcome, reset_less=True)
         aligned_subtract = Signal(reset_less=True)
         aligned_large = Signal(SIGNIFICAND_BITS + 3, reset_less=True)
-        aligned_small = Signal(SIGNIFICAND_BITS + 3, reset_less=True)
         m.d.sync += [
             aligned.eq(ordered),
             aligned_subtract.eq(subtract),
             aligned_large.eq(Cat(Const(0, 3), large)),
-            aligned_small.eq(Cat(lost, shifted)),
         ]
 
         # 3: add or subtract, in one carry chain.
@@ -358,6 +386,50 @@ class HalfToFloat(wiring.Component):
         return m
 
 
+def _align(m: Module, significand: Value, *, nothing: Value, difference: Value) -> Value:
+    """Return `significand`, or zero if `nothing`, moved right, with three bits below it.
+
+    `difference` has either sign. The result is there after two cycles; its lowest bit is sticky.
+    """
+    distance = Mux(difference[-1], -difference, difference)[: FLOAT.exponent_bits]
+    small = Signal(SIGNIFICAND_BITS, reset_less=True)
+    m.d.sync += small.eq(significand)
+    with m.If(nothing):
+        m.d.sync += small.eq(0)
+    shifted, lost = _shift_right(m, Cat(Const(0, 2), small), delayed(m, distance))
+    return delayed(m, Cat(lost, shifted))
+
+
+def _align_by_product(m: Module, significand: Value, *, nothing: Value, difference: Value) -> Value:
+    """Return the same as `_align`, sixteen places in LUTs and up to fifteen in a multiplier.
+
+    Those sixteen are one LUT a bit with the choice of the operand before. The multiplier moves
+    left, by a power of two, what then counts from its sixteenth bit on.
+    """
+    negative, low, high = difference[-1], difference[:4], difference[5:]
+    places = 1 << len(low)
+    # Of the magnitude: what its lowest bits are, the next one, and whether there are others.
+    is_low = [Mux(negative, low == -place % places, low == place) for place in range(places)]
+    coarse = difference[4] ^ (negative & low.any())
+    beyond = Mux(negative, ~high.all() | ~difference[:5].any(), high.any())
+    most = places - 1
+    wide = Cat(Const(0, 2), significand)
+    multiplicand = Signal(len(wide), reset_less=True)
+    lost = Signal(reset_less=True)
+    power = Signal(places, reset_less=True)
+    m.d.sync += [
+        multiplicand.eq(Mux(coarse, wide >> places, wide)),
+        lost.eq(beyond | (coarse & wide[:places].any())),
+        power.eq(Cat(reversed(is_low))),
+    ]
+    with m.If(nothing | beyond):
+        m.d.sync += multiplicand.eq(0)
+    with m.If(nothing):
+        m.d.sync += lost.eq(0)
+    product = delayed(m, multiplicand * power)
+    return Cat(delayed(m, lost) | product[:most].any(), product[most : most + len(wide)])
+
+
 def _shift_right(m: Module, value: Value, distance: Value) -> tuple[Value, Value]:
     """Return `value` shifted right and whether any one was shifted out."""
     width = len(value)
@@ -375,8 +447,8 @@ def _shift_right(m: Module, value: Value, distance: Value) -> tuple[Value, Value
     return Mux(beyond, 0, shifted), Mux(beyond, value.any(), lost)
 
 
-def normalise(m: Module, value: Value) -> tuple[Value, Value]:
-    """Return `value` with its leading one moved to the top and the places that it moved."""
+def leading_zeros(m: Module, value: Value) -> Value:
+    """Return the number of zeros above the leading one of `value`; what if there's none is open."""
     width = len(value)
     stages = (width - 1).bit_length()
     # Of each half, quarter and so on, from the top: is it empty, and how many zeros lead it.
@@ -389,8 +461,18 @@ def normalise(m: Module, value: Value) -> tuple[Value, Value]:
         counts = joined
     zeros = Signal(stages)
     m.d.comb += zeros.eq(counts[0][1])
-    for stage in reversed(range(stages)):
-        shifted = Signal(width)
+    return zeros
+
+
+def normalise(m: Module, value: Value, zeros: Value | None = None) -> tuple[Value, Value]:
+    """Return `value` with its leading one moved to the top and the places that it moved.
+
+    `zeros` are its leading zeros where they are known already.
+    """
+    if zeros is None:
+        zeros = leading_zeros(m, value)
+    for stage in reversed(range(len(zeros))):
+        shifted = Signal(len(value))
         m.d.comb += shifted.eq(Mux(zeros[stage], value << (1 << stage), value))
         value = shifted
     return value, zeros

@@ -9,7 +9,14 @@ from amaranth.lib.wiring import In, Out
 
 from ..control.commands import Function
 from ..delay import delayed
-from .float32 import SIGNIFICAND_BITS, FloatOperand, FloatOutcome, normalise, round_float
+from .float32 import (
+    SIGNIFICAND_BITS,
+    FloatOperand,
+    FloatOutcome,
+    leading_zeros,
+    normalise,
+    round_float,
+)
 from .formats import FLOAT
 from .function_tables import (
     C0_BITS,
@@ -53,17 +60,17 @@ def _table() -> list[dict[str, int]]:
 
 
 class FunctionUnit(wiring.Component):
-    """A function of a binary32 number, one a cycle, of any mixture of functions.
+    """A function of a binary32 number, one a cycle, of any mixture of those that have tables.
 
     Subnormal operands count as zeros of their sign, results below 2**-126 become zeros, every NaN
-    is `CANONICAL_NAN`, for IDENTITY and RELU too. docs/numerics.md has the rest.
+    is `CANONICAL_NAN`. docs/numerics.md has the rest.
 
     Attributes
     ----------
     i : In(FLOAT)
         Operand.
     function : In(Function)
-        What to do with it.
+        What to do with it: one of `SEGMENTS`.
     o : Out(FLOAT)
         The function of the operand, `LATENCY` enabled cycles later.
     enable : In(1)
@@ -75,7 +82,7 @@ class FunctionUnit(wiring.Component):
     o: Out(FLOAT)
     enable: In(1, init=1)
 
-    LATENCY = 11
+    LATENCY = 12
 
     def elaborate(self, platform: Any) -> Any:
         m = Module()
@@ -111,12 +118,6 @@ class FunctionUnit(wiring.Component):
             outcome.nan.eq(nan),
         ]
         with m.Switch(function):
-            with m.Case(Function.RELU):
-                m.d.comb += [
-                    outcome.sign.eq(0),
-                    outcome.zero.eq(zero | sign),
-                    outcome.infinite.eq(infinite & ~sign),
-                ]
             with m.Case(Function.RECIPROCAL):
                 m.d.comb += [
                     outcome.exponent.eq(2 * FLOAT.bias - 1 - exponent),
@@ -152,7 +153,6 @@ class FunctionUnit(wiring.Component):
                     outcome.nan.eq(nan | invalid),
                 ]
         logarithm = function == Function.LOG2
-        kept = (function == Function.IDENTITY) | (function == Function.RELU)
         index = delayed(m, argument[OFFSET_BITS:])
         select = delayed(m, function[:_SELECT_BITS])
         offset = delayed(m, argument[:OFFSET_BITS])
@@ -176,8 +176,7 @@ class FunctionUnit(wiring.Component):
         total = Signal(C0_BITS + OFFSET_BITS, reset_less=True)
         m.d.sync += total.eq(rise + (delayed(m, segment.c0, 3) << OFFSET_BITS))
         outcome = delayed(m, outcome, 7)
-        fraction = delayed(m, fraction, 7)
-        logarithm, kept = delayed(m, logarithm, 7), delayed(m, kept, 7)
+        logarithm = delayed(m, logarithm, 7)
 
         # 9: a logarithm joins its integer part, and loses its sign. All others have their leading
         # one in place, unless they are one whole and carry.
@@ -187,28 +186,30 @@ class FunctionUnit(wiring.Component):
         with m.If(logarithm):
             m.d.comb += word.eq(Cat(total[whole - LOG2_FRACTION_BITS : whole], outcome.exponent))
         with m.Else():
-            interpolated = total[whole - FLOAT.fraction_bits : whole]
-            significand = Cat(Mux(kept, fraction, interpolated), Const(1, 1))
+            significand = Cat(total[whole - FLOAT.fraction_bits : whole], Const(1, 1))
             m.d.comb += word.eq(significand << _FIXED_BITS - SIGNIFICAND_BITS)
         scaled = Signal(FloatOutcome, reset_less=True)
         m.d.sync += scaled.eq(outcome)
         with m.If(logarithm):
             m.d.sync += scaled.exponent.eq(_LARGEST_EXPONENT)
-        with m.Elif(~kept):
+        with m.Else():
             m.d.sync += scaled.exponent.eq(outcome.exponent + total[whole])
         word = delayed(m, ((word ^ negative.replicate(_FIXED_BITS)) + negative)[:_FIXED_BITS])
 
-        # 10: move the leading one to the top.
-        leading, zeros = normalise(m, word)
+        # 10 and 11: count the zeros above the leading one, and move it to the top.
+        zeros = delayed(m, leading_zeros(m, word))
+        empty = delayed(m, ~word.any())
+        counted = delayed(m, scaled)
+        leading, _ = normalise(m, delayed(m, word), zeros)
         normal = Signal(FloatOutcome, reset_less=True)
         m.d.sync += [
-            normal.eq(scaled),
-            normal.exponent.eq(scaled.exponent - zeros),
-            normal.zero.eq(scaled.zero | ~leading[-1]),
+            normal.eq(counted),
+            normal.exponent.eq(counted.exponent - zeros),
+            normal.zero.eq(counted.zero | empty),
         ]
         significand = delayed(m, leading)
 
-        # 11: round.
+        # 12: round.
         rest = _FIXED_BITS - SIGNIFICAND_BITS
         result = round_float(
             m,

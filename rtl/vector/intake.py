@@ -1,29 +1,29 @@
-"""Brings the operands of a VECTOR to the lanes, half a row at a time."""
+"""Brings the operands of a VECTOR to the lanes, a slice of a row at a time."""
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
 
 from ..arithmetic.formats import FLOAT, HALF
 from ..config import VECTOR_REGISTERS, Config
 from ..control.commands import VectorBody
+from .lane import PARTS
 
-__all__ = ["HalfRow", "VectorIntake"]
+__all__ = ["RowSlice", "VectorIntake"]
 
 
-class HalfRow(data.StructLayout):
-    """Where half a row belongs.
+class RowSlice(data.StructLayout):
+    """Where a slice of a row belongs.
 
     Attributes
     ----------
     place
-        Row and half (the lowest bit) within its tile.
+        Row and slice (the lowest bits) within its tile.
     part
-        Number of the row among all of the command, modulo four.
+        Number of the row among all of the command, modulo `PARTS`.
     first, last
         Its tile is the first or the last of its window.
     """
@@ -31,8 +31,8 @@ class HalfRow(data.StructLayout):
     def __init__(self, config: Config) -> None:
         super().__init__(
             {
-                "place": unsigned(exact_log2(config.elements) + 1),
-                "part": unsigned(2),
+                "place": range(config.elements * config.vector_slices),
+                "part": range(PARTS),
                 "first": unsigned(1),
                 "last": unsigned(1),
             }
@@ -40,10 +40,10 @@ class HalfRow(data.StructLayout):
 
 
 class VectorIntake(wiring.Component):
-    """Takes the beats of a command's tiles, or reads registers, and issues half rows.
+    """Takes the beats of a command's tiles, or reads registers, and issues slices of rows.
 
-    A half row takes a cycle as beats come, from registers two. A tile that is held takes a cycle a
-    row, and so do the rows of a narrow tile that aren't worked on.
+    A slice takes a cycle, or two if they come from registers or if a wide one has two beats. A tile
+    that is held takes a cycle a row, and so do the rows of a narrow tile that aren't worked on.
 
     Parameters
     ----------
@@ -57,22 +57,22 @@ class VectorIntake(wiring.Component):
     start : In(1)
         Begins a command, while `idle`.
     idle : Out(1)
-        Its last half row has been issued, and the beats behind it are taken.
+        Its last slice has been issued, and the beats behind it are taken.
     beats : In(stream of beats)
         Tiles as they lie in memory.
     register_address : Out
-        Register and half (the lowest bit) to be read.
+        Register and slice (the lowest bits) to be read.
     register : In(array of FLOAT)
         What was read, a cycle later.
-    next : Out(HalfRow)
-        The half row that is issued next.
+    next : Out(RowSlice)
+        The slice that is issued next.
     allow : In(1)
         It may be issued.
     issue : Out(1)
         It is.
     valid : Out(1)
-        A half row has been issued in the cycle before.
-    half_row : Out(HalfRow)
+        A slice has been issued in the cycle before.
+    row_slice : Out(RowSlice)
         That one.
     x : Out(array of FLOAT)
         Its operands; those of narrow tiles are binary16, in the lower half.
@@ -82,54 +82,71 @@ class VectorIntake(wiring.Component):
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        lanes = config.vector_lanes
         super().__init__(
             {
                 "body": In(VectorBody),
                 "start": In(1),
                 "idle": Out(1),
                 "beats": In(stream.Signature(unsigned(config.beat_bits))),
-                "register_address": Out(range(2 * VECTOR_REGISTERS)),
-                "register": In(data.ArrayLayout(FLOAT, config.floats)),
-                "next": Out(HalfRow(config)),
+                "register_address": Out(range(config.vector_slices * VECTOR_REGISTERS)),
+                "register": In(data.ArrayLayout(FLOAT, lanes)),
+                "next": Out(RowSlice(config)),
                 "allow": In(1),
                 "issue": Out(1),
                 "valid": Out(1),
-                "half_row": Out(HalfRow(config)),
-                "x": Out(data.ArrayLayout(FLOAT, config.floats)),
-                "held": Out(data.ArrayLayout(data.ArrayLayout(HALF, 2), config.floats)),
+                "row_slice": Out(RowSlice(config)),
+                "x": Out(data.ArrayLayout(FLOAT, lanes)),
+                "held": Out(data.ArrayLayout(data.ArrayLayout(HALF, 2), lanes)),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         config, body = self._config, self.body
+        lanes, slices = config.vector_lanes, config.vector_slices
         last_of_tile = config.elements - 1
 
-        # Where the next beat or half row belongs.
-        row, half = Signal(range(config.elements)), Signal()
-        part = Signal(2)
+        # Where the next beat or slice belongs.
+        row, slice_ = Signal(range(config.elements)), Signal(range(slices))
+        last_slice = slice_ == slices - 1
+        last_row = row == body.rows - 1
+        part = Signal(range(PARTS))
         second_held = Signal()
         tile, group = Signal(16), Signal(16)
         last_tile = tile == body.window - 1
         last_group = group == body.groups - 1
         m.d.comb += [
-            self.next.place.eq(Cat(half, row)),
+            self.next.place.eq(Cat(slice_, row)),
             self.next.part.eq(part),
             self.next.first.eq(tile == 0),
             self.next.last.eq(last_tile),
         ]
 
+        # A wide slice that has two beats waits for its second one.
+        gather = Signal()
+        if slices == 1:
+            upper_beat = Signal()
+            lower = Signal(data.ArrayLayout(FLOAT, config.floats), reset_less=True)
+            whole = ~body.wide | upper_beat
+            with m.If(self.issue):
+                m.d.sync += upper_beat.eq(0)
+            with m.If(gather):
+                m.d.sync += [upper_beat.eq(1), lower.eq(self.beats.payload)]
+        else:
+            whole = Const(1)
+
         issue, tile_ends, hold = self.issue, Signal(), Signal()
         m.d.sync += self.valid.eq(issue)
         with m.If(issue):
-            m.d.sync += [self.half_row.eq(self.next), half.eq(~half)]
-            with m.If(half):
+            m.d.sync += [self.row_slice.eq(self.next), slice_.eq(slice_ + 1)]
+            with m.If(last_slice):
                 m.d.sync += [part.eq(part + 1), row.eq(row + 1)]
 
         with m.FSM():
             with m.State("Wait-For-Start"):
                 m.d.comb += self.idle.eq(1)
-                for position in (row, half, part, second_held, tile, group):
+                for position in (row, slice_, part, second_held, tile, group):
                     m.d.sync += position.eq(0)
                 with m.If(self.start):
                     m.next = "Stream-Tile"
@@ -150,15 +167,16 @@ class VectorIntake(wiring.Component):
             with m.State("Stream-Tile"):
                 with m.If(row < body.rows):
                     m.d.comb += [
-                        issue.eq(self.beats.valid & self.allow),
-                        self.beats.ready.eq(self.allow & (half | body.wide)),
+                        gather.eq(self.beats.valid & ~whole),
+                        issue.eq(self.beats.valid & whole & self.allow),
+                        self.beats.ready.eq(~whole | (self.allow & (last_slice | body.wide))),
                     ]
                 with m.Else():
                     m.d.comb += self.beats.ready.eq(1)
                     with m.If(self.beats.valid):
                         m.d.sync += row.eq(row + 1)
                 with m.If(body.wide):
-                    m.d.comb += tile_ends.eq(issue & half & (row == body.rows - 1))
+                    m.d.comb += tile_ends.eq(issue & last_slice & last_row)
                 with m.Else():
                     taken = self.beats.valid & self.beats.ready
                     m.d.comb += tile_ends.eq(taken & (row == last_of_tile))
@@ -177,28 +195,32 @@ class VectorIntake(wiring.Component):
                 m.d.comb += issue.eq(self.allow)
                 with m.If(issue):
                     m.next = "Read-Registers"
-                    with m.If(half & (row == body.rows - 1)):
+                    with m.If(last_slice & last_row):
                         m.next = "Wait-For-Start"
 
         # Registers: while x is taken, y is being read.
         first_register = Signal.like(body.x_register)
         m.d.comb += [
             first_register.eq(Mux(issue, body.y_register, body.x_register)),
-            self.register_address.eq(Cat(half, (first_register + row)[: len(first_register)])),
+            self.register_address.eq(Cat(slice_, (first_register + row)[: len(first_register)])),
         ]
 
-        # The operands issued: half a row of what has arrived, and of the tiles held.
-        narrow = data.View(data.ArrayLayout(HALF, config.elements), self.beats.payload)
-        wide = data.View(data.ArrayLayout(FLOAT, config.floats), self.beats.payload)
+        # The operands issued: a slice of what has arrived, and of the tiles held.
+        narrow = _slices(HALF, self.beats.payload, config)
+        if slices == 1:
+            wide = data.View(
+                data.ArrayLayout(FLOAT, lanes), Cat(lower.as_value(), self.beats.payload)
+            )
+        else:
+            wide = data.View(data.ArrayLayout(FLOAT, lanes), self.beats.payload)
         with m.If(issue):
-            for i in range(config.floats):
-                chosen = Mux(half, narrow[config.floats + i].as_value(), narrow[i].as_value())
+            for i in range(lanes):
                 with m.If(body.from_registers):
                     m.d.sync += self.x[i].eq(self.register[i])
                 with m.Elif(body.wide):
                     m.d.sync += self.x[i].eq(wide[i])
                 with m.Else():
-                    m.d.sync += self.x[i].eq(chosen)
+                    m.d.sync += self.x[i].eq(narrow[slice_][i].as_value())
         for number in range(2):
             tile_held = Memory(shape=self.beats.payload.shape(), depth=config.elements, init=[])
             m.submodules[f"held_{number}"] = tile_held
@@ -209,10 +231,15 @@ class VectorIntake(wiring.Component):
                 write.en.eq(hold & (second_held == number)),
                 read.addr.eq(row),
             ]
-            elements = data.View(data.ArrayLayout(HALF, config.elements), read.data)
-            upper = self.half_row.place[0]
-            for i in range(config.floats):
-                chosen = Mux(upper, elements[config.floats + i].as_value(), elements[i].as_value())
-                m.d.comb += self.held[i][number].eq(chosen)
+            elements = _slices(HALF, read.data, config)
+            issued = self.row_slice.place[: len(slice_)]
+            for i in range(lanes):
+                m.d.comb += self.held[i][number].eq(elements[issued][i])
 
         return m
+
+
+def _slices(shape: Any, beat: Any, config: Config) -> data.View:
+    """Return a beat of `shape` as its slices, each with an element for each lane."""
+    row = data.ArrayLayout(shape, config.vector_lanes)
+    return data.View(data.ArrayLayout(row, config.vector_slices), beat)

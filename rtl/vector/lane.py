@@ -1,5 +1,6 @@
 """One lane of the vector unit."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from amaranth.hdl import EnableInserter, Module, Mux, Signal, Value, unsigned
@@ -10,40 +11,60 @@ from amaranth.utils import exact_log2
 
 from ..arithmetic.float32 import FloatAdder, FloatMultiplier, FloatToHalf, HalfToFloat
 from ..arithmetic.formats import FLOAT, HALF, is_positive
+from ..arithmetic.function import FunctionUnit
 from ..config import Config
-from ..control.commands import Mask, VectorOperand
+from ..control.commands import Function, Mask, VectorOperand
 from ..delay import delayed
 
-__all__ = ["PARTS", "LaneCommand", "LaneStep", "OutputSource", "ResultSource", "VectorLane"]
+__all__ = [
+    "PARTS",
+    "LaneCommand",
+    "LaneStep",
+    "OutputSource",
+    "SecondAddend",
+    "ValueSource",
+    "VectorLane",
+]
 
-PARTS = 4
-"""Sums over rows that run beside each other: the adder takes longer than the cycles of a row."""
+PARTS = 8
+"""Sums over rows that run beside each other: the adder takes longer than a row."""
 
-_MINUS_ZERO = 1 << 31
-_MINUS_INFINITY = 0xFF800000
+DELAY = 32
+"""Cycles after which ``y`` is forgotten; more than `VectorLane.FUNCTION_RESULT`."""
 
 
-class ResultSource(enum.Enum, shape=2):
-    """What becomes the next result."""
+class ValueSource(enum.Enum, shape=2):
+    """What becomes the next value."""
 
     SUM = 0
     """``p + c``, or ``p + q + c``."""
     PRODUCT = 1
     """``p`` itself."""
-    NEIGHBOUR = 2
-    """That of the lane above."""
-    PART = 3
+    ACCUMULATED = 2
     """A sum over rows."""
 
 
-class OutputSource(enum.Enum, shape=3):
+class SecondAddend(enum.Enum, shape=2):
+    """What the second adder adds to."""
+
+    FIRST_SUM = 0
+    PRODUCT = 1
+    """``p``."""
+    RESULT_PRODUCT = 2
+    """The product of a result and ``y``."""
+    PRODUCT_SUM = 3
+    """A sum of products."""
+
+
+class OutputSource(enum.Enum, shape=2):
     """What leaves the lane."""
 
     RESULT = 0
-    SUM = 1
-    MAXIMUM = 2
-    PRODUCT_SUM = 3
-    FOLD = 4
+    ACCUMULATED = 1
+    """A sum over rows, or an element of the tile folded, that has just been added to."""
+    PRODUCT_SUM = 2
+    STORED = 3
+    """An element of the tile folded."""
 
 
 class LaneCommand(data.Struct):
@@ -52,84 +73,82 @@ class LaneCommand(data.Struct):
     narrow: unsigned(1)
     y: VectorOperand
     mask: Mask
-    relu: unsigned(1)
+    function: Function
     without_a: unsigned(1)
-    without_b: unsigned(1)
-    maximum: unsigned(1)
-    """Sums over rows begin as the least value rather than as zero."""
 
 
 class LaneStep(data.StructLayout):
-    """What happens in a cycle; the numbers are cycles of a half row in `VectorLane`.
+    """What happens in a cycle; the numbers are cycles of a slice in `VectorLane`.
 
     Attributes
     ----------
-    load, load_half
-        Take the coefficient a, b or c of a half.
+    load, load_slice
+        Take the coefficient a, b or c of a slice.
     issue, place, first_tile
-        0: there are operands, of this row and half, of the first tile of a window.
-    factor_half, summand_half
-        1, 10: the half of the coefficients.
-    source
-        15: where the result comes from, if `take`.
-    take
-        15: there is a result.
-    finish, combine
-        16: mask and rectify the result, or leave it as it is.
+        0: there are operands, of this row and slice, of the first tile of a window.
+    y_write, y_read
+        0 and 1, or `RESULT`: where ``y`` is kept.
+    factor_slice, summand_slice
+        1, 10: the slice of the coefficients.
+    second_addend
+        10: what the second adder takes.
+    value_source
+        15: where the value comes from.
+    finish, evaluated, unchanged
+        A cycle before `RESULT`: there will be one; it's that of a function; leave it as it is,
+        rather than mask and rectify it.
     accumulate
-        17: add the result to a sum.
-    fold, first
-        17: it goes to the tile folded, of which it is the first, rather than to a sum over rows.
-    part_read, part_write, part_address, part_sum, part_clear
-        Sums over rows: which one is read, which one takes the maximum, the sum or its first value.
-    fold_read, fold_write, fold_address, fold_sum
-        The tile folded, likewise; it is read a cycle later.
+        `RESULT`: add the result to a sum, or compare it.
+    fresh, fresh_sign
+        Rather to a zero of this sign, as there is no sum yet.
+    maximum
+        Compare rather than add.
+    stored_read, stored_write, stored_write_address
+        Sums over rows, behind the tile folded: which one is read, in the cycle before; which one
+        takes what was added.
     multiply
-        17: multiply the result by ``y``.
-    add_product
-        21: add the product to its sum.
-    product_combine
-        21: add another sum instead; it was read in the cycle before.
-    product_read, product_write, product_address
-        The sums of products.
+        `RESULT`: multiply the result by ``y``.
+    add_product, fresh_product
+        `PRODUCT`: add to a sum of products, or to zero as there is none yet.
+    product_read, product_write, product_write_address
+        The sums of products, likewise.
     output, output_source
         Something leaves, from the next cycle on.
     """
 
     def __init__(self, config: Config) -> None:
-        place = unsigned(exact_log2(config.elements) + 1)
-        part = unsigned(exact_log2(2 * PARTS))
+        slice_ = unsigned(exact_log2(config.vector_slices))
+        places = config.elements * config.vector_slices
+        parts = PARTS * config.vector_slices
         super().__init__(
             {
                 "load": 3,
-                "load_half": 1,
+                "load_slice": slice_,
                 "issue": 1,
-                "place": place,
+                "place": range(places),
                 "first_tile": 1,
-                "factor_half": 1,
-                "summand_half": 1,
-                "source": ResultSource,
-                "take": 1,
+                "y_write": range(DELAY),
+                "y_read": range(DELAY),
+                "factor_slice": slice_,
+                "summand_slice": slice_,
+                "second_addend": SecondAddend,
+                "value_source": ValueSource,
                 "finish": 1,
-                "combine": 1,
+                "evaluated": 1,
+                "unchanged": 1,
                 "accumulate": 1,
-                "fold": 1,
-                "first": 1,
-                "part_read": part,
-                "part_write": 1,
-                "part_address": part,
-                "part_sum": 1,
-                "part_clear": 1,
-                "fold_read": place,
-                "fold_write": 1,
-                "fold_address": place,
-                "fold_sum": 1,
+                "fresh": 1,
+                "fresh_sign": 1,
+                "maximum": 1,
+                "stored_read": range(places + parts),
+                "stored_write": 1,
+                "stored_write_address": range(places + parts),
                 "multiply": 1,
                 "add_product": 1,
-                "product_combine": 1,
-                "product_read": part,
+                "fresh_product": 1,
+                "product_read": range(parts),
                 "product_write": 1,
-                "product_address": part,
+                "product_write_address": range(parts),
                 "output": 1,
                 "output_source": OutputSource,
             }
@@ -137,18 +156,22 @@ class LaneStep(data.StructLayout):
 
 
 class VectorLane(wiring.Component):
-    """The arithmetic of one column of each half row.
+    """The arithmetic of one column of each slice.
 
     Operands of cycle 0 give ``p = a * x`` and ``q = b * y`` in 5, ``p + q`` in 10, ``p + q + c`` in
-    15, the result in 17, and what it is added to in 22. Two multipliers and two adders do all of
-    that: without b the first adder is free for sums of results, and with neither b nor c the second
-    multiplier and adder are for sums of products. `LaneStep` tells who has them; where a command
-    needs more, its half rows must not overlap.
+    15, the result in `RESULT`, or in `FUNCTION_RESULT` if there is a function to be evaluated, and
+    what it is added to five cycles later. Two multipliers and two adders do all of that: without b
+    the first adder is free for sums of results, and with neither b nor c the second multiplier and
+    adder are for sums of products. `LaneStep` tells who has them.
+
+    Both multipliers and adders are used by a slice in cycles that differ by an odd number, and
+    those of all three uses of the first adder leave different remainders by three. So slices that
+    enter in every second, or every third, cycle never meet each other there.
 
     Parameters
     ----------
     config
-        Sets the size of a tile.
+        Sets the size of a tile and the slices of a row.
 
     Attributes
     ----------
@@ -164,12 +187,8 @@ class VectorLane(wiring.Component):
         Elements of the tiles held.
     y_register : In(FLOAT)
         ``y`` if it is a register.
-    neighbour : In(FLOAT)
-        For `ResultSource.NEIGHBOUR`.
     enable : In(1)
         Advance; 1 unless connected.
-    value : Out(FLOAT)
-        The result before it is finished, in cycle 16.
     o : Out(FLOAT)
         What leaves.
     half : Out(HALF)
@@ -178,9 +197,11 @@ class VectorLane(wiring.Component):
 
     MULTIPLIED = 1 + FloatMultiplier.LATENCY
     TAKEN = MULTIPLIED + 2 * FloatAdder.LATENCY
-    """Cycle in which a result is taken."""
-    RESULT = TAKEN + 2
-    PRODUCT = RESULT + FloatMultiplier.LATENCY
+    """Cycle in which a value is taken."""
+    RESULT = TAKEN + 3
+    FUNCTION_RESULT = RESULT + FunctionUnit.LATENCY
+    PRODUCT = FloatMultiplier.LATENCY + 1
+    """Cycles from a result to its product with ``y``."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -192,9 +213,7 @@ class VectorLane(wiring.Component):
                 "x": In(FLOAT),
                 "held": In(data.ArrayLayout(HALF, 2)),
                 "y_register": In(FLOAT),
-                "neighbour": In(FLOAT),
                 "enable": In(1, init=1),
-                "value": Out(FLOAT),
                 "o": Out(FLOAT),
                 "half": Out(HALF),
             }
@@ -203,7 +222,8 @@ class VectorLane(wiring.Component):
     def elaborate(self, platform: Any) -> Any:
         m = Module()
         command, step = self.command, self.step
-        places = 2 * self._config.elements
+        slices = self._config.vector_slices
+        places, parts = self._config.elements * slices, PARTS * slices
 
         # Operands. What meets an absent a is zero; its product with -0 changes no sum.
         m.submodules.widen_x = widen_x = HalfToFloat()
@@ -223,141 +243,123 @@ class VectorLane(wiring.Component):
                 m.d.comb += y.eq(self.y_register)
             with m.Default():
                 m.d.comb += y.eq(widen_y.o)
-        factor, other = Signal(FLOAT, reset_less=True), Signal(FLOAT, reset_less=True)
+        factor = Signal(FLOAT, reset_less=True)
         with m.If(step.issue):
-            m.d.sync += [factor.eq(x), other.eq(y)]
+            m.d.sync += factor.eq(x)
             with m.If(command.without_a):
                 m.d.sync += factor.eq(0)
 
+        # y stays until its product with the result is due.
+        m.submodules.operands = operands = Memory(shape=FLOAT, depth=DELAY, init=[])
+        y_write, y_read = operands.write_port(), operands.read_port(domain="comb")
+        m.d.comb += [
+            y_write.addr.eq(step.y_write),
+            y_write.data.eq(y),
+            y_write.en.eq(1),
+            y_read.addr.eq(step.y_read),
+        ]
+
         keep = self._mask(m, places)
 
-        # Coefficients of both halves.
+        # Coefficients of each slice.
         coefficients = []
-        for index, half in enumerate((step.factor_half, step.factor_half, step.summand_half)):
-            pair = Signal(data.ArrayLayout(FLOAT, 2), reset_less=True, name=f"coefficient_{index}")
-            for position in range(2):
-                with m.If(step.load[index] & (step.load_half == position)):
-                    m.d.sync += pair[position].eq(self.coefficient)
-            chosen = Signal(FLOAT, name=f"chosen_{index}")
-            m.d.comb += chosen.eq(Mux(half, pair[1].as_value(), pair[0].as_value()))
-            coefficients.append(chosen)
+        for index, slice_ in enumerate((step.factor_slice, step.factor_slice, step.summand_slice)):
+            name = f"coefficient_{index}"
+            values = Signal(data.ArrayLayout(FLOAT, slices), reset_less=True, name=name)
+            for position in range(slices):
+                with m.If(step.load[index] & (step.load_slice == position)):
+                    m.d.sync += values[position].eq(self.coefficient)
+            coefficients.append(values[slice_])
         a, b, c = coefficients
 
         # Products: a * x, and b * y or that of a result.
         result = Signal(FLOAT, reset_less=True)
         m.submodules.first_product = p = FloatMultiplier()
         m.submodules.second_product = q = FloatMultiplier()
-        later_y = delayed(m, other, self.RESULT - 1)
         m.d.comb += [
             p.a.eq(a),
             p.b.eq(factor),
             q.a.eq(Mux(step.multiply, result.as_value(), b.as_value())),
-            q.b.eq(Mux(step.multiply, later_y.as_value(), other.as_value())),
+            q.b.eq(y_read.data),
         ]
 
         # Sums: p + q, or of a result and those before; then + c, or of products.
-        addend = Signal(FLOAT)
-        products_read, products_before = Signal(FLOAT), Signal(FLOAT, reset_less=True)
+        stored, products_read = Signal(FLOAT), Signal(FLOAT)
         m.submodules.first_sum = first_sum = FloatAdder()
         m.submodules.second_sum = second_sum = FloatAdder()
         p_beside_sum = delayed(m, p.o, FloatAdder.LATENCY)
         p_beside_sums = delayed(m, p_beside_sum, FloatAdder.LATENCY)
         m.d.comb += [
             first_sum.a.eq(Mux(step.accumulate, result.as_value(), p.o.as_value())),
-            first_sum.b.eq(Mux(step.accumulate, addend.as_value(), q.o.as_value())),
-            second_sum.a.eq(
-                Mux(command.without_b, p_beside_sum.as_value(), first_sum.o.as_value())
-            ),
-            second_sum.b.eq(c),
+            first_sum.b.eq(Mux(step.accumulate, stored.as_value(), q.o.as_value())),
+            first_sum.maximum.eq(step.maximum),
+            second_sum.b.eq(Mux(step.add_product, products_read.as_value(), c.as_value())),
         ]
-        with m.If(step.add_product):
-            m.d.comb += [
-                second_sum.a.eq(
-                    Mux(step.product_combine, products_before.as_value(), q.o.as_value())
-                ),
-                second_sum.b.eq(products_read),
-            ]
+        with m.If(step.fresh):
+            m.d.comb += [first_sum.b.eq(0), first_sum.b.sign.eq(step.fresh_sign)]
+        with m.If(step.fresh_product):
+            m.d.comb += second_sum.b.eq(0)
+        addends = {
+            SecondAddend.FIRST_SUM: first_sum.o,
+            SecondAddend.PRODUCT: p_beside_sum,
+            SecondAddend.RESULT_PRODUCT: delayed(m, q.o),
+            SecondAddend.PRODUCT_SUM: delayed(m, products_read),
+        }
+        m.d.comb += second_sum.a.eq(_select(m, step.second_addend, addends))
 
-        # The result.
-        part = Signal(FLOAT)
-        with m.If(step.take):
-            with m.Switch(step.source):
-                with m.Case(ResultSource.SUM):
-                    m.d.sync += self.value.eq(second_sum.o)
-                with m.Case(ResultSource.PRODUCT):
-                    m.d.sync += self.value.eq(p_beside_sums)
-                with m.Case(ResultSource.NEIGHBOUR):
-                    m.d.sync += self.value.eq(self.neighbour)
-                with m.Case(ResultSource.PART):
-                    m.d.sync += self.value.eq(part)
+        # The result: a value or its function, masked and rectified.
+        values = {
+            ValueSource.SUM: second_sum.o,
+            ValueSource.PRODUCT: p_beside_sums,
+            ValueSource.ACCUMULATED: stored,
+        }
+        settled = delayed(m, _select(m, step.value_source, values), 2)
+        m.submodules.function = function = FunctionUnit()
+        m.d.comb += [function.i.eq(settled), function.function.eq(command.function)]
+        # The only NaN is positive, so that the sign alone decides.
+        negative = (command.function == Function.RELU) & settled.sign
+        kept = Mux(step.evaluated, delayed(m, keep, FunctionUnit.LATENCY), keep)
         with m.If(step.finish):
-            m.d.sync += result.eq(self.value)
-            # The only NaN is positive, so that the sign alone decides.
-            with m.If(~step.combine & (~keep | (command.relu & self.value.sign))):
+            m.d.sync += result.eq(Mux(step.evaluated, function.o.as_value(), settled.as_value()))
+            with m.If(~step.unchanged & (~kept | negative)):
                 m.d.sync += result.eq(0)
 
-        # What it is added to, or compared with; the first tile of a fold meets nothing.
-        maximum = Signal(FLOAT, reset_less=True)
-        folded = Signal(FLOAT)
-        m.d.comb += addend.eq(Mux(step.fold, folded.as_value(), part.as_value()))
-        m.d.sync += maximum.eq(
-            Mux(step.first | _is_larger(result, addend), result.as_value(), addend.as_value())
-        )
-        with m.If(step.fold & step.first):
-            m.d.comb += addend.eq(_MINUS_ZERO)
-
-        m.submodules.parts = parts = Memory(shape=FLOAT, depth=2 * PARTS, init=[])
-        part_write, part_read = parts.write_port(), parts.read_port(domain="comb")
+        # What it is added to: the tile folded, and behind it sums over rows.
+        m.submodules.stored = memory = Memory(shape=FLOAT, depth=places + parts, init=[])
+        stored_write, stored_read = memory.write_port(), memory.read_port()
         m.d.comb += [
-            part_read.addr.eq(step.part_read),
-            part.eq(part_read.data),
-            part_write.en.eq(step.part_write),
-            part_write.addr.eq(step.part_address),
-            part_write.data.eq(Mux(step.part_sum, first_sum.o.as_value(), maximum.as_value())),
+            stored_read.addr.eq(step.stored_read),
+            stored.eq(stored_read.data),
+            stored_write.en.eq(step.stored_write),
+            stored_write.addr.eq(step.stored_write_address),
+            stored_write.data.eq(first_sum.o),
         ]
-        with m.If(step.part_clear):
-            m.d.comb += part_write.data.eq(Mux(command.maximum, _MINUS_INFINITY, 0))
-
-        m.submodules.fold = fold = Memory(shape=FLOAT, depth=places, init=[])
-        fold_write, fold_read = fold.write_port(), fold.read_port()
-        m.d.comb += [
-            fold_read.addr.eq(step.fold_read),
-            folded.eq(fold_read.data),
-            fold_write.en.eq(step.fold_write),
-            fold_write.addr.eq(step.fold_address),
-            fold_write.data.eq(Mux(step.fold_sum, first_sum.o.as_value(), maximum.as_value())),
-        ]
-
-        m.submodules.products = products = Memory(shape=FLOAT, depth=2 * PARTS, init=[])
-        product_write, product_read = products.write_port(), products.read_port(domain="comb")
+        m.submodules.products = products = Memory(shape=FLOAT, depth=parts, init=[])
+        product_write, product_read = products.write_port(), products.read_port()
         m.d.comb += [
             product_read.addr.eq(step.product_read),
             products_read.eq(product_read.data),
             product_write.en.eq(step.product_write),
-            product_write.addr.eq(step.product_address),
-            product_write.data.eq(Mux(step.part_clear, 0, second_sum.o.as_value())),
+            product_write.addr.eq(step.product_write_address),
+            product_write.data.eq(second_sum.o),
         ]
-        m.d.sync += products_before.eq(products_read)
 
         # Out.
+        outputs = {
+            OutputSource.RESULT: result,
+            OutputSource.ACCUMULATED: first_sum.o,
+            OutputSource.PRODUCT_SUM: second_sum.o,
+            OutputSource.STORED: stored,
+        }
         with m.If(step.output):
-            with m.Switch(step.output_source):
-                for source, leaving in (
-                    (OutputSource.RESULT, result),
-                    (OutputSource.SUM, first_sum.o),
-                    (OutputSource.MAXIMUM, maximum),
-                    (OutputSource.PRODUCT_SUM, second_sum.o),
-                    (OutputSource.FOLD, folded),
-                ):
-                    with m.Case(source):
-                        m.d.sync += self.o.eq(leaving)
+            m.d.sync += self.o.eq(_select(m, step.output_source, outputs))
         m.submodules.narrow = narrow = FloatToHalf()
         m.d.comb += [narrow.i.eq(self.o), self.half.eq(narrow.o)]
 
         return EnableInserter(self.enable)(m)
 
     def _mask(self, m: Module, places: int) -> Value:
-        """Return whether the result that is finished now stays."""
+        """Return whether the result stays that is finished now, unless by a function."""
         command, step = self.command, self.step
         found = Memory(shape=unsigned(1), depth=places, init=[])
         m.submodules.found = found
@@ -372,27 +374,27 @@ class VectorLane(wiring.Component):
             found_write.data.eq(before | equal),
             found_write.en.eq(step.issue),
         ]
-        keep = Signal(reset_less=True)
-        with m.If(step.issue), m.Switch(command.mask):
+        keep = Signal()
+        with m.Switch(command.mask):
             with m.Case(Mask.HELD_0_POSITIVE):
-                m.d.sync += keep.eq(is_positive(self.held[0]))
+                m.d.comb += keep.eq(is_positive(self.held[0]))
             with m.Case(Mask.HELD_1_POSITIVE):
-                m.d.sync += keep.eq(is_positive(self.held[1]))
+                m.d.comb += keep.eq(is_positive(self.held[1]))
             with m.Case(Mask.FIRST_EQUAL):
-                m.d.sync += keep.eq(equal & ~before)
+                m.d.comb += keep.eq(equal & ~before)
             with m.Default():
-                m.d.sync += keep.eq(1)
-        return delayed(m, keep, self.RESULT - 2)
+                m.d.comb += keep.eq(1)
+        return delayed(m, keep, self.RESULT - 1)
 
 
-def _is_larger(left: Any, right: Any) -> Value:
-    """Return whether `left` is larger, a NaN being the largest and -0 less than +0.
-
-    Of equal numbers either will do.
-    """
-    magnitudes = (Value.cast(number)[:-1] for number in (left, right))
-    further = next(magnitudes) > next(magnitudes)
-    return Mux(left.sign == right.sign, further ^ left.sign, right.sign)
+def _select(m: Module, source: Any, values: Mapping[Any, Any]) -> Signal:
+    """Return the one of `values` that `source` names."""
+    selected = Signal(FLOAT)
+    with m.Switch(source):
+        for name, value in values.items():
+            with m.Case(name):
+                m.d.comb += selected.eq(value)
+    return selected
 
 
 def _is_equal(left: Any, right: Any) -> Value:

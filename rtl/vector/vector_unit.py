@@ -2,20 +2,19 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from ..arithmetic.formats import FLOAT
-from ..arithmetic.function import FunctionUnit
 from ..block import Block, block_name
 from ..config import VECTOR_REGISTERS, Config
 from ..control.commands import (
     CoefficientKind,
     Fault,
     Fold,
-    Function,
     VectorBody,
     VectorTarget,
 )
@@ -24,23 +23,23 @@ from ..memory.descriptor import Descriptor
 from .checker import VectorChecker
 from .intake import VectorIntake
 from .lane import VectorLane
-from .sequencer import VectorSequencer
+from .sequencer import SLOWEST, VectorSequencer
 from .writer import VectorWriter
 
 __all__ = ["VectorUnit"]
 
-_HALF_COEFFICIENTS = 6
-"""Both halves of a, b and c."""
+_COEFFICIENTS = 3
 
 _FOLD_SPACING = 8
-"""Cycles from a tile's first half row to that of the next, if they are folded: what was added must
-be there before more is."""
+"""Cycles from a tile's first slice to that of the next, if they are folded: what was added must be
+there before more is."""
 
 
 class VectorUnit(wiring.Component):
-    """Carries out one VECTOR after the other, half a row a cycle.
+    """Carries out one VECTOR after the other, a slice of a row a cycle.
 
-    Half rows overlap in the lanes unless `VectorSequencer.exclusive` tells otherwise.
+    That's a row or half of it (`Config.vector_slices`). `VectorSequencer.spacing` tells for which
+    commands slices are further apart.
 
     Parameters
     ----------
@@ -80,7 +79,7 @@ class VectorUnit(wiring.Component):
                 "done": Out(1),
                 "fault": Out(FaultReport),
                 "busy": Out(1),
-                "nonfinite": Out(range(config.floats + 1)),
+                "nonfinite": Out(range(config.vector_lanes + 1)),
             }
         )
 
@@ -89,9 +88,8 @@ class VectorUnit(wiring.Component):
         config = self._config
         m.submodules.checker = checker = VectorChecker(config)
         m.submodules.intake = intake = VectorIntake(config)
-        m.submodules.sequencer = sequencer = VectorSequencer(config, FunctionUnit.LATENCY)
+        m.submodules.sequencer = sequencer = VectorSequencer(config)
         m.submodules.writer = writer = VectorWriter(config)
-        m.submodules.function = function = FunctionUnit()
 
         body = Signal(VectorBody)
         to_registers = body.target == VectorTarget.REGISTERS
@@ -108,9 +106,12 @@ class VectorUnit(wiring.Component):
         connect(m, flipped(self.beats), intake.beats)
 
         # One command after the other. Its coefficients are loaded while it is checked.
+        lanes_count, slices = config.vector_lanes, config.vector_slices
+        slice_bits = exact_log2(slices)
+        loads = _COEFFICIENTS * slices
         beats_left = Signal.like(checker.beats)
-        coefficient = Signal(range(_HALF_COEFFICIENTS + 1), init=_HALF_COEFFICIENTS)
-        loading = coefficient != _HALF_COEFFICIENTS
+        coefficient = Signal(range(loads + 1), init=loads)
+        loading = coefficient != loads
         with m.If(loading):
             m.d.sync += coefficient.eq(coefficient + 1)
         m.d.comb += self.busy.eq(1)
@@ -135,7 +136,7 @@ class VectorUnit(wiring.Component):
                 m.d.comb += self.descriptor.valid.eq(1)
                 with m.If(self.descriptor.ready):
                     m.next = "Start-Intake"
-            with m.State("Start-Intake"), m.If(coefficient >= _HALF_COEFFICIENTS - 1):
+            with m.State("Start-Intake"), m.If(coefficient >= loads - 1):
                 m.d.comb += intake.start.eq(1)
                 m.next = "Compute"
             with m.State("Compute"), m.If(intake.idle & ~sequencer.busy):
@@ -163,7 +164,7 @@ class VectorUnit(wiring.Component):
 
         # Registers: coefficients first, then operands.
         registers = Memory(
-            shape=data.ArrayLayout(FLOAT, config.floats), depth=2 * VECTOR_REGISTERS, init=[]
+            shape=data.ArrayLayout(FLOAT, lanes_count), depth=slices * VECTOR_REGISTERS, init=[]
         )
         m.submodules.registers = registers
         register_read, register_write = registers.read_port(), registers.write_port()
@@ -173,83 +174,78 @@ class VectorUnit(wiring.Component):
             register_write.addr.eq(sequencer.register_address),
             register_write.en.eq(sequencer.to_register),
         ]
-        loaded, taken = Signal(range(_HALF_COEFFICIENTS)), Signal()
+        loaded, taken = Signal(range(loads)), Signal()
         m.d.sync += [loaded.eq(coefficient), taken.eq(loading)]
-        for index, term in enumerate((body.a, body.b, body.c)):
-            with m.If(loading & (coefficient[1:] == index)):
+        terms = (body.a, body.b, body.c)
+        for index, term in enumerate(terms):
+            with m.If(loading & (coefficient[slice_bits:] == index)):
                 m.d.comb += register_read.addr.eq(
-                    (term.value[: len(body.x_register)] << 1) | coefficient[0]
+                    Cat(coefficient[:slice_bits], term.value[: len(body.x_register)])
                 )
+        # A term left out is -0, which changes no sum; that of a, with no other term, +0.
+        absent = Cat(term.kind == CoefficientKind.ABSENT for term in terms)
+        term_number = loaded[slice_bits:]
+        from_register, negation, immediate = Signal(), Signal(FLOAT.size), Signal(FLOAT.size)
+        with m.Switch(term_number):
+            for index, term in enumerate(terms):
+                with m.Case(index):
+                    m.d.comb += [
+                        from_register.eq(term.kind == CoefficientKind.REGISTER),
+                        negation.eq(term.negative << FLOAT.size - 1),
+                        immediate.eq(
+                            Mux(
+                                absent[index],
+                                ~absent.all() << FLOAT.size - 1,
+                                term.value ^ negation,
+                            )
+                        ),
+                    ]
 
-        # A half row goes on if there's room for what it gives, and if nothing is in its way.
+        # A slice goes on if there's room for what it gives, and if nothing is in its way.
         folds = body.fold != Fold.NONE
-        spacing = Signal(range(_FOLD_SPACING))
+        phase = Signal(range(SLOWEST))
+        m.d.sync += phase.eq(Mux(phase + 1 >= sequencer.spacing, 0, phase + 1))
+        tile_pause = Signal(range(_FOLD_SPACING))
         begins_tile = intake.next.place == 0
-        begins_beat = (wide | (narrow & ~intake.next.place[0])) & (~folds | intake.next.last)
+        begins_row = ~intake.next.place[:slice_bits].any()
+        gives = (wide | (narrow & begins_row)) & (~folds | intake.next.last)
         m.d.comb += [
             intake.allow.eq(
-                (~begins_beat | writer.room)
-                & ~(begins_tile & (spacing != 0))
-                & ~(sequencer.exclusive & sequencer.busy)
+                (~gives | writer.room) & ~(begins_tile & (tile_pause != 0)) & (phase == 0)
             ),
-            writer.reserve.eq(intake.issue & begins_beat),
+            writer.reserve.eq(intake.issue & gives),
             sequencer.valid.eq(intake.valid),
-            sequencer.half_row.eq(intake.half_row),
+            sequencer.row_slice.eq(intake.row_slice),
         ]
         with m.If(intake.issue & begins_tile & folds):
-            m.d.sync += spacing.eq(_FOLD_SPACING - 1)
-        with m.Elif(spacing != 0):
-            m.d.sync += spacing.eq(spacing - 1)
+            m.d.sync += tile_pause.eq(_FOLD_SPACING - 1)
+        with m.Elif(tile_pause != 0):
+            m.d.sync += tile_pause.eq(tile_pause - 1)
 
         # The lanes.
         lane_block = Block(block_name(config, "vector_lane"), VectorLane(config))
-        lanes = lane_block.place_all(m, platform, config.floats)
-        without = [term.kind == CoefficientKind.ABSENT for term in (body.a, body.b, body.c)]
-        neighbours = [*(lane.value for lane in lanes[1:]), function.o]
-        for i, (lane, neighbour) in enumerate(zip(lanes, neighbours)):
+        lanes = lane_block.place_all(m, platform, lanes_count)
+        for i, lane in enumerate(lanes):
             m.d.comb += [
                 lane.command.narrow.eq(~body.wide & ~body.from_registers),
                 lane.command.y.eq(body.y),
                 lane.command.mask.eq(body.mask),
-                lane.command.relu.eq(body.function == Function.RELU),
-                lane.command.without_a.eq(without[0]),
-                lane.command.without_b.eq(without[1]),
-                lane.command.maximum.eq(body.reduce == Fold.MAXIMUM),
+                lane.command.function.eq(body.function),
+                lane.command.without_a.eq(absent[0]),
                 lane.step.eq(sequencer.step),
-                lane.step.load_half.eq(loaded[0]),
+                lane.step.load.eq(Mux(taken, 1 << term_number, 0)),
+                lane.step.load_slice.eq(loaded[:slice_bits]),
+                lane.coefficient.eq(
+                    Mux(from_register, register_read.data[i].as_value() ^ negation, immediate)
+                ),
                 lane.x.eq(intake.x[i]),
                 lane.held.eq(intake.held[i]),
                 lane.y_register.eq(register_read.data[i]),
-                lane.neighbour.eq(neighbour),
                 lane.enable.eq(sequencer.busy | taken),
                 register_write.data[i].eq(lane.o),
                 writer.floats[i].eq(lane.o),
                 writer.halves[i].eq(lane.half),
             ]
-            # A term left out is -0, which changes no sum; that of a, with no other term, +0.
-            for index, term in enumerate((body.a, body.b, body.c)):
-                with m.If(taken & (loaded[1:] == index)):
-                    m.d.comb += lane.step.load[index].eq(1)
-                    with m.If(without[index]):
-                        m.d.comb += lane.coefficient.sign.eq(
-                            ~(without[0] & without[1] & without[2])
-                        )
-                    with m.Else():
-                        m.d.comb += [
-                            lane.coefficient.eq(
-                                Mux(
-                                    term.kind == CoefficientKind.REGISTER,
-                                    register_read.data[i].as_value(),
-                                    term.value,
-                                )
-                                ^ (term.negative << 31)
-                            ),
-                        ]
-        m.d.comb += [
-            function.i.eq(lanes[0].value),
-            function.function.eq(body.function),
-            function.enable.eq(sequencer.evaluate),
-        ]
 
         # Results to memory.
         connect(m, writer.data, flipped(self.data))

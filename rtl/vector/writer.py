@@ -11,14 +11,18 @@ from ..config import Config
 
 __all__ = ["VectorWriter"]
 
-_READY_BEATS = 32
-"""Room for results; more than there are half rows under way."""
+_READY_BEATS = 64
+"""Room for results; more than are under way, as there are stages on the way."""
+
+_MOST_BEATS = 2
+"""Of a slice."""
 
 
 class VectorWriter(wiring.Component):
-    """Makes beats of half rows: two of binary16 together, or one of binary32.
+    """Makes beats of slices of rows.
 
-    Whoever lets a half row into the lanes reserves room for it first, so that nothing stalls behind
+    A row is one beat of binary16 or two of binary32, and so a slice half a beat, one, or two.
+    Whoever lets a slice into the lanes reserves room for it first, so that nothing stalls behind
     them.
 
     Parameters
@@ -29,21 +33,22 @@ class VectorWriter(wiring.Component):
     Attributes
     ----------
     wide : In(1)
-        Results are written in binary32. Constant while half rows are under way, as is `rows`.
+        Results are written in binary32. Constant while slices are under way, as is `rows`.
     rows : In(range(G + 1))
         Rows of a tile that come; narrow tiles are completed with zeros.
     reserve : In(1)
-        A beat more is under way; only while there is `room`.
+        A slice more is under way that begins a beat, or two; only while there is `room`.
     room : Out(1)
-        There is room for a beat.
+        There is room for two beats.
     valid : In(1)
-        Half a row leaves the lanes, the lower half of each row first.
+        A slice leaves the lanes, those of a row in order; if it has two beats, none in the next
+        cycle.
     floats, halves : In
         Its values in both formats.
     data : Out(stream of beats)
         To the write DMA.
     nonfinite : Out(range)
-        Infinities and NaNs in the half row of two cycles ago.
+        Infinities and NaNs in the slice of two cycles ago.
     """
 
     def __init__(self, config: Config) -> None:
@@ -55,10 +60,10 @@ class VectorWriter(wiring.Component):
                 "reserve": In(1),
                 "room": Out(1),
                 "valid": In(1),
-                "floats": In(data.ArrayLayout(FLOAT, config.floats)),
-                "halves": In(data.ArrayLayout(HALF, config.floats)),
+                "floats": In(data.ArrayLayout(FLOAT, config.vector_lanes)),
+                "halves": In(data.ArrayLayout(HALF, config.vector_lanes)),
                 "data": Out(stream.Signature(unsigned(config.beat_bits))),
-                "nonfinite": Out(range(config.floats + 1)),
+                "nonfinite": Out(range(config.vector_lanes + 1)),
             }
         )
 
@@ -66,20 +71,38 @@ class VectorWriter(wiring.Component):
         m = Module()
         config = self._config
 
-        # In: the lower half waits for the upper one.
+        # In: a beat of slices, or of one after the other.
         m.submodules.ready_beats = ready_beats = fifo.SyncFIFOBuffered(
             width=config.beat_bits, depth=_READY_BEATS
         )
-        lower, upper = Signal.like(self.halves, reset_less=True), Signal()
-        with m.If(self.valid):
-            m.d.sync += [upper.eq(~upper & ~self.wide), lower.eq(self.halves)]
-        m.d.comb += [
-            ready_beats.w_en.eq(self.valid & (upper | self.wide)),
-            ready_beats.w_data.eq(Mux(self.wide, self.floats.as_value(), Cat(lower, self.halves))),
-        ]
+        if config.vector_slices == 1:
+            upper, upper_valid = Signal(config.beat_bits, reset_less=True), Signal()
+            lower_floats = self.floats.as_value()[: config.beat_bits]
+            m.d.sync += upper_valid.eq(self.valid & self.wide)
+            with m.If(self.valid):
+                m.d.sync += upper.eq(self.floats.as_value()[config.beat_bits :])
+            m.d.comb += [
+                ready_beats.w_en.eq(self.valid | upper_valid),
+                ready_beats.w_data.eq(
+                    Mux(upper_valid, upper, Mux(self.wide, lower_floats, self.halves.as_value()))
+                ),
+            ]
+            beats = Mux(self.wide, 2, 1)
+        else:
+            lower, lower_valid = Signal.like(self.halves, reset_less=True), Signal()
+            with m.If(self.valid):
+                m.d.sync += [lower_valid.eq(~lower_valid & ~self.wide), lower.eq(self.halves)]
+            m.d.comb += [
+                ready_beats.w_en.eq(self.valid & (lower_valid | self.wide)),
+                ready_beats.w_data.eq(
+                    Mux(self.wide, self.floats.as_value(), Cat(lower, self.halves))
+                ),
+            ]
+            beats = 1
         reserved = Signal(range(_READY_BEATS + 1))
-        m.d.comb += self.room.eq(reserved != _READY_BEATS)
-        m.d.sync += reserved.eq(reserved + self.reserve - (ready_beats.r_rdy & ready_beats.r_en))
+        taken = ready_beats.r_rdy & ready_beats.r_en
+        m.d.comb += self.room.eq(reserved <= _READY_BEATS - _MOST_BEATS)
+        m.d.sync += reserved.eq(reserved + Mux(self.reserve, beats, 0) - taken)
 
         # Out: rows of zeros complete a narrow tile, of which there's at least one other row.
         row = Signal(range(config.elements))
@@ -92,8 +115,8 @@ class VectorWriter(wiring.Component):
         with m.If(self.data.valid & self.data.ready & ~self.wide):
             m.d.sync += row.eq(row + 1)
 
-        special = Signal(config.floats)
-        for i in range(config.floats):
+        special = Signal(config.vector_lanes)
+        for i in range(config.vector_lanes):
             m.d.sync += special[i].eq(
                 self.valid
                 & Mux(self.wide, self.floats[i].exponent.all(), self.halves[i].exponent.all())

@@ -22,7 +22,7 @@ from rtl.control.commands import Function
 
 from .arithmetic import CANONICAL_NAN, Floats
 
-__all__ = ["apply", "exp2", "identity", "log2", "reciprocal", "relu", "rsqrt"]
+__all__ = ["apply", "exp2", "log2", "reciprocal", "rsqrt"]
 
 Integers = npt.NDArray[np.int64]
 
@@ -53,28 +53,13 @@ class _Operand:
 
 
 def apply(function: Function, x: Floats) -> Floats:
-    """Return `function` of binary32 `x`, element by element."""
+    """Return `function`, one of `SEGMENTS`, of binary32 `x`, element by element."""
     return {
-        Function.IDENTITY: identity,
-        Function.RELU: relu,
         Function.RECIPROCAL: reciprocal,
         Function.RSQRT: rsqrt,
         Function.EXP2: exp2,
         Function.LOG2: log2,
     }[function](x)
-
-
-def identity(x: Floats) -> Floats:
-    """Return `x`, subnormals as zeros of their sign and every NaN as the canonical one."""
-    operand = _Operand(x)
-    bits = operand.sign | operand.exponent << _FRACTION_BITS | operand.fraction
-    return _select(bits, (operand.nan, CANONICAL_NAN), (operand.zero, operand.sign))
-
-
-def relu(x: Floats) -> Floats:
-    """Return what `identity` does, but +0 for numbers with a sign bit."""
-    operand, result = _Operand(x), identity(x)
-    return np.where(operand.negative & ~operand.nan, np.uint32(0), result)
 
 
 def reciprocal(x: Floats) -> Floats:

@@ -14,7 +14,7 @@ __all__ = ["affine", "first_equal", "fold_window", "last_step", "reduce_rows"]
 
 _SIGN = np.uint32(0x80000000)
 
-PARTIAL_SUMS = 4
+PARTIAL_SUMS = 8
 """Sums over rows that run beside each other, since an addition takes longer than a row."""
 
 
@@ -95,8 +95,9 @@ def fold_window(values: Floats, fold: Fold) -> Floats:
 def reduce_rows(values: Floats, reduction: Fold) -> Floats:
     """Return the sum or the maximum of each column of binary32 ``[rows, G]``.
 
-    Sums have four parts: row ``i`` is added to part ``i % 4``, which begins with +0, and the result
-    is ``(part 0 + part 1) + (part 2 + part 3)``. A maximum begins with -infinity and is that of
+    Sums have eight parts: row ``i`` is added to part ``i % 8``, which begins with +0. The result is
+    the sum of neighbours, and of those sums again: ``((part 0 + part 1) + (part 2 + part 3)) +
+    ((part 4 + part 5) + (part 6 + part 7))``. A maximum begins with -infinity and is that of
     `fold_window`.
     """
     if reduction is Fold.MAXIMUM:
@@ -105,8 +106,9 @@ def reduce_rows(values: Floats, reduction: Fold) -> Floats:
     for start in range(0, len(values), PARTIAL_SUMS):
         rows = values[start : start + PARTIAL_SUMS]
         parts[: len(rows)] = add(parts[: len(rows)], rows)
-    pairs = add(parts[0::2], parts[1::2])
-    return add(pairs[0], pairs[1])
+    while len(parts) > 1:
+        parts = add(parts[0::2], parts[1::2])
+    return parts[0]
 
 
 def _maximum(values: Floats, axis: int) -> Floats:

@@ -69,6 +69,10 @@ WIDE = {"lanes": 16, "rows": 8, "drain_rows": 8}
         ({"queue_depth": 512}, "queue_depth is 512, must be 2 to 256"),
         ({"burst_beats": 128}, r"burst_beats is 128, must be 1 to 64 \(4 KiB\)"),
         ({"outstanding_reads": 128}, "outstanding_reads is 128, must be 1 to 64"),
+        *(
+            ({"vector_slices": value}, f"vector_slices is {value}, must be 1 or 2")
+            for value in (0, 3, 4)
+        ),
     ],
 )  # fmt: skip
 def test_impossible_parameter_is_refused(changes, message):
@@ -89,6 +93,7 @@ def test_impossible_parameter_is_refused(changes, message):
         {"channels": 2}, {"channels": 4, "memory_bytes": 1 << 16},
         *({"device": device} for device in DEVICES),
         {"queue_depth": 2}, {"burst_beats": 1}, {"burst_beats": 64}, {"outstanding_reads": 1},
+        {"vector_slices": 1},
     ],
 )  # fmt: skip
 def test_extreme_parameter_is_accepted(changes):
@@ -109,6 +114,8 @@ def test_derived_values():
     assert config.exits == 2
     assert config.elements == 64
     assert config.floats == 32
+    assert config.vector_lanes == 32
+    assert dataclasses.replace(config, vector_slices=1).vector_lanes == 64
     assert (config.beat_bits, config.beat_bytes) == (1024, 128)
     assert config.page_beats == 32
     assert config.index_bits == 4
@@ -164,7 +171,7 @@ def test_every_device_has_a_technology():
 def test_hash_depends_on_every_parameter():
     other = {
         "name": "other", "group": 16, "ratio": 2, "drain_rows": 4, "bin_bits": 47,
-        "accumulator_bits": 64, "device": "xcvu9p",
+        "accumulator_bits": 64, "vector_slices": 1, "device": "xcvu9p",
     }  # fmt: skip
     base = dataclasses.replace(SIM, rows=8, drain_rows=8)
     configs = [

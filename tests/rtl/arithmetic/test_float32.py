@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import cocotb
 import numpy as np
+import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -11,6 +12,7 @@ from cocotb.triggers import RisingEdge
 
 from rtl.arithmetic.float32 import FloatAdder, FloatMultiplier, FloatToHalf, HalfToFloat
 from rtl.arithmetic.formats import FLOAT, HALF
+from rtl.technology import Technology
 from sim.golden import arithmetic as golden
 from tests.harness import clocks, rng, simulate, start
 
@@ -27,6 +29,7 @@ class Units(wiring.Component):
 
     a: In(FLOAT)
     b: In(FLOAT)
+    maximum: In(1)
     enable: In(1)
     sum: Out(FLOAT)
     product: Out(FLOAT)
@@ -47,6 +50,7 @@ class Units(wiring.Component):
                 result.eq(unit.o),
             ]
         m.d.comb += [
+            adder.maximum.eq(self.maximum),
             to_half.i.eq(self.a),
             self.half.eq(to_half.o),
             to_float.i.eq(self.a.as_value()[: HALF.size]),
@@ -55,8 +59,10 @@ class Units(wiring.Component):
         return m
 
 
-def test_float32():
-    simulate(Units(), name="float_units", testbench=__name__)
+@pytest.mark.parametrize("technology", Technology, ids=lambda technology: technology.value)
+def test_float32(technology):
+    name = f"float_units_{technology.value}"
+    simulate(Units(), name=name, testbench=__name__, technology=technology)
 
 
 def floats(sign, exponent, fraction):
@@ -102,6 +108,9 @@ def exact(operation, a, b):
     kinds = kind(a), kind(b)
     if "nan" in kinds:
         return NAN
+    if operation == "maximum":
+        flushed = (x if x & 0x7F800000 else x & 1 << 31 for x in (a, b))
+        return max(flushed, key=lambda x: -(x & 0x7FFFFFFF) - 1 if x >> 31 else x)
     if operation == "sum":
         if "inf" in kinds:
             if kinds[0] == kinds[1] and signs[0] != signs[1]:
@@ -128,13 +137,17 @@ def rounded(magnitude):
     return min(((exponent + 126) << 23) + significand, 0x7F800000)
 
 
-async def feed(dut, a, b, random=None):
-    """Return sums and products of all pairs, with random gaps of `enable` if `random` is given."""
+async def feed(dut, a, b, random=None, maximum=None):
+    """Return sums and products of all pairs, with random gaps of `enable` if `random` is given.
+
+    Where `maximum` is set there are maxima instead of sums.
+    """
     latency = {"sum": FloatAdder.LATENCY, "product": FloatMultiplier.LATENCY}
     results = {name: [] for name in latency}
     for cycle in range(len(a) + max(latency.values())):
         pair = min(cycle, len(a) - 1)
         dut.a.value, dut.b.value = int(a[pair]), int(b[pair])
+        dut.maximum.value = 0 if maximum is None else int(maximum[pair])
         while random is not None and random.random() < 0.4:
             dut.enable.value = 0
             await RisingEdge(dut.clk)
@@ -164,6 +177,24 @@ async def meets_every_corner(dut):
     corners = np.array([sign | m for m in MAGNITUDES for sign in (0, 1 << 31)], np.uint32)
     a, b = (x.ravel() for x in np.meshgrid(corners, corners))
     compare(await feed(dut, a, b), a, b)
+
+
+@cocotb.test()
+async def finds_maxima_between_sums(dut):
+    await start(dut)
+    random = rng()
+    corners = np.array([sign | m for m in MAGNITUDES for sign in (0, 1 << 31)], np.uint32)
+    a, b = (x.ravel() for x in np.meshgrid(corners, corners))
+    more_a, more_b = random_pairs(random, 6_000)
+    a, b = np.concatenate([a, more_a, more_a]), np.concatenate([b, more_b, more_a])
+    maximum = random.integers(0, 2, len(a))
+    results = (await feed(dut, a, b, maximum=maximum))["sum"]
+    for x, y, largest, got in zip(a, b, maximum, results, strict=True):
+        expected = exact("maximum" if largest else "sum", int(x), int(y))
+        assert got == expected, (
+            f"{'maximum' if largest else 'sum'} of {x:#010x} and {y:#010x}: got {got:#010x}, "
+            f"expected {expected:#010x}"
+        )
 
 
 @cocotb.test()

@@ -96,10 +96,11 @@ def rank(x: int) -> int:
 
 def total(values: list[int]) -> int:
     """The sum of a column in the order that the vector unit adds it."""
-    parts = [0] * 4
+    parts = [0] * 8
     for index, value in enumerate(values):
-        parts[index % 4] = plus(parts[index % 4], value)
-    return plus(plus(parts[0], parts[1]), plus(parts[2], parts[3]))
+        parts[index % 8] = plus(parts[index % 8], value)
+    pairs = [plus(parts[index], parts[index + 1]) for index in (0, 2, 4, 6)]
+    return plus(plus(pairs[0], pairs[1]), plus(pairs[2], pairs[3]))
 
 
 def folded(values: list[int], fold: Fold) -> int:
