@@ -9,6 +9,7 @@ from .convolution import ConvolutionSchedule
 from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
 from .pooling import PoolingSchedule, accumulate, clear_phase
+from .weight_gradients import WeightGradientSchedule
 
 __all__ = [
     "Assembly",
@@ -18,6 +19,7 @@ __all__ = [
     "NormalisationSchedule",
     "PoolingSchedule",
     "Step",
+    "WeightGradientSchedule",
     "accumulate",
     "clear_phase",
 ]

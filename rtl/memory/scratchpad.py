@@ -277,9 +277,7 @@ class OBank(wiring.Component):
                     write.addr.eq(place.address),
                     write.data.eq(self.values[number]),
                     port.en.eq(self.read_enable | addend_place.enable),
-                    port.addr.eq(
-                        Mux(addend_place.enable, addend_place.address, self.read_address)
-                    ),
+                    port.addr.eq(Mux(addend_place.enable, addend_place.address, self.read_address)),
                     self.read_data[position].eq(port.data),
                 ]
         return m

@@ -12,7 +12,7 @@ from firmware.errors import ScheduleError
 from firmware.layers import ConvolutionTensors
 from firmware.model import Convolution, Input, Shape
 from firmware.program import Program
-from firmware.schedule import Assembly, ConvolutionSchedule
+from firmware.schedule import Assembly, ConvolutionSchedule, WeightGradientSchedule
 from firmware.tensor import Activations
 from rtl.config import COMMAND_BYTES, PRESETS
 from rtl.control.commands import LoadTarget, Opcode
@@ -56,7 +56,8 @@ class _Bench:
         return self
 
     def update(self):
-        self.schedule.update(self.x, self.y)
+        schedule = WeightGradientSchedule(self.assembly, self.layer, self.tensors)
+        schedule.update(self.x, self.y)
         return self
 
 

@@ -143,7 +143,8 @@ class Bench:
             b, a = (index.ravel() for index in np.indices(result.shape))
             columns, floats = self.config.cols, self.config.floats
             words = body["o_base"] + b // columns * body["o_stride"] + a // floats
-            places = list(zip(*(index.tolist() for index in (b % columns, words, a % floats)), strict=True))
+            indices = (b % columns, words, a % floats)
+            places = list(zip(*(index.tolist() for index in indices), strict=True))
             values = result.ravel()
             if body.get("accumulate"):
                 values = add(np.array([self.written[place] for place in places]), values)
@@ -433,24 +434,19 @@ async def results_are_added_up(dut):
 async def results_are_added_to_what_has_just_come(dut):
     """The last output of a product is where the first one of the next is."""
     bench = await begin(dut)
-    configuration = bench.config
-    contexts, floats = configuration.interleave, configuration.floats
-    a_tiles = -(-floats // configuration.rows)
-    a, b, k = bench.shape(a_tiles, 1, 1)
+    contexts, products = bench.config.interleave, 12
+    a, b, k = bench.shape(1, 1, 1)
     d = bench.halves((b, k))
     s = await bench.write_s(0, bench.halves((a, k)), Pattern.N2M8)
     await bench.write_d(0, d)
-    body = {"d_words": 1, "pattern": Pattern.N2M8, "o_stride": 1}
-    for _ in range(4):
-        o_base = 0
-        while o_base + contexts <= configuration.o_depth // 2:
-            one = first_rows(s, configuration.rows)
-            bench.compute(
-                one, Operand.dense(d), **body, a_tiles=1, b_tiles=1, o_base=o_base,
-                accumulate=int(o_base > 0 or bool(bench.written)),
-            )  # fmt: skip
-            o_base += contexts - 1
-        await bench.run()
+    stride = -(-a // bench.config.floats)
+    body = GOOD | {"o_stride": stride}
+    for o_base in range(0, products * contexts, contexts):
+        bench.compute(s, Operand.dense(d), o_base=o_base * stride, **body)
+    for number in range(products):
+        o_base = number * (contexts - 1) * stride
+        bench.compute(s, Operand.dense(d), o_base=o_base, accumulate=1, **body)
+    await bench.run()
 
 
 @cocotb.test()
@@ -495,9 +491,9 @@ async def reads_wait_for_what_is_added_to(dut):
                 s, Operand.dense(d), **body, o_base=o_base,
                 accumulate=int(accumulate and number > 1),
             )  # fmt: skip
+        done = bench.done + len(bench.commands)
         await send(dut, "command", bench.commands)
-        done = bench.done
-        await bench.until(lambda: not int(dut.busy.value) and bench.done >= done)
+        await bench.until(lambda done=done: bench.done == done)
         bench.commands.clear()
         assert any(waits) == bool(accumulate)
     reader.cancel()
