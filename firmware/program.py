@@ -130,11 +130,8 @@ def product(
         How the D operand lies in its scratchpad, as `walk` has it: the rows of a bank, and the D
         words of a row. If not given, as `matrix_walks` has it.
     """
-    whole = -(-a // config.elements) * config.elements
-    limit = min(config.interleave, whole // config.rows).bit_length()
-    # Results stay within the rows that they are wanted for.
-    fitting = [choice for choice in range(limit) if whole % (config.rows << choice) == 0]
-    choices = fitting if a_contexts is None else [a_contexts]
+    limit = min(config.interleave, config.elements // config.rows).bit_length()
+    choices = range(limit) if a_contexts is None else (a_contexts,)
 
     def tiles(choice: int) -> tuple[int, int]:
         return (

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rtl.config import ACCUMULATOR_BINS, Config
+from rtl.control.commands import WALK_DIMENSIONS
 from rtl.sparsity.pattern import Pattern
 
 from ..model import Shape
@@ -40,8 +41,8 @@ __all__ = [
 _STATE_BEATS = 4
 """Beats of weights and momentum that a row of a tile has, read and then written."""
 
-_COMMAND = 10
-"""Cycles of a COMPUTE beside its slots, in doubt: fewer of them are better."""
+_COMMAND, _LOAD = 10, 16
+"""Cycles of a COMPUTE beside its slots, and of a LOAD beside its beats: few are better."""
 
 _LONGEST = (1 << 15) - 1
 """D words of a part, at most: the steps of walks are 16 bits with their sign."""
@@ -133,15 +134,15 @@ class Group:
     Attributes
     ----------
     inputs
-        Blocks of G input channels.
+        Blocks of G input channels, cut into what one product takes.
     outputs
-        Blocks of G output channels, cut into what one product takes.
+        Blocks of G output channels.
     taps
         Of the kernel.
     """
 
-    inputs: range
-    outputs: tuple[range, ...]
+    inputs: tuple[range, ...]
+    outputs: range
     taps: Taps
 
 
@@ -158,7 +159,7 @@ class GradientPlan:
         Blocks of channels in a group, at most: each part of a block of inputs is loaded once for
         all `outputs`, each of a block of outputs once for all `inputs`.
     at_once
-        Blocks of output channels in one product.
+        Blocks of input channels in one product.
     taps
         Blocks of taps, one after the other.
     """
@@ -170,16 +171,14 @@ class GradientPlan:
     taps: tuple[Taps, ...]
 
     def groups(self, problem: GradientProblem) -> Iterator[Group]:
-        """Yield the groups in their order."""
+        """Yield the groups in their order, the largest first."""
         for inputs, outputs, taps in itertools.product(
             cut(problem.input_blocks, self.inputs),
             cut(problem.output_blocks, self.outputs),
             self.taps,
         ):
-            chunks = [
-                outputs[chunk.start : chunk.stop] for chunk in cut(len(outputs), self.at_once)
-            ]
-            yield Group(inputs, tuple(chunks), taps)
+            chunks = [inputs[chunk.start : chunk.stop] for chunk in cut(len(inputs), self.at_once)]
+            yield Group(tuple(chunks), outputs, taps)
 
 
 @functools.lru_cache
@@ -212,13 +211,12 @@ def d_words(config: Config, places: int) -> int:
 def group_words(
     config: Config, bias: bool, inputs: int, outputs: int, at_once: int, taps: int
 ) -> int:
-    """Return the words of an O bank for the gradients of a group, its biases' at its end."""
-    blocks = [at_once] * (outputs // at_once)
-    blocks += [outputs % at_once] if outputs % at_once else []
-    return sum(
-        inputs * o_words(config, taps * config.elements, count) + bias * o_words(config, 1, count)
-        for count in blocks
-    )
+    """Return the words of an O bank for the gradients of a group, with those of its biases."""
+    whole, rest = divmod(inputs, at_once)
+    rows = taps * config.elements
+    words = whole * o_words(config, at_once * rows)
+    words += o_words(config, rest * rows) if rest else 0
+    return outputs * (words + bias * o_words(config, 1))
 
 
 @dataclass(frozen=True)
@@ -266,15 +264,16 @@ class _Planner:
         problem, config = self._problem, self._config
         # With more in a product than a tile has outputs nothing is gained.
         largest = max(1, config.rows * config.cols * config.interleave // self._g**2)
+        inputs = _powers(problem.input_blocks)
         candidates = itertools.product(
             self._grids(),
             tap_sizes(problem.kernel),
-            [count for count in _powers(problem.output_blocks) if count <= largest],
-            _powers(problem.input_blocks),
+            [count for count in inputs if count <= largest],
+            inputs,
             _powers(problem.output_blocks),
         )
         # Of several that take as long the first.
-        grid, (height, width), at_once, inputs, outputs = min(
+        grid, taps, at_once, input_blocks, output_blocks = min(
             candidates, key=lambda candidate: self._cycles(*candidate)
         )
         return GradientPlan(
@@ -286,10 +285,10 @@ class _Planner:
                     cut(problem.output.width, grid.columns),
                 )
             ),
-            inputs=inputs,
-            outputs=outputs,
+            inputs=input_blocks,
+            outputs=output_blocks,
             at_once=at_once,
-            taps=tap_blocks(problem.kernel, height, width),
+            taps=tap_blocks(problem.kernel, *taps),
         )
 
     def _grids(self) -> list[_Grid]:
@@ -340,14 +339,20 @@ class _Planner:
         tap_count = math.prod(taps)
         tap_blocks = problem.kernel**2 // tap_count
         needs = (
-            (at_once * s_words(config, Pattern.DENSE, grid.pixels), config.s_depth),
+            (s_words(config, Pattern.DENSE, grid.pixels), config.s_depth),
             (inputs * d_words(config, grid.places), config.d_depth),
             (
                 group_words(config, problem.bias, inputs, outputs, at_once, tap_count),
                 config.o_depth,
             ),
         )
-        if at_once > outputs or any(words > depth for words, depth in needs):
+        # The rows of a D operand are walked by three loops.
+        loops = sum(count > 1 for count in (*taps, g // config.cols, at_once))
+        if (
+            at_once > inputs
+            or loops > WALK_DIMENSIONS
+            or any(words > depth for words, depth in needs)
+        ):
             return math.inf
         s_alternates, d_alternates, o_alternates = (2 * words <= depth for words, depth in needs)
 
@@ -356,10 +361,12 @@ class _Planner:
         input_groups = -(-problem.input_blocks // inputs)
         output_groups = -(-problem.output_blocks // outputs)
         d_rounds = 1 if single else output_groups * tap_blocks
-        s_rounds = 1 if single and problem.output_blocks <= at_once else input_groups
-        s_rounds *= 1 if single and outputs == at_once else tap_blocks
+        s_rounds = 1 if single and problem.output_blocks == 1 else input_groups
+        s_rounds *= 1 if single and outputs == 1 else tap_blocks
         s_beats = g * problem.output_blocks * grid.all_pixels * s_rounds
         d_beats = g * problem.input_blocks * grid.all_places * d_rounds
+        loads = problem.output_blocks * s_rounds + problem.input_blocks * d_rounds
+        read = s_beats + d_beats + loads * grid.count * _LOAD
 
         tiles = problem.input_blocks * problem.output_blocks * problem.kernel**2
         state_beats = _STATE_BEATS * g * tiles
@@ -371,20 +378,20 @@ class _Planner:
         work += 0 if s_alternates else s_beats
         work += 0 if d_alternates or (single and input_groups == 1) else d_beats
         work += 0 if o_alternates else written
-        first = g * (inputs * grid.places + at_once * grid.pixels)
+        first = g * (inputs * grid.places + grid.pixels)
         last = written // (input_groups * output_groups * tap_blocks) if o_alternates else 0
-        return first + max(work, s_beats + d_beats + state_beats, written) + last
+        return first + max(work, read + state_beats, written) + last
 
     def _slots(self, grid: _Grid, taps: int, at_once: int) -> int:
         """Return the cycles of the array for a block of taps of all weights."""
         config, steps = self._config, Pattern.DENSE.steps(self._config)
         words = max(steps * grid.all_pixels, self._drain * grid.count)
-        products, rest = divmod(self._problem.output_blocks, at_once)
+        products, rest = divmod(self._problem.input_blocks, at_once)
         tiles = products * _tiles(config, at_once, taps) + (
             _tiles(config, rest, taps) if rest else 0
         )
         cycles = tiles * config.interleave * words + (products + bool(rest)) * grid.count * _COMMAND
-        return self._problem.input_blocks * cycles
+        return self._problem.output_blocks * cycles
 
 
 def _sizes(total: int) -> list[int]:
@@ -397,10 +404,9 @@ def _powers(total: int) -> list[int]:
     return [1 << i for i in range((total - 1).bit_length())] + [total]
 
 
-@functools.lru_cache
+@functools.cache
 def _tiles(config: Config, blocks: int, taps: int) -> int:
-    """Return the tiles of a product of `blocks` blocks of output channels and one of inputs."""
-    fields = product(
-        config, Pattern.DENSE, a=blocks * config.elements, b=taps * config.elements, k=1
-    )
+    """Return the tiles of a product of `blocks` blocks of input channels."""
+    g = config.elements
+    fields = product(config, Pattern.DENSE, a=g, b=blocks * taps * g, k=g)
     return fields["a_tiles"] * fields["b_tiles"]

@@ -49,8 +49,9 @@ class _Images:
     ----------
     base
         Where the first tap meets the first pixel of the output.
-    line, channel
-        Words from a line to the next, and from a channel of a bank to the next.
+    line, channel, block
+        Words from a line to the next, from a channel of a bank to the next, and from a block of G
+        channels to the next.
     reduction
         Walk over the pixels of the output.
     """
@@ -58,32 +59,29 @@ class _Images:
     base: int
     line: int
     channel: int
+    block: int
     reduction: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Gradient:
-    """The gradients of some weights, from `o_base` of the O scratchpad on, a tap after the other.
+    """The gradients of some weights in the O scratchpad, one block of inputs after the other.
 
     Attributes
     ----------
-    input_block, outputs, taps
-        Of G input channels, some blocks of G output channels and some taps.
+    inputs, output_block, taps
+        Of some blocks of G input channels, one of G output channels, and some taps.
     o_base
         Their first word.
     o_bias
         That of the biases' gradients, if they are computed with these.
     """
 
-    input_block: int
-    outputs: range
+    inputs: range
+    output_block: int
     taps: Taps
     o_base: int
     o_bias: int | None
-
-    @property
-    def o_stride(self) -> int:
-        return ROW_WORDS * len(self.outputs)
 
 
 class WeightGradientSchedule:
@@ -131,21 +129,22 @@ class WeightGradientSchedule:
         # With room for two groups the updates of one go on while the next one is computed.
         words = self._group_words(groups[0])
         alternates = 2 * words <= assembly.o.depth
+        images: _Images | None = None
         d_content: tuple[range, Part] | None = None
-        s_content: tuple[range, Part] | None = None
-        images: dict[int, _Images] = {}
+        s_content: tuple[int, Part] | None = None
         s_base = 0
         pending: deque[_Gradient] = deque()
         for group in groups:
             o_base = assembly.o.take_half() if alternates else assembly.o.take(words)
             gradients = self._place(group, o_base)
+            inputs = range(group.inputs[0].start, group.inputs[-1].stop)
             steps = list(itertools.product(plan.parts, gradients))
             for number, (part, gradient) in enumerate(steps):
-                if d_content != (group.inputs, part):
-                    d_content = group.inputs, part
+                if d_content != (inputs, part):
+                    d_content = inputs, part
                     images = self._load_images(problem, x, *d_content)
-                if s_content != (gradient.outputs, part):
-                    s_content = gradient.outputs, part
+                if s_content != (gradient.output_block, part):
+                    s_content = gradient.output_block, part
                     s_base = self._load_output_gradients(dy, *s_content)
                 # The load queue must bring these operands before it turns to the state of the group
                 # before, which it can only deliver at the pace of the update engine.
@@ -158,7 +157,8 @@ class WeightGradientSchedule:
                     gradient,
                     part.pixels * self._config.elements - missing,
                     s_base=s_base,
-                    images=images[gradient.input_block],
+                    images=images,
+                    first_block=gradient.inputs.start - inputs.start,
                     accumulate=part != plan.parts[0],
                 )
             pending.extend(gradients)
@@ -195,16 +195,16 @@ class WeightGradientSchedule:
         assembly.need(f"{layer.name}, initialisation", assembly.o, words[-1])
         size = next(size for size, needed in zip(sizes, words) if needed <= config.o_depth)
         for taps in tap_blocks(layer.kernel, *size):
-            group = Group(range(1), (range(1),), taps)
+            group = Group((range(1),), range(1), taps)
             (nothing,) = self._place(group, assembly.o.take(self._group_words(group)))
             # Zeros against ones: what the D scratchpad holds might be infinite.
             self._compute(Stage.UPDATE, nothing, config.elements, s_base=s_base)
             for block in range(state.input_blocks):
-                for outputs in range(state.output_blocks):
+                for output_block in range(state.output_blocks):
                     gradient = dataclasses.replace(
                         nothing,
-                        input_block=block,
-                        outputs=range(outputs, outputs + 1),
+                        inputs=range(block, block + 1),
+                        output_block=output_block,
                         o_bias=None if block else nothing.o_bias,
                     )
                     self._add_updates(gradient, learns=False)
@@ -224,34 +224,32 @@ class WeightGradientSchedule:
 
     def _group_words(self, group: Group) -> int:
         """Return the words of an O bank for a group."""
-        outputs = sum(len(outputs) for outputs in group.outputs)
         return group_words(
             self._config,
             self._layer.bias,
-            len(group.inputs),
-            outputs,
-            len(group.outputs[0]),
+            sum(len(inputs) for inputs in group.inputs),
+            len(group.outputs),
+            len(group.inputs[0]),
             group.taps.count,
         )
 
     def _place(self, group: Group, o_base: int) -> list[_Gradient]:
         """Give the gradients of a group their places from `o_base` on, in their order."""
         config, taps = self._config, group.taps
-        has_bias = self._layer.bias and (group.inputs[0], taps.y, taps.x) == (0, 0, 0)
         gradients = []
-        for outputs in group.outputs:
-            o_bias = None
-            if has_bias:
-                o_bias = o_base
-                o_base += o_words(config, 1, len(outputs))
-            for block in group.inputs:
-                gradients.append(_Gradient(block, outputs, taps, o_base, None if block else o_bias))
-                o_base += o_words(config, taps.count * config.elements, len(outputs))
+        for output_block in group.outputs:
+            for inputs in group.inputs:
+                o_bias = None
+                if self._layer.bias and (inputs.start, taps.y, taps.x) == (0, 0, 0):
+                    o_bias = o_base
+                    o_base += o_words(config, 1)
+                gradients.append(_Gradient(inputs, output_block, taps, o_base, o_bias))
+                o_base += o_words(config, len(inputs) * taps.count * config.elements)
         return gradients
 
     def _load_images(
         self, problem: GradientProblem, x: Images, inputs: range, part: Part
-    ) -> dict[int, _Images]:
+    ) -> _Images:
         """Load what a part needs of some blocks of input channels as D operands."""
         config, (y, x_axis) = self._config, problem.axes
         rows, columns = needed_span([(y, part.lines)]), needed_span([(x_axis, part.columns)])
@@ -260,36 +258,34 @@ class WeightGradientSchedule:
         words = d_words(config, length)
         # In one piece, so that none of them takes the place of another.
         base = self._assembly.d.take(words * len(inputs))
-        first = (y.place(part.lines.start) - rows.first) * columns.size
-        first += x_axis.place(part.columns.start) - columns.first
-        images = {}
-        for block in inputs:
+        for index, block in enumerate(inputs):
             self._program.load(
                 LoadTarget.D,
                 Stage.WU,
                 order=LoadOrder.TILES,
-                base=base,
+                base=base + index * words,
                 rows=config.elements,
                 d_words=length,
                 **x.load_channels(block, part.blocks, rows, columns),
             )
-            images[block] = _Images(
-                base=base + first,
-                line=columns.size,
-                channel=length,
-                reduction=walk(
-                    (len(part.columns), problem.stride),
-                    (len(part.lines), problem.stride * columns.size),
-                    (len(part.blocks), places),
-                ),
-            )
-            base += words
-        return images
+        first = (y.place(part.lines.start) - rows.first) * columns.size
+        first += x_axis.place(part.columns.start) - columns.first
+        return _Images(
+            base=base + first,
+            line=columns.size,
+            channel=length,
+            block=words,
+            reduction=walk(
+                (len(part.columns), problem.stride),
+                (len(part.lines), problem.stride * columns.size),
+                (len(part.blocks), places),
+            ),
+        )
 
-    def _load_output_gradients(self, dy: Activations, outputs: range, part: Part) -> int:
-        """Load a part of some blocks of output channels as the S operand; return its base."""
+    def _load_output_gradients(self, dy: Activations, output_block: int, part: Part) -> int:
+        """Load a part of a block of output channels as the S operand; return its base."""
         config, pixels = self._config, part.pixels
-        base = self._assembly.s.take(len(outputs) * s_words(config, Pattern.DENSE, pixels))
+        base = self._assembly.s.take(s_words(config, Pattern.DENSE, pixels))
         loops = [(pixels, dy.position_bytes)]
         if len(part.columns) < dy.shape.width:
             loops = [(len(part.columns), dy.position_bytes), (len(part.lines), dy.line_bytes)]
@@ -299,14 +295,13 @@ class WeightGradientSchedule:
             transpose=int(not dy.transposed),
             pattern=Pattern.DENSE,
             base=base,
-            rows=len(outputs) * config.elements,
+            rows=config.elements,
             d_words=pixels,
             descriptor=descriptor(
                 config,
-                dy.tile(part.blocks.start, part.lines.start, part.columns.start, outputs.start),
+                dy.tile(part.blocks.start, part.lines.start, part.columns.start, output_block),
                 config.elements,
                 *loops,
-                (len(outputs), dy.tile_bytes),
             ),
         )
         return base
@@ -319,21 +314,22 @@ class WeightGradientSchedule:
         *,
         s_base: int,
         images: _Images | None = None,
+        first_block: int = 0,
         accumulate: bool = False,
     ) -> None:
         """Compute gradients from a part of the reduction, `length` long; those of the biases first.
 
-        Without `images` against ones.
+        The inputs are those of `images` from `first_block` on; without `images` they are ones.
         """
         config, layer, taps = self._config, self._layer, gradient.taps
         outputs: dict[str, Any] = {
-            "a": len(gradient.outputs) * config.elements,
-            "a_padding": self._padding(layer.outputs, gradient.outputs[-1]),
+            "a": config.elements,
+            "a_padding": self._padding(layer.outputs, gradient.output_block),
             "k": length,
         }
         where: dict[str, Any] = {
             "s_base": s_base,
-            "o_stride": gradient.o_stride,
+            "o_stride": ROW_WORDS,
             "accumulate": int(accumulate),
         }
         if gradient.o_bias is not None:
@@ -342,20 +338,23 @@ class WeightGradientSchedule:
         places: dict[str, Any] = {"ones": 1}
         walks: dict[str, Any] = {}
         if images is not None:
-            places = {"d_base": images.base + taps.y * images.line + taps.x}
+            first = first_block * images.block + taps.y * images.line + taps.x
+            places = {"d_base": images.base + first}
+            rows = (
+                (config.elements // config.cols, images.channel),
+                (taps.width, 1),
+                (taps.height, images.line),
+                (len(gradient.inputs), images.block),
+            )
             walks = {
-                "d_rows": walk(
-                    (config.elements // config.cols, images.channel),
-                    (taps.width, 1),
-                    (taps.height, images.line),
-                ),
+                "d_rows": walk(*(loop for loop in rows if loop[0] > 1)),
                 "d_reduction": images.reduction,
             }
         weights = product(
             config,
             Pattern.DENSE,
-            b=taps.count * config.elements,
-            b_padding=self._padding(layer.inputs, gradient.input_block),
+            b=len(gradient.inputs) * taps.count * config.elements,
+            b_padding=self._padding(layer.inputs, gradient.inputs[-1]),
             **outputs,
             **walks,
         )
@@ -369,14 +368,15 @@ class WeightGradientSchedule:
         """Add the updates of the weights, and of the biases, that have these gradients."""
         config, layer, tensors = self._config, self._layer, self._tensors
         state, forward, backward = tensors.state, tensors.forward, tensors.backward
-        input_block, taps = gradient.input_block, gradient.taps
+        output_block, taps = gradient.output_block, gradient.taps
         first = taps.y * layer.kernel + taps.x
-        for index, output_block in enumerate(gradient.outputs):
+        bank_rows = taps.count * config.elements // config.cols
+        for index, input_block in enumerate(gradient.inputs):
             address = state.tile(output_block, input_block, first)
             self._assembly.load_stream(Stage.UPDATE, address, taps.count * state.tile_beats)
             body: dict[str, Any] = {
-                "o_base": gradient.o_base + index * ROW_WORDS,
-                "o_stride": gradient.o_stride,
+                "o_base": gradient.o_base + index * bank_rows * ROW_WORDS,
+                "o_stride": ROW_WORDS,
                 "tiles": taps.count,
                 "rows": config.elements,
                 "state_address": address,
@@ -393,21 +393,21 @@ class WeightGradientSchedule:
                     "row_stride": backward.words * backward.tile_bytes,
                 }
             self._add_update(body, learns)
-            if gradient.o_bias is not None:
-                assert tensors.bias is not None and tensors.bias_state is not None
-                address = tensors.bias_state.block(output_block)
-                self._assembly.load_stream(Stage.UPDATE, address, tensors.bias_state.BEATS)
-                body = {
-                    "o_base": gradient.o_bias + index * ROW_WORDS,
-                    "o_stride": gradient.o_stride,
-                    "tiles": 1,
-                    "rows": 1,
-                    "state_address": address,
-                    "row_copy": 1,
-                    "row_pattern": Pattern.DENSE,
-                    "row_address": tensors.bias.block(output_block),
-                }
-                self._add_update(body, learns)
+        if gradient.o_bias is not None:
+            assert tensors.bias is not None and tensors.bias_state is not None
+            address = tensors.bias_state.block(output_block)
+            self._assembly.load_stream(Stage.UPDATE, address, tensors.bias_state.BEATS)
+            body = {
+                "o_base": gradient.o_bias,
+                "o_stride": ROW_WORDS,
+                "tiles": 1,
+                "rows": 1,
+                "state_address": address,
+                "row_copy": 1,
+                "row_pattern": Pattern.DENSE,
+                "row_address": tensors.bias.block(output_block),
+            }
+            self._add_update(body, learns)
 
     def _add_update(self, body: dict[str, Any], learns: bool) -> None:
         """Add an UPDATE, by the parameters of the step if it `learns`."""

@@ -21,11 +21,10 @@ def s_words(config: Config, pattern: Pattern, d_words: int) -> int:
 
 
 @functools.cache
-def o_words(config: Config, rows: int, blocks: int = 1) -> int:
-    """Return the words of an O bank for `rows` rows of outputs, `blocks` times G in each.
+def o_words(config: Config, rows: int) -> int:
+    """Return the words of an O bank for `rows` rows of G outputs.
 
     Those that fill up the last tile are among them.
     """
-    fields = product(config, Pattern.DENSE, a=blocks * config.elements, b=rows, k=config.elements)
-    bank_rows = fields["b_tiles"] * (config.interleave >> fields["a_contexts"])
-    return bank_rows * blocks * ROW_WORDS
+    fields = product(config, Pattern.DENSE, a=config.elements, b=rows, k=config.elements)
+    return fields["b_tiles"] * (config.interleave >> fields["a_contexts"]) * ROW_WORDS
