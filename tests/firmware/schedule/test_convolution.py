@@ -214,9 +214,7 @@ def test_a_bias_is_there_whatever_is_added():
                 assert aux[body.add_base] == body.descriptor.address
 
 
-@pytest.mark.parametrize(
-    ("kernel", "depth", "products"), [(3, 512, 1), (3, 128, 3), (3, 32, 9), (1, 32, 1)]
-)
+@pytest.mark.parametrize(("kernel", "depth", "products"), [(3, 128, 3), (3, 32, 9), (1, 32, 1)])
 def test_taps_are_cut_to_the_results_that_fit(kernel, depth, products):
     config = dataclasses.replace(SIM, o_depth=depth)
     bench = _Bench(config, kernel=kernel, padding=kernel // 2, side=(4, 4)).update()
@@ -234,10 +232,14 @@ def test_taps_are_cut_to_the_results_that_fit(kernel, depth, products):
     [
         ("forward", {"channels": 512, "kernel": 3}, {}, "conv, FF: needs 1152 words of the S"),
         ("backward", {"outputs": 512, "kernel": 3}, {}, "conv, BP: needs 1152 words of the S"),
-        ("update", {"side": (20, 20)}, {}, "conv, WU: needs 3200 words of the S scratchpad"),
         (
-            "update", {"side": (15, 15), "kernel": 3, "padding": 1}, {"s_depth": 8192},
-            "conv, WU, all pixels of 32 channels: needs 1156 words of the D scratchpad",
+            "update", {"kernel": 5}, {"d_depth": 64},
+            "conv, WU: needs 100 words of the D scratchpad, configuration 'test' has 64",
+        ),
+        ("update", {}, {"o_depth": 16, "cols": 4}, "conv, WU: needs 16 words of the O"),
+        (
+            "update", {}, {"bin_bits": 42, "accumulator_bits": 45, "ratio": 4},
+            "conv, WU: a pixel takes 4 additions in a lane, the accumulators of configuration",
         ),
         ("forward", {"side": (4, 300)}, {}, "conv, FF: needs 1200 words of the D scratchpad"),
         (
