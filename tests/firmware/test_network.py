@@ -298,7 +298,8 @@ def test_random_networks_on_gateware():
     rng = np.random.default_rng(default_seed())
     config = PRESETS["tiny"]
     kinds, programs = set(), 0
-    while len(kinds) < 5 or programs < 12:
+    # All kinds of layers, and weight gradients that are added up from parts.
+    while len(kinds) < 6 or programs < 12:
         assert programs < 60, f"only {kinds} in {programs} networks, SAT_SEED={default_seed()}"
         model, batch = _random_model(rng, config), int(rng.integers(1, config.elements + 1))
         timing = MemoryTiming(
@@ -321,7 +322,13 @@ def test_random_networks_on_gateware():
             f"SAT_SEED={default_seed()}"
         )
         kinds |= {type(layer) for layer in model.layers}
+        kinds |= {"parts" for layer in model.convolutions if _has_parts(layer, config)}
         programs += 1
+
+
+def _has_parts(layer, config):
+    """Whether the weight gradients of one block of images take more than one product."""
+    return layer.shape.positions * config.ratio > config.max_additions
 
 
 def _train_blindly(card, model, batch, seed):
@@ -467,6 +474,20 @@ def test_large_images_are_cut_into_bands():
         network = _check(card, model, 32, np.random.default_rng(default_seed()), (32,))
         forward = network.programs["forward"].listing()
         assert forward.count("D order=TILES") > len(model.convolutions)
+
+
+@pytest.mark.parametrize(("stride", "batch"), [(1, 16), (2, 35)])
+def test_weight_gradients_are_added_up(stride, batch):
+    """Layers with more pixels than one product takes, of one and of several blocks of images."""
+    with open_card("golden:tiny") as card:
+        image = Input("image", 9, 7, 10)
+        first = Convolution("first", image, 16, 3, stride, 1, bias=True, rectified=True)
+        second = Convolution("second", first, 16, kernel=3, padding=1, rectified=True)
+        assert _has_parts(second, card.config)
+        model = _with_head("parts", [image, first, second])
+        network = _check(card, model, batch, np.random.default_rng(default_seed()), (batch,))
+        update = network.programs["update"].listing()
+        assert 0 < update.count("accumulate=1") < update.count("COMPUTE")
 
 
 def test_every_product_is_told_its_real_size(driver):

@@ -108,7 +108,8 @@ def test_what_fits_is_one_part(config, side):
     """Whatever else is chosen, a single sum has a single rounding."""
     config = PRESETS[config]
     for kernel, blocks in ((1, (1, 1, 1)), (1, (1, 64, 64)), (3, (1, 8, 2))):
-        if kernel == 1 or config.d_depth >= (side[0] + 2) * (side[1] + 2) * 4:
+        places = (side[0] + kernel - 1) * (side[1] + kernel - 1)
+        if d_words(config, places) <= config.d_depth:
             problem = _problem(config, side, kernel, 1, kernel // 2, blocks)
             plan = plan_gradients(problem)
             assert plan.parts == (Part(range(1), range(side[0]), range(side[1])),)
