@@ -521,11 +521,11 @@ def test_operands_alternate_between_the_halves():
         programs = Network(Driver(card), _perceptron(64, 128, 128), 32).programs
     for name, program in programs.items():
         lines = [line.split() for line in program.listing().splitlines()]
-        for base in ("s_base", "o_base"):
+        for opcode, kind, base in (("LOAD", "S", "base"), ("COMPUTE", "COMPUTE", "o_base")):
             places = [
                 int(dict(field.split("=") for field in line if "=" in field).get(base, 0))
                 for line in lines
-                if line[1] == "COMPUTE" and "ones=1" not in line
+                if line[1] == opcode and kind in line and "ones=1" not in line
             ]
             assert all(a != b for a, b in itertools.pairwise(places)), (name, base)
 
