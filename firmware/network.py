@@ -33,6 +33,7 @@ from .schedule import (
     NormalisationSchedule,
     PoolingSchedule,
     Step,
+    WeightGradientSchedule,
     clear_phase,
     require_support,
 )
@@ -264,6 +265,11 @@ class Network:
     ) -> ConvolutionSchedule:
         return ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
 
+    def _weight_gradients(
+        self, assembly: Assembly, layer: Convolution, tensors: ConvolutionTensors
+    ) -> WeightGradientSchedule:
+        return WeightGradientSchedule(assembly, self._scheduled(layer), tensors)
+
     def _images(self, shape: Shape, *, transposed: bool = False) -> Activations:
         return Activations(self._config, self._memory, self.batch, shape, transposed=transposed)
 
@@ -278,7 +284,7 @@ class Network:
         assembly = self._assembly("initialisation")
         for layer, tensors in self.tensors.items():
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                self._convolution(assembly, layer, tensors).initialise(self._zeros)
+                self._weight_gradients(assembly, layer, tensors).initialise(self._zeros)
         return assembly.program
 
     def _forward_program(self, name: str, *, training: bool) -> Program:
@@ -347,7 +353,7 @@ class Network:
         for layer, tensors in self.tensors.items():
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
                 x = self._unfolded.get(layer, self._activations[layer.source])
-                schedule = self._convolution(assembly, layer, tensors)
+                schedule = self._weight_gradients(assembly, layer, tensors)
                 schedule.update(x, self._collected[layer])
             elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
                 NormalisationSchedule(assembly, layer, tensors).update()

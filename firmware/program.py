@@ -296,6 +296,8 @@ class Program:
             lowest, highest = _reach(body["d_rows"], body["d_reduction"])
             reads.append(_Region("D", d_base + lowest, d_base + highest + 1))
         writes = [_Region("O", o_base, o_base + o_words)]
+        if body.get("accumulate"):
+            reads += writes
         self._add(Opcode.COMPUTE, stage, body, reads, writes)
 
     def store(self, stage: Stage, **body: Any) -> None:

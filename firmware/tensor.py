@@ -105,8 +105,8 @@ class Images(Protocol):
     def load_images(self, block: int, rows: Span, columns: Span) -> dict[str, Any]:
         """Return the fields of the LOAD that brings an area of G images, tile by tile."""
 
-    def load_channels(self, word: int, rows: Span, columns: Span) -> dict[str, Any]:
-        """Return the fields of the LOAD that brings an area of G channels of all images."""
+    def load_channels(self, word: int, blocks: range, rows: Span, columns: Span) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G channels of blocks of images."""
 
 
 def _frame(rows: Span, columns: Span, pixel_beats: int, images: int) -> dict[str, int]:
@@ -201,18 +201,18 @@ class Activations(_Block):
             ),
         }
 
-    def load_channels(self, word: int, rows: Span, columns: Span) -> dict[str, Any]:
-        """Return the fields of the LOAD that brings an area of G channels of all images."""
+    def load_channels(self, word: int, blocks: range, rows: Span, columns: Span) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G channels of blocks of images."""
         return {
             "transpose": int(not self.transposed),
-            "frame": _frame(rows, columns, self.config.elements, self.batch_blocks),
+            "frame": _frame(rows, columns, self.config.elements, len(blocks)),
             "descriptor": descriptor(
                 self.config,
-                self.tile(0, rows.start, columns.start, word),
+                self.tile(blocks.start, rows.start, columns.start, word),
                 self.config.elements,
                 (columns.count, self.position_bytes),
                 (rows.count, self.line_bytes),
-                (self.batch_blocks, self.block_bytes),
+                (len(blocks), self.block_bytes),
             ),
         }
 
@@ -290,8 +290,8 @@ class UnfoldedImages(_Block):
         """Return the fields of the LOAD that brings an area of G images, tile by tile."""
         return {"transpose": 1} | self._gather(rows, columns)
 
-    def load_channels(self, word: int, rows: Span, columns: Span) -> dict[str, Any]:
-        """Return the fields of the LOAD that brings an area of G channels of all images."""
+    def load_channels(self, word: int, blocks: range, rows: Span, columns: Span) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G channels of blocks of images."""
         return self._gather(rows, columns)
 
     def _gather(self, rows: Span, columns: Span) -> dict[str, Any]:

@@ -161,10 +161,11 @@ class Core(wiring.Component):
                 engine.o_read.bank.eq(store.o_read.bank),
                 engine.o_read.address.eq(store.o_read.address),
             ]
-        m.d.comb += [
-            store.o_read.data.eq(engine.o_read.data),
-            update.o_read.data.eq(engine.o_read.data),
-        ]
+        for unit in (store, update):
+            m.d.comb += [
+                unit.o_read.ready.eq(engine.o_read.ready),
+                unit.o_read.data.eq(engine.o_read.data),
+            ]
         # A command has ended when memory has acknowledged its last write.
         m.d.comb += processor.store_done.eq(
             handed_over & write_dma.idle & (write_dma.fault.code == Fault.NONE)

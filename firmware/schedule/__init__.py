@@ -11,6 +11,7 @@ from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
 from .pooling import PoolingSchedule, accumulate, clear_phase
 from .support import require_support
+from .weight_gradients import WeightGradientSchedule
 
 __all__ = [
     "AdditionSchedule",
@@ -21,6 +22,7 @@ __all__ = [
     "NormalisationSchedule",
     "PoolingSchedule",
     "Step",
+    "WeightGradientSchedule",
     "accumulate",
     "clear_phase",
     "require_support",

@@ -66,6 +66,13 @@ class _Ring:
         self._next = base + words
         return base
 
+    def take_half(self) -> int:
+        """Return the base of one half, in turns."""
+        half = self.depth // 2
+        base = half if self._next <= half else 0
+        self._next = base + half
+        return base
+
 
 class Assembly:
     """A program, its scratchpads, and which of its commands change from step to step.

@@ -1,4 +1,4 @@
-"""The three products of a convolution.
+"""The forward and backward products of a convolution.
 
 Forward and backward, the D operand is a patch of the image with its frame of zeros, in the
 scratchpad once; the array walks places of the kernel and taps over it. Where an image doesn't fit,
@@ -20,55 +20,14 @@ from ..layers import ConvolutionTensors
 from ..model import Convolution
 from ..program import descriptor, product, walk
 from ..tensor import Activations, Compressed, Images, Span, Tensor
-from .assembly import Assembly, Step
+from .assembly import Assembly
+from .patch import Axis, needed_span
+from .words import ROW_WORDS, o_words, s_words
 
 __all__ = ["ConvolutionSchedule"]
 
-_BLOCK_WORDS = 2
-"""O words in a row of G outputs."""
-
 _END_BANDS = 4
 """Bands that the first and the last images are cut into, if they have lines enough."""
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Which places of an image meet which taps, in one direction.
-
-    Output ``o`` meets at tap ``t`` the place ``origin + o * stride + t * direction``.
-    """
-
-    origin: int
-    stride: int
-    direction: int
-    taps: int
-    outputs: int
-    size: int
-    """Places of the image."""
-
-    def place(self, output: int) -> int:
-        """Return the place that an output meets at its first tap."""
-        return self.origin + output * self.stride
-
-    def reach(self, outputs: range) -> tuple[int, int]:
-        """Return the lowest and the highest place that some outputs meet."""
-        reach = (self.taps - 1) * self.direction
-        return (
-            self.place(outputs.start) + min(0, reach),
-            self.place(outputs.stop - 1) + max(0, reach),
-        )
-
-
-def _patch(parts: Sequence[tuple[_Axis, range]]) -> Span:
-    """Return what some outputs need of the image; those of several products together."""
-    size = parts[0][0].size
-    lowest, highest = zip(*(axis.reach(outputs) for axis, outputs in parts))
-    # At least one place lies in the image, so that there is something to load.
-    low, high = min(*lowest, size - 1), max(*highest, 0)
-    before, after = max(0, -low), max(0, high - size + 1)
-    return Span(
-        start=max(0, low), count=high - low + 1 - before - after, before=before, after=after
-    )
 
 
 @dataclass(frozen=True)
@@ -102,46 +61,12 @@ class _Area:
 
 
 @dataclass(frozen=True)
-class _Taps:
-    """A block of taps, from line `y` and column `x` of the kernel on."""
-
-    y: int
-    x: int
-    height: int
-    width: int
-
-    @property
-    def count(self) -> int:
-        return self.height * self.width
-
-
-@dataclass(frozen=True)
 class _Patch:
     """Part of the images of a block, in the D scratchpad from `base` on."""
 
     base: int
     rows: Span
     columns: Span
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Images that lie transposed in the D scratchpad, a D word the same pixel of G images.
-
-    Attributes
-    ----------
-    base
-        Where the first tap meets the first pixel.
-    line, channel
-        Words from a line to the next, and from a channel of a bank to the next.
-    reduction
-        Walk over the pixels of the output.
-    """
-
-    base: int
-    line: int
-    channel: int
-    reduction: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -154,8 +79,8 @@ class _Product:
     weights: Compressed
     first_tap: tuple[int, int]
     tap_stride: int
-    y: _Axis
-    x: _Axis
+    y: Axis
+    x: Axis
     channels: int
     reduction: int
     output: _Grid
@@ -180,12 +105,12 @@ class _Product:
 def _rows(works: Sequence[_Product], band: range) -> Span:
     """Return the lines of the image that a band of some products needs."""
     parts = [(work.y, work.lines(band)) for work in works]
-    return _patch([(axis, lines) for axis, lines in parts if lines])
+    return needed_span([(axis, lines) for axis, lines in parts if lines])
 
 
 def _columns(works: Sequence[_Product]) -> Span:
     """Return the columns of the image that some products need."""
-    return _patch([(work.x, range(work.x.outputs)) for work in works])
+    return needed_span([(work.x, range(work.x.outputs)) for work in works])
 
 
 def _missing(tensor: Activations, block: int) -> int:
@@ -224,8 +149,8 @@ class ConvolutionSchedule:
         layer, weights = self._layer, self._tensors.forward
         source = x.shape
 
-        def axis(size: int, outputs: int) -> _Axis:
-            return _Axis(-layer.padding, layer.stride, 1, layer.kernel, outputs, size)
+        def axis(size: int, outputs: int) -> Axis:
+            return Axis(-layer.padding, layer.stride, 1, layer.kernel, outputs, size)
 
         work = _Product(
             stage=Stage.FF,
@@ -271,12 +196,12 @@ class ConvolutionSchedule:
             raise ScheduleError(f"{context}: the layer was placed without backward weights")
         source, target, stride = dy.shape, dx.shape, layer.stride
 
-        def axis(phase: int, outputs: int, size: int) -> tuple[int, _Axis]:
+        def axis(phase: int, outputs: int, size: int) -> tuple[int, Axis]:
             first_tap = (phase + layer.padding) % stride
             taps = len(range(first_tap, layer.kernel, stride))
             origin = (phase + layer.padding - first_tap) // stride
             count = len(range(phase, outputs, stride))
-            return first_tap, _Axis(origin, 1, -1, taps, count, size)
+            return first_tap, Axis(origin, 1, -1, taps, count, size)
 
         phases, empty = [], []
         for phase_y in range(min(stride, target.height)):
@@ -354,7 +279,7 @@ class ConvolutionSchedule:
         line_words = patch.columns.size * position_words
         rows = len(lines) * work.x.outputs * config.elements
         one_pixel = len(lines) * work.x.outputs == 1
-        o_base = self._assembly.o.take(self._o_words(rows))
+        o_base = self._assembly.o.take(o_words(config, rows))
         self._program.compute(
             work.stage,
             s_base=s_base,
@@ -362,7 +287,7 @@ class ConvolutionSchedule:
             + (work.y.place(lines.start) - patch.rows.first) * line_words
             + (work.x.place(0) - patch.columns.first) * position_words,
             o_base=o_base,
-            o_stride=_BLOCK_WORDS,
+            o_stride=ROW_WORDS,
             **product(
                 config,
                 work.weights.pattern,
@@ -408,8 +333,8 @@ class ConvolutionSchedule:
             reach = max(_rows(works, band).size for band in cut(count))
             return reach * columns * self._position_words(work.source)
 
-        def o_words(count: int) -> int:
-            return self._o_words(count * width * config.elements)
+        def results(count: int) -> int:
+            return o_words(config, count * width * config.elements)
 
         for share in (2, 1):
             for bands in range(max(finer, 1), lines + 1):
@@ -417,17 +342,17 @@ class ConvolutionSchedule:
                 d_share = 1 if count == lines and blocks == 1 else share
                 if (
                     d_words(count) <= assembly.d.depth // d_share
-                    and o_words(count) <= assembly.o.depth // share
+                    and results(count) <= assembly.o.depth // share
                 ):
                     return cut(count)
         assembly.need(work.context, assembly.d, d_words(1))
-        assembly.need(work.context, assembly.o, o_words(1))
+        assembly.need(work.context, assembly.o, results(1))
         raise AssertionError("unreachable: one of them didn't fit")
 
     def _load_weights(self, work: _Product, block: int) -> int:
         """Load a block of G rows of compressed weights as the S operand; return its base."""
         config, weights, layer = self._config, work.weights, self._layer
-        base = self._assembly.s.take(self._s_words(weights.pattern, work.d_words))
+        base = self._assembly.s.take(s_words(config, weights.pattern, work.d_words))
         tap_y, tap_x = work.first_tap
         tap_bytes = weights.words * weights.tile_bytes
         self._program.load(
@@ -515,10 +440,10 @@ class ConvolutionSchedule:
             position = (area.y - lines.start) * work.x.outputs + area.x
             program.store(
                 work.stage,
-                o_base=o_base + position * config.elements // config.cols * _BLOCK_WORDS,
-                o_stride=_BLOCK_WORDS,
+                o_base=o_base + position * config.elements // config.cols * ROW_WORDS,
+                o_stride=ROW_WORDS,
                 rows=rows,
-                words=_BLOCK_WORDS,
+                words=ROW_WORDS,
                 convert=1,
                 relu=int(work.relu),
                 descriptor=self._tiles(work.output, block, area, a_block),
@@ -556,259 +481,12 @@ class ConvolutionSchedule:
             (area.lines, grid.stride * tensor.line_bytes),
         )
 
-    # Weight gradients and updates
-
-    def update(self, x: Images, dy: Activations) -> None:
-        """Add WU with the update: gradients of weights and bias straight into the update engine.
-
-        Raises
-        ------
-        ScheduleError
-            The images of a batch don't fit the scratchpads.
-        """
-        layer, config, assembly = self._layer, self._config, self._assembly
-        context = f"{layer.name}, WU"
-        pixels = dy.batch_blocks * dy.shape.positions
-        self._check_reduction(context, pixels, Pattern.DENSE)
-        taps = self._tap_blocks(context)
-        pending = None
-        for input_block in range(self._tensors.state.input_blocks):
-            places = self._load_transposed_images(context, x, input_block)
-            for output_block in range(self._tensors.state.output_blocks):
-                s_base = assembly.s.take(self._s_words(Pattern.DENSE, pixels))
-                self._program.load(
-                    LoadTarget.S,
-                    Stage.WU,
-                    transpose=int(not dy.transposed),
-                    pattern=Pattern.DENSE,
-                    base=s_base,
-                    rows=config.elements,
-                    d_words=pixels,
-                    descriptor=descriptor(
-                        config,
-                        dy.tile(0, 0, 0, output_block),
-                        config.elements,
-                        (pixels, dy.position_bytes),
-                    ),
-                )
-                for block in taps:
-                    # The load queue must bring these operands before it turns to the state of the
-                    # block before, which it can only deliver at the pace of the update engine.
-                    if pending is not None:
-                        self._add_updates(*pending)
-                    o_base = self._compute_gradients(
-                        Stage.WU,
-                        input_block,
-                        output_block,
-                        block,
-                        pixels * config.elements - _missing(dy, dy.batch_blocks - 1),
-                        s_base=s_base,
-                        images=places,
-                    )
-                    pending = (input_block, output_block, block, o_base)
-        if pending is not None:
-            self._add_updates(*pending)
-
-    def initialise(self, zeros: Tensor) -> None:
-        """Add updates by nothing, which derive the compressed copies from the master weights.
-
-        Parameters
-        ----------
-        zeros
-            At least G beats of zeros.
-        """
-        config = self._config
-        taps = self._tap_blocks(f"{self._layer.name}, initialisation")
-        for input_block in range(self._tensors.state.input_blocks):
-            s_base = self._assembly.s.take(self._s_words(Pattern.DENSE, 1))
-            self._program.load(
-                LoadTarget.S,
-                Stage.UPDATE,
-                pattern=Pattern.DENSE,
-                base=s_base,
-                rows=config.elements,
-                d_words=1,
-                descriptor=descriptor(config, zeros.address, config.elements),
-            )
-            for block in taps:
-                # Zeros against ones: what the D scratchpad holds might be infinite.
-                o_base = self._compute_gradients(
-                    Stage.UPDATE, input_block, 0, block, config.elements, s_base=s_base
-                )
-                for output_block in range(self._tensors.state.output_blocks):
-                    self._add_updates(input_block, output_block, block, o_base, learns=False)
-
-    def _tap_blocks(self, context: str) -> list[_Taps]:
-        """Cut the taps into the fewest blocks whose gradients fit, overlapped if possible."""
-        kernel, assembly = self._layer.kernel, self._assembly
-        for share in (2, 1):
-            for width, height in ((kernel, kernel), (kernel, 1), (1, 1)):
-                if self._gradient_words(width * height) <= assembly.o.depth // share:
-                    return [
-                        _Taps(y, x, height, width)
-                        for y in range(0, kernel, height)
-                        for x in range(0, kernel, width)
-                    ]
-        assembly.need(context, assembly.o, self._gradient_words(1))
-        raise AssertionError("unreachable: one tap didn't fit")
-
-    def _load_transposed_images(self, context: str, x: Images, word: int) -> _Images:
-        """Load G channels of all images as the D operand."""
-        layer, config, assembly = self._layer, self._config, self._assembly
-        stride, kernel = layer.stride, layer.kernel
-
-        def patch(size: int, outputs: int) -> Span:
-            return _patch(
-                [(_Axis(-layer.padding, stride, 1, kernel, outputs, size), range(outputs))]
-            )
-
-        rows = patch(x.shape.height, layer.shape.height)
-        columns = patch(x.shape.width, layer.shape.width)
-        places = rows.size * columns.size
-        d_words = x.batch_blocks * places
-        bank_rows = config.elements // config.cols
-        assembly.need(f"{context}, all pixels of {config.elements} channels",
-                      assembly.d, bank_rows * d_words)  # fmt: skip
-        base = assembly.d.take(bank_rows * d_words)
-        self._program.load(
-            LoadTarget.D,
-            Stage.WU,
-            order=LoadOrder.TILES,
-            base=base,
-            rows=config.elements,
-            d_words=d_words,
-            **x.load_channels(word, rows, columns),
-        )
-        return _Images(
-            base=base
-            - (layer.padding + rows.first) * columns.size
-            - (layer.padding + columns.first),
-            line=columns.size,
-            channel=d_words,
-            reduction=walk(
-                (layer.shape.width, stride),
-                (layer.shape.height, stride * columns.size),
-                (x.batch_blocks, places),
-            ),
-        )
-
-    def _compute_gradients(
-        self,
-        stage: Stage,
-        input_block: int,
-        output_block: int,
-        taps: _Taps,
-        length: int,
-        *,
-        s_base: int,
-        images: _Images | None = None,
-    ) -> int:
-        """Compute the gradients of G by G weights of some taps and, with the first, of G biases.
-
-        `length` is that of the reduction, over pixels and images.
-        Without `images` against ones. Returns where they are in O: taps one after the other, then
-        the biases.
-        """
-        config, layer = self._config, self._layer
-        o_base = self._assembly.o.take(self._gradient_words(taps.count))
-        rows = taps.count * config.elements
-        outputs: dict[str, Any] = {
-            "a": config.elements,
-            "a_padding": self._padding(layer.outputs, output_block),
-            "k": length,
-        }
-        where: dict[str, Any] = {"s_base": s_base, "o_stride": _BLOCK_WORDS}
-        places: dict[str, Any] = {"ones": 1}
-        walks: dict[str, Any] = {}
-        if images is not None:
-            places = {"d_base": images.base + taps.y * images.line + taps.x}
-            walks = {
-                "d_rows": walk(
-                    (config.elements // config.cols, images.channel),
-                    (taps.width, 1),
-                    (taps.height, images.line),
-                ),
-                "d_reduction": images.reduction,
-            }
-        b_padding = self._padding(layer.inputs, input_block)
-        weights = product(config, Pattern.DENSE, b=rows, b_padding=b_padding, **outputs, **walks)
-        self._program.compute(stage, **where, **places, **weights, o_base=o_base)
-        if self._has_bias(input_block, taps):
-            bias = product(config, Pattern.DENSE, b=1, **outputs)
-            o_bias = o_base + self._o_words(rows)
-            self._program.compute(stage, **where, **bias, o_base=o_bias, ones=1)
-        return o_base
-
-    def _add_updates(
-        self,
-        input_block: int,
-        output_block: int,
-        taps: _Taps,
-        o_base: int,
-        *,
-        learns: bool = True,
-    ) -> None:
-        """Add the updates of G by G weights of some taps and, with the first, of G biases."""
-        config, layer, tensors = self._config, self._layer, self._tensors
-        assembly = self._assembly
-        state, forward, backward = tensors.state, tensors.forward, tensors.backward
-        first = taps.y * layer.kernel + taps.x
-        address = state.tile(output_block, input_block, first)
-        assembly.load_stream(Stage.UPDATE, address, taps.count * state.tile_beats)
-        body: dict[str, Any] = {
-            "o_base": o_base,
-            "o_stride": _BLOCK_WORDS,
-            "tiles": taps.count,
-            "rows": config.elements,
-            "state_address": address,
-            "column_copy": 1,
-            "column_pattern": forward.pattern,
-            "column_address": forward.tile(output_block, first, input_block),
-            "column_stride": forward.words * forward.tile_bytes,
-        }
-        if backward is not None:
-            body |= {
-                "row_copy": 1,
-                "row_pattern": backward.pattern,
-                "row_address": backward.tile(input_block, first, output_block),
-                "row_stride": backward.words * backward.tile_bytes,
-            }
-        self._program.update(Stage.UPDATE, **body)
-        if learns:
-            assembly.adjust(Step.fields)
-        if not self._has_bias(input_block, taps):
-            return
-        assert tensors.bias is not None and tensors.bias_state is not None
-        address = tensors.bias_state.block(output_block)
-        assembly.load_stream(Stage.UPDATE, address, tensors.bias_state.BEATS)
-        self._program.update(
-            Stage.UPDATE,
-            o_base=o_base + self._o_words(taps.count * config.elements),
-            o_stride=_BLOCK_WORDS,
-            tiles=1,
-            rows=1,
-            state_address=address,
-            row_copy=1,
-            row_pattern=Pattern.DENSE,
-            row_address=tensors.bias.block(output_block),
-        )
-        if learns:
-            assembly.adjust(Step.fields)
-
     # Sizes
-
-    def _has_bias(self, input_block: int, taps: _Taps) -> bool:
-        """Return whether the biases' gradients are computed along with these weights'."""
-        return self._layer.bias and (input_block, taps.y, taps.x) == (0, 0, 0)
-
-    def _gradient_words(self, taps: int) -> int:
-        """Words of an O bank for the gradients of some taps and, after them, of the biases."""
-        return self._o_words(taps * self._config.elements) + self._o_words(1)
 
     def _check_reduction(self, context: str, d_words: int, pattern: Pattern) -> None:
         """Refuse a reduction too long for the S scratchpad or the accumulators."""
         config, assembly = self._config, self._assembly
-        assembly.need(context, assembly.s, self._s_words(pattern, d_words))
+        assembly.need(context, assembly.s, s_words(config, pattern, d_words))
         additions = d_words * pattern.steps(config)
         if additions > config.max_additions:
             raise ScheduleError(
@@ -828,18 +506,3 @@ class ConvolutionSchedule:
     def _position_words(self, source: Images) -> int:
         """Words of a D bank that a pixel takes."""
         return source.words * self._config.elements // self._config.cols
-
-    def _bank_rows(self, rows: int) -> int:
-        """Rows in each bank of O for `rows` rows, with those that fill up the last tile."""
-        config = self._config
-        fields = product(config, Pattern.DENSE, a=config.elements, b=rows, k=config.elements)
-        return fields["b_tiles"] * (config.interleave >> fields["a_contexts"])
-
-    def _s_words(self, pattern: Pattern, d_words: int) -> int:
-        """Words of an S bank for G rows."""
-        config = self._config
-        return config.elements // config.rows * pattern.words_per_row(config, d_words)
-
-    def _o_words(self, rows: int) -> int:
-        """Words of an O bank for G outputs of `rows` rows."""
-        return self._bank_rows(rows) * _BLOCK_WORDS

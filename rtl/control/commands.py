@@ -270,6 +270,9 @@ class LoadBody(data.Struct):
 class ComputeBody(data.Struct):
     """``O[b, a] = sum over k of S[a, k] * D[b, k]``, rounded once to binary32.
 
+    With `accumulate` it is ``O[b, a] += ...``: how a reduction that is longer than the scratchpads
+    or the accumulators is put together from parts, whose order then counts.
+
     Of the I contexts of a tile (`Config.interleave`) ``Ia = 2**a_contexts`` lie along a and
     ``Ib = I / Ia`` along b: ``a < a_tiles * Ia * rows``, ``b < b_tiles * Ib * cols``. Element
     ``(b, a)`` goes to O bank ``b % cols``, word ``o_base + b // cols * o_stride + a // (G/2)``,
@@ -295,6 +298,9 @@ class ComputeBody(data.Struct):
     """The D operand is 1.0 everywhere (sums of the S operand, for bias gradients)."""
     keep: unsigned(1)
     """Leave the sums in the accumulators for the next COMPUTE; needs a_tiles = b_tiles = 1."""
+    accumulate: unsigned(1)
+    """Add each result, in binary32, to the value in its place, which it replaces otherwise. Not
+    with `keep`; rows must not overlap: `o_stride` covers all rows a."""
     a_contexts: unsigned(3)
     """Binary logarithm of the contexts along a; at most that of the interleave."""
 

@@ -3,21 +3,27 @@
 from typing import Any
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..block import Block, block_name
 from ..config import Config
 from ..delay import delayed
 from ..memory.ports import DWriteSignature, OReadSignature, SWriteSignature
-from ..memory.scratchpad import READ_LATENCY, DRead, OPlace, SBank, SRead
+from ..memory.scratchpad import READ_LATENCY, DRead, OBank, OPlace, SBank, SRead
 from . import pe
 from .collector import ResultCollector
 from .column import ArrayColumn
 from .decoder import OperandDecoder
 from .pe import DrainSlot, Slot
 
-__all__ = ["Issue", "ProcessingArray", "result_latency"]
+__all__ = ["UPDATE_LATENCY", "Issue", "ProcessingArray", "result_latency"]
+
+_ADDEND_READ = ResultCollector.ADDEND_LATENCY - OBank.ADDEND_LATENCY
+"""Cycles from `ProcessingArray.valid` to the read of what the result is added to."""
+
+UPDATE_LATENCY = ResultCollector.VALUE_LATENCY + 1 - _ADDEND_READ
+"""Cycles from a read of an element that a result is added to until the sum can be read."""
 
 
 class Issue(wiring.Signature):
@@ -44,7 +50,8 @@ class ProcessingArray(wiring.Component):
     """Rows by columns of processing elements, S banks to the left, D banks above, O banks below.
 
     Slots and operands spread by one row and one column a cycle. Sums leave each `config.drain_rows`
-    rows of a column one a cycle, the uppermost first.
+    rows of a column one a cycle, the uppermost first. What they are added to is read from the O
+    banks meanwhile, which then aren't ready for other reads.
 
     Parameters
     ----------
@@ -56,10 +63,12 @@ class ProcessingArray(wiring.Component):
     issue : In(Issue)
         The slots of this cycle, for row 0 and column 0.
     valid : Out(1)
-        A result of the first rows of column 0 is to be written.
+        A result of the first rows of column 0 will be written.
     place : In(OPlace)
         Where, in the same cycle; those of the other rows and columns follow at their distance in
         rows and columns, to the places beside it.
+    accumulate : In(1)
+        It's added to what stands there.
     s_write, d_write, o_read : In
         Ports of the scratchpads for the load and store units.
     """
@@ -71,6 +80,7 @@ class ProcessingArray(wiring.Component):
                 "issue": In(Issue(config)),
                 "valid": Out(1),
                 "place": In(OPlace(config)),
+                "accumulate": In(1),
                 "s_write": In(SWriteSignature(config)),
                 "d_write": In(DWriteSignature(config)),
                 "o_read": In(OReadSignature(config)),
@@ -107,18 +117,27 @@ class ProcessingArray(wiring.Component):
         d_read: Any = self.issue.d_read
         slot = delayed(m, self.issue.slot, READ_LATENCY)
         drain = delayed(m, self.issue.drain, READ_LATENCY, reset=True)
-        places = Signal.like(columns[0].places)
-        place = self.place
-        for number in range(config.exits):
-            m.d.comb += [
-                places[number].eq(place),
-                places[number].position.eq(place.position | number * config.drain_rows),
-            ]
-            place = delayed(m, place, config.drain_rows, reset=True)
+        addend_place = Signal(OPlace(config))
+        m.d.comb += [
+            addend_place.eq(self.place),
+            addend_place.enable.eq(self.place.enable & self.accumulate),
+        ]
+        places = self._of_exits(m, self.place, ResultCollector.VALUE_LATENCY)
+        addend_places = self._of_exits(m, addend_place, _ADDEND_READ)
+
+        # From the first way out of the first column to the last of the last one.
+        spread = (config.exits - 1) * config.drain_rows + config.cols
+        reading = Signal(range(spread + 1))
+        with m.If(delayed(m, addend_place.enable, _ADDEND_READ - 1, reset=True)):
+            m.d.sync += reading.eq(spread)
+        with m.Elif(reading != 0):
+            m.d.sync += reading.eq(reading - 1)
+
         bank_number = delayed(m, self.o_read.bank)
         read_data = Signal.like(self.o_read.data, reset_less=True)
         m.d.comb += [
             self.valid.eq(columns[0].valid),
+            self.o_read.ready.eq(reading == 0),
             self.o_read.data.eq(read_data),
         ]
         for number, column in enumerate(columns):
@@ -131,12 +150,26 @@ class ProcessingArray(wiring.Component):
                 column.drain.eq(drain),
                 *(port.eq(word) for port, word in zip(column.s, s, strict=True)),
                 column.places.eq(places),
+                column.addend_places.eq(addend_places),
                 column.read_enable.eq(self.o_read.bank == number),
                 column.read_address.eq(self.o_read.address),
             ]
             d_read, s = column.d_read_next, column.s_next
             slot, drain = delayed(m, slot), delayed(m, drain, reset=True)
-            places = column.places_next
+            places, addend_places = column.places_next, column.addend_places_next
             with m.If(bank_number == number):
                 m.d.sync += read_data.eq(column.read_data)
         return m
+
+    def _of_exits(self, m: Module, place: Any, cycles: int) -> Any:
+        """Return the places of all ways out, the first `cycles` after `place`."""
+        config = self._config
+        places = Signal(data.ArrayLayout(OPlace(config), config.exits))
+        place = delayed(m, place, cycles, reset=True)
+        for number in range(config.exits):
+            m.d.comb += [
+                places[number].eq(place),
+                places[number].position.eq(place.position | number * config.drain_rows),
+            ]
+            place = delayed(m, place, config.drain_rows, reset=True)
+        return places

@@ -83,12 +83,14 @@ class CommandChecker(wiring.Component):
         b_shift = (shifts - body.a_contexts)[: len(product.b_shift)]
         a_rows = ((body.a_tiles * config.rows) << body.a_contexts)[: len(product.a_rows)]
         b_rows = ((body.b_tiles * config.cols) << b_shift)[: len(product.b_rows)]
+        rows_overlap = body.o_stride * config.floats < a_rows
         # What follows a COMPUTE that keeps its sums must share its contexts out in the same way.
         additions = Signal(range(config.max_additions + 1))
         kept_contexts = Signal.like(body.a_contexts, reset_less=True)
         is_malformed = (
             is_empty
             | (body.keep & ~is_one_tile)
+            | (body.accumulate & (body.keep | rows_overlap))
             | (body.a_contexts > shifts)
             | ((additions != 0) & (body.a_contexts != kept_contexts))
             | (body.a_padding >= a_rows)
@@ -167,6 +169,7 @@ class CommandChecker(wiring.Component):
                     product.b_tiles.eq(body.b_tiles),
                     product.ones.eq(body.ones),
                     product.keep.eq(body.keep),
+                    product.accumulate.eq(body.accumulate),
                     product.b_shift.eq(b_shift),
                     product.b_contexts.eq((1 << b_shift) - 1),
                     product.a_rows.eq(a_rows - body.a_padding),

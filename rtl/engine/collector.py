@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..arithmetic.float32 import FloatAdder
 from ..arithmetic.formats import FLOAT
 from ..arithmetic.rounding import Rounder
 from ..config import Config
@@ -23,6 +24,9 @@ _JOINED = 6
 class ResultCollector(wiring.Component):
     """Rounds the sums of `config.drain_rows` processing elements, of which one has any at a time.
 
+    Each is then added to what a reduction has come to before, -0 if this is all of it: that leaves
+    every value as it is, zeros too.
+
     Parameters
     ----------
     config
@@ -32,9 +36,16 @@ class ResultCollector(wiring.Component):
     ----------
     results : In
         What leaves the processing elements: zeros, or in one of them a sum.
-    valid, value : Out
-        The binary32, `latency(config)` cycles later.
+    valid : Out(1)
+        A sum is about to be rounded.
+    addend : In(FLOAT)
+        What it's added to, `ADDEND_LATENCY` cycles after `valid`.
+    value : Out(FLOAT)
+        The binary32, `VALUE_LATENCY` cycles after `valid`.
     """
+
+    ADDEND_LATENCY = Rounder.LATENCY
+    VALUE_LATENCY = ADDEND_LATENCY + FloatAdder.LATENCY
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -42,6 +53,7 @@ class ResultCollector(wiring.Component):
             {
                 "results": In(data.ArrayLayout(Result(config), config.drain_rows)),
                 "valid": Out(1),
+                "addend": In(FLOAT),
                 "value": Out(FLOAT),
             }
         )
@@ -52,7 +64,7 @@ class ResultCollector(wiring.Component):
         stages, values = 0, config.drain_rows
         while values > 1:
             stages, values = stages + 1, -(-values // _JOINED)
-        return stages + Rounder.LATENCY
+        return stages + ResultCollector.VALUE_LATENCY
 
     def elaborate(self, platform: Any) -> Module:
         config = self._config
@@ -67,10 +79,13 @@ class ResultCollector(wiring.Component):
             valid = delayed(m, valid, reset=True)
 
         m.submodules.rounder = rounder = Rounder(sum_bits(config))
+        m.submodules.adder = adder = FloatAdder()
         m.d.comb += [
+            self.valid.eq(valid),
             rounder.valid.eq(valid),
             rounder.sum.eq(values[0]),
-            self.valid.eq(rounder.valid_next),
-            self.value.eq(rounder.result),
+            adder.a.eq(rounder.result),
+            adder.b.eq(self.addend),
+            self.value.eq(adder.o),
         ]
         return m

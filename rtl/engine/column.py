@@ -32,8 +32,8 @@ class ArrayColumn(wiring.Component):
     s, s_next
         S words of each row, and a cycle later those for the next column.
     valid : Out(1)
-        A result of the first rows is to be written.
-    places, places_next, read_enable, read_address, read_data
+        A sum of the first rows is about to be rounded.
+    places, places_next, addend_places, addend_places_next, read_enable, read_address, read_data
         Those of `OBank`.
     """
 
@@ -54,6 +54,8 @@ class ArrayColumn(wiring.Component):
                 "valid": Out(1),
                 "places": In(places),
                 "places_next": Out(places),
+                "addend_places": In(places),
+                "addend_places_next": Out(places),
                 "read_enable": In(1),
                 "read_address": In(16),
                 "read_data": Out(data.ArrayLayout(unsigned(FLOAT_BITS), config.floats)),
@@ -95,11 +97,16 @@ class ArrayColumn(wiring.Component):
             for row in range(config.drain_rows):
                 result = elements[number * config.drain_rows + row].result
                 m.d.comb += collector.results[row].eq(result)
-            m.d.comb += o_bank.values[number].eq(collector.value)
+            m.d.comb += [
+                collector.addend.eq(o_bank.addends[number]),
+                o_bank.values[number].eq(collector.value),
+            ]
         m.d.comb += [
             self.valid.eq(collectors[0].valid),
             o_bank.places.eq(self.places),
             self.places_next.eq(o_bank.places_next),
+            o_bank.addend_places.eq(self.addend_places),
+            self.addend_places_next.eq(o_bank.addend_places_next),
             o_bank.read_enable.eq(self.read_enable),
             o_bank.read_address.eq(self.read_address),
             self.read_data.eq(o_bank.read_data),

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value, ValueLike, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, ValueLike, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ACCUMULATOR_BINS, Config
 from ..delay import delayed
-from .array import Issue
+from .array import UPDATE_LATENCY, Issue
 from .pe import DRAIN_DISTANCE, drain_turns
 from .tally import SlotSize
 from .walk import Loops, WordWalk
@@ -42,6 +42,7 @@ class Product(data.Struct):
     """Binary logarithm of the contexts along b."""
     ones: unsigned(1)
     keep: unsigned(1)
+    accumulate: unsigned(1)
     a_rows: unsigned(26)
     """Rows along a that aren't padding."""
     b_rows: unsigned(26)
@@ -60,7 +61,8 @@ class InterleavedMapper(wiring.Component):
     read as the contexts' place along a changes. Products follow each other without a pause. After
     the last word of a tile, unless the sums are kept, and at the latest after
     `Config.bin_additions` words, the lanes' bins of all contexts are drained, while the other half
-    of the bins takes what follows. That waits only for what is still to be drained from it.
+    of the bins takes what follows. That waits only for what is still to be drained from it. Results
+    that are added to others wait, before they are drained, for those of the product before.
 
     Parameters
     ----------
@@ -149,6 +151,7 @@ class InterleavedMapper(wiring.Component):
         half = Signal()
         full = Signal(2)
         ends_sum, ends_product, continues = Signal(2), Signal(2), Signal(2)
+        accumulates = Signal(2)
         words = Signal(range(config.bin_additions))
         kept = Signal()
         """Some of this sum has been drained from the lanes already."""
@@ -234,6 +237,7 @@ class InterleavedMapper(wiring.Component):
                             continues.bit_select(half, 1).eq(kept),
                             ends_sum.bit_select(half, 1).eq(is_last_word & ~product.keep),
                             ends_product.bit_select(half, 1).eq(is_last_a_tile & is_last_b_tile),
+                            accumulates.bit_select(half, 1).eq(product.accumulate),
                             kept.eq(~is_last_word | product.keep),
                         ]
                     with m.If(is_last_step):
@@ -270,8 +274,14 @@ class InterleavedMapper(wiring.Component):
         turn = Signal(range(drain_turns(config) + 1))
         added = delayed(m, full, max(0, DRAIN_DISTANCE - config.interleave), reset=True)
         is_continued = continues.bit_select(drained_half, 1)
+        # What is read to be added to must have been written by the product before: in the closest
+        # case its last context has the places of the first one now. Within a product all differ.
+        closest = max(ACCUMULATOR_BINS, min(config.drain_rows, config.floats))
+        settling = Signal(max(0, UPDATE_LATENCY - closest))
+        m.d.sync += settling.eq(Cat(drained, settling))
+        settles = accumulates.bit_select(drained_half, 1) & settling.any()
         m.d.comb += [
-            drain.enable.eq((full & added).bit_select(drained_half, 1)),
+            drain.enable.eq((full & added).bit_select(drained_half, 1) & ~settles),
             drain.place.context.eq(drained_context),
             drain.place.half.eq(drained_half),
             drain.bin.eq(drained_bin),

@@ -105,6 +105,7 @@ class TensorEngine(wiring.Component):
             self.filler.eq(tally.filler),
             writer.valid.eq(array.valid),
             array.place.eq(writer.place),
+            array.accumulate.eq(writer.accumulate),
         ]
         for port in ("s_write", "d_write", "o_read"):
             connect(m, flipped(getattr(self, port)), getattr(array, port))

@@ -33,9 +33,11 @@ class ResultWriter(wiring.Component):
     product : In(stream)
         A product whose results will follow.
     valid : In(1)
-        The next result is there.
+        The next result is about to come.
     place : Out(OPlace)
         Its place, in the same cycle.
+    accumulate : Out(1)
+        It's to be added to what stands there.
     """
 
     def __init__(self, config: Config) -> None:
@@ -45,6 +47,7 @@ class ResultWriter(wiring.Component):
                 "product": In(stream.Signature(Product)),
                 "valid": In(1),
                 "place": Out(OPlace(config)),
+                "accumulate": Out(1),
             }
         )
 
@@ -72,6 +75,7 @@ class ResultWriter(wiring.Component):
         b_address, b_base = Signal(16), Signal(16)
         position_bits = len(self.place.position)
         m.d.comb += [
+            self.accumulate.eq(product.accumulate),
             self.place.enable.eq(self.valid),
             self.place.address.eq(b_address + (a >> position_bits)),
             self.place.position.eq(a[:position_bits]),

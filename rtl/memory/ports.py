@@ -77,13 +77,17 @@ class AuxWriteSignature(wiring.Signature):
 
 
 class OReadSignature(wiring.Signature):
-    """Read port of the O banks: G/2 binary32 values, `O_READ_LATENCY` cycles after the address."""
+    """Read port of the O banks: G/2 binary32 values, `O_READ_LATENCY` cycles after the address.
+
+    There is nothing to read while ``ready`` is low: results that are added to others come first.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__(
             {
                 "bank": Out(range(config.cols)),
                 "address": Out(16),
+                "ready": In(1),
                 "data": In(data.ArrayLayout(unsigned(32), config.floats)),
             }
         )

@@ -6,7 +6,7 @@ on what is read: the operands meet without a wire that is longer than from one b
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -32,6 +32,8 @@ READ_LATENCY = 3
 """Cycles from the read of an operand bank to its word."""
 
 _ONE = Operand.const({"significand": 1 << 13, "exponent": 3, "sign": 0})
+
+_MINUS_ZERO = 1 << FLOAT_BITS - 1
 
 
 class SOperand(data.StructLayout):
@@ -203,28 +205,40 @@ class DBank(wiring.Component):
 class OBank(wiring.Component):
     """The results of one PE column.
 
-    Each way out of the column writes the positions of its rows.
+    Each way out of the column writes the positions of its rows, and may read what stands there
+    first. Both reads share the only read port: there must be no other one in such a cycle.
 
     Attributes
     ----------
     places, values : In
         For each way out an element to write; it can be read from the next cycle on.
-    places_next : Out
-        `places` a cycle later, for the next column, whose results are a cycle behind.
+    addend_places : In
+        For each way out an element to read.
+    addends : Out
+        These elements, `ADDEND_LATENCY` cycles later; -0 where none was read.
+    places_next, addend_places_next : Out
+        `places` and `addend_places` a cycle later, for the next column, whose results are a cycle
+        behind.
     read_enable, read_address : In
         A read.
     read_data : Out
-        A cycle later, G/2 binary32 values; they stay until the next read.
+        A cycle later, G/2 binary32 values.
     """
+
+    ADDEND_LATENCY = 2
 
     def __init__(self, config: Config) -> None:
         self._config = config
         places = data.ArrayLayout(OPlace(config), config.exits)
+        values = data.ArrayLayout(FLOAT, config.exits)
         super().__init__(
             {
                 "places": In(places),
                 "places_next": Out(places),
-                "values": In(data.ArrayLayout(FLOAT, config.exits)),
+                "values": In(values),
+                "addend_places": In(places),
+                "addend_places_next": Out(places),
+                "addends": Out(values),
                 "read_enable": In(1),
                 "read_address": In(16),
                 "read_data": Out(data.ArrayLayout(unsigned(FLOAT_BITS), config.floats)),
@@ -234,20 +248,36 @@ class OBank(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         config = self._config
         m = Module()
-        m.d.comb += self.places_next.eq(delayed(m, self.places, reset=True))
+        m.d.comb += [
+            self.places_next.eq(delayed(m, self.places, reset=True)),
+            self.addend_places_next.eq(delayed(m, self.addend_places, reset=True)),
+        ]
 
-        for position in range(config.floats):
-            memory = Memory(shape=unsigned(FLOAT_BITS), depth=config.o_depth, init=[])
-            m.submodules[f"elements_{position}"] = memory
-            write, port = memory.write_port(), memory.read_port()
-            exit_number = position // config.drain_rows % config.exits
-            place = self.places[exit_number]
-            m.d.comb += [
-                write.en.eq(place.enable & (place.position == position)),
-                write.addr.eq(place.address),
-                write.data.eq(self.values[exit_number]),
-                port.en.eq(self.read_enable),
-                port.addr.eq(self.read_address),
-                self.read_data[position].eq(port.data),
+        for number in range(config.exits):
+            place, addend_place = self.places[number], self.addend_places[number]
+            positions = [
+                position
+                for position in range(config.floats)
+                if position // config.drain_rows % config.exits == number
             ]
+            addend = Signal(FLOAT, reset_less=True)
+            addend_position = delayed(m, addend_place.position)
+            m.d.sync += addend.eq(_MINUS_ZERO)
+            m.d.comb += self.addends[number].eq(addend)
+            with m.If(delayed(m, addend_place.enable)), m.Switch(addend_position):
+                for position in positions:
+                    with m.Case(position):
+                        m.d.sync += addend.eq(self.read_data[position])
+            for position in positions:
+                memory = Memory(shape=unsigned(FLOAT_BITS), depth=config.o_depth, init=[])
+                m.submodules[f"elements_{position}"] = memory
+                write, port = memory.write_port(), memory.read_port()
+                m.d.comb += [
+                    write.en.eq(place.enable & (place.position == position)),
+                    write.addr.eq(place.address),
+                    write.data.eq(self.values[number]),
+                    port.en.eq(self.read_enable | addend_place.enable),
+                    port.addr.eq(Mux(addend_place.enable, addend_place.address, self.read_address)),
+                    self.read_data[position].eq(port.data),
+                ]
         return m

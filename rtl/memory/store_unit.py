@@ -176,7 +176,7 @@ class StoreUnit(wiring.Component):
         room = (~begins_beat | (reserved != _READY_BEATS)) & (~walk.begins_tile | compressor.free)
         read = Signal()
         m.d.comb += [
-            read.eq(walk.valid & room),
+            read.eq(walk.valid & room & self.o_read.ready),
             walk.take.eq(read),
             self.o_read.bank.eq(walk.bank),
             self.o_read.address.eq(walk.address),

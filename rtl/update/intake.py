@@ -102,12 +102,13 @@ class StateIntake(wiring.Component):
         # Weights wait for their momentum; the pair then waits for the one before it to be issued.
         weights = Signal(config.beat_bits, reset_less=True)
         has_weights = Signal()
-        issuing = Signal()
+        has_pair, issues = Signal(), Signal()
         chunk = Signal(range(chunks))
-        last_chunk = chunk == chunks - 1
+        is_last_issued = issues & (chunk == chunks - 1)
         pair_ready = Signal()
         m.d.comb += [
-            pair_ready.eq(self.pair_room & (~issuing | last_chunk)),
+            issues.eq(has_pair & self.o_read.ready),
+            pair_ready.eq(self.pair_room & (~has_pair | is_last_issued)),
             self.state.ready.eq(tile_open & (~has_weights | pair_ready)),
             self.pair_taken.eq(self.state.valid & tile_open & has_weights & pair_ready),
             self.segment_begin.eq(self.pair_taken & ~second_word & (row % config.group == 0)),
@@ -143,23 +144,23 @@ class StateIntake(wiring.Component):
         pair_velocities = Signal(config.beat_bits, reset_less=True)
         with m.If(self.pair_taken):
             m.d.sync += [
-                issuing.eq(1),
+                has_pair.eq(1),
                 pair_weights.eq(weights),
                 pair_velocities.eq(self.state.payload),
                 self.o_read.bank.eq(bank),
                 self.o_read.address.eq(row_address + second_word),
             ]
-        with m.Elif(last_chunk):
-            m.d.sync += issuing.eq(0)
-        with m.If(issuing):
-            m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
+        with m.Elif(is_last_issued):
+            m.d.sync += has_pair.eq(0)
+        with m.If(issues):
+            m.d.sync += chunk.eq(Mux(is_last_issued, 0, chunk + 1))
 
         # The chunk meets its gradients when these have been read.
         place = delayed(m, chunk, O_READ_LATENCY)
         chunk_weights = pair_weights.word_select(chunk, chunk_bits)
         chunk_velocities = pair_velocities.word_select(chunk, chunk_bits)
         m.d.comb += [
-            self.valid.eq(delayed(m, issuing, O_READ_LATENCY, reset=True)),
+            self.valid.eq(delayed(m, issues, O_READ_LATENCY, reset=True)),
             self.weights.eq(delayed(m, chunk_weights, O_READ_LATENCY)),
             self.velocities.eq(delayed(m, chunk_velocities, O_READ_LATENCY)),
             self.gradients.eq(self.o_read.data.as_value().word_select(place, chunk_bits)),

@@ -45,7 +45,7 @@ from firmware.driver import Driver
 from firmware.layers import ConvolutionTensors
 from firmware.model import Convolution, Input, Method
 from firmware.program import Program, descriptor, product
-from firmware.schedule import Assembly, ConvolutionSchedule, Step
+from firmware.schedule import Assembly, ConvolutionSchedule, Step, WeightGradientSchedule
 from firmware.tensor import Activations, Tensor
 from rtl.config import Config, preset
 from rtl.control.commands import LoadTarget, Stage
@@ -218,7 +218,9 @@ class _Workload:
         one_pixel = dataclasses.replace(layer.shape, height=1, width=1)
         zeros = Activations(self._driver.config, self._driver.memory, 1, one_pixel)
         zeros.clear(card)
-        self._run("initialisation", lambda schedule: schedule.initialise(zeros))
+        self._run(
+            "initialisation", lambda assembly: self._weight_gradients(assembly).initialise(zeros)
+        )
 
     def run(self, stage: str) -> Mapping[str, int]:
         """Run a stage; return by how much it raised each counter."""
@@ -226,19 +228,27 @@ class _Workload:
         return self._run(
             stage,
             {
-                "FF": lambda schedule: schedule.forward(x, y),
-                "BP": lambda schedule: schedule.backward(dy, dx, add=None, mask=x),
-                "WU": lambda schedule: schedule.update(x, dy),
+                "FF": lambda assembly: self._convolution(assembly).forward(x, y),
+                "BP": lambda assembly: self._convolution(assembly).backward(
+                    dy, dx, add=None, mask=x
+                ),
+                "WU": lambda assembly: self._weight_gradients(assembly).update(x, dy),
             }[stage],
         )
 
-    def _run(self, name: str, add: Callable[[ConvolutionSchedule], Any]) -> Mapping[str, int]:
+    def _run(self, name: str, add: Callable[[Assembly], Any]) -> Mapping[str, int]:
         assembly = Assembly(Program(self._driver.config, f"{self._layer.name}, {name}"))
-        add(ConvolutionSchedule(assembly, self._layer, self._tensors))
+        add(assembly)
         assembly.set_step(_STEP)
         counters = self._driver.run(assembly.program, _LONGEST).counters
         self._driver.unload(assembly.program)
         return counters
+
+    def _convolution(self, assembly: Assembly) -> ConvolutionSchedule:
+        return ConvolutionSchedule(assembly, self._layer, self._tensors)
+
+    def _weight_gradients(self, assembly: Assembly) -> WeightGradientSchedule:
+        return WeightGradientSchedule(assembly, self._layer, self._tensors)
 
     def results(self, stage: str) -> Mapping[str, bytes]:
         """Return what a stage has written, by name."""

@@ -38,6 +38,7 @@ from .arithmetic import (
     Floats,
     Halves,
     Operand,
+    add,
     is_finite,
     is_positive,
     multiply,
@@ -431,6 +432,8 @@ class Machine:
         b_contexts = config.interleave // a_contexts
         a_blocks, b_blocks = body.a_tiles * a_contexts, body.b_tiles * b_contexts
         a_rows, b_rows = a_blocks * config.rows, b_blocks * config.cols
+        overlap = body.o_stride * config.floats < a_rows
+        self._refuse_if(bool(body.accumulate) and (bool(body.keep) or overlap))
         self._refuse_if(body.a_padding >= a_rows or body.b_padding >= b_rows)
         supported = self._patterns.get(body.pattern)
         entries = supported.entries_per_chunk(config) if supported else 0
@@ -527,14 +530,15 @@ class Machine:
         return self._d_operands[key]
 
     def _write_o(self, body: SimpleNamespace, result: Floats) -> None:
-        """Write ``[block of b, column, a]``."""
+        """Write ``[block of b, column, a]``, or add it to what stands there."""
         config = self.config
         b_blocks, _, a_rows = result.shape
         banks = self._o.reshape(config.cols, -1)
         starts = (body.o_base + np.arange(b_blocks) * body.o_stride) * config.floats
         if body.o_stride * config.floats >= a_rows:
             places = starts[:, None] + np.arange(a_rows)
-            banks[:, places] = result.swapaxes(0, 1)
+            result = result.swapaxes(0, 1)
+            banks[:, places] = add(banks[:, places], result) if body.accumulate else result
             return
         # Rows overlap: the last to be drained stays.
         a_tile = config.rows << body.a_contexts

@@ -348,6 +348,7 @@ def test_random_networks_on_gateware():
     rng = np.random.default_rng(default_seed())
     config = PRESETS["tiny"]
     kinds, programs = set(), 0
+    # All kinds of layers, and weight gradients that are added up from parts.
     while len(kinds) < 6 or programs < 12:
         assert programs < 60, f"only {kinds} in {programs} networks, SAT_SEED={default_seed()}"
         model, batch = _random_model(rng, config), int(rng.integers(1, config.elements + 1))
@@ -371,7 +372,13 @@ def test_random_networks_on_gateware():
             f"SAT_SEED={default_seed()}"
         )
         kinds |= {type(layer) for layer in model.layers}
+        kinds |= {"parts" for layer in model.convolutions if _has_parts(layer, config)}
         programs += 1
+
+
+def _has_parts(layer, config):
+    """Whether the weight gradients of one block of images take more than one product."""
+    return layer.shape.positions * config.ratio > config.max_additions
 
 
 def _train_blindly(card, model, batch, seed):
@@ -570,6 +577,20 @@ def test_large_images_are_cut_into_bands():
         assert forward.count("D order=TILES") > len(model.convolutions)
 
 
+@pytest.mark.parametrize(("stride", "batch"), [(1, 16), (2, 35)])
+def test_weight_gradients_are_added_up(stride, batch):
+    """Layers with more pixels than one product takes, of one and of several blocks of images."""
+    with open_card("golden:tiny") as card:
+        image = Input("image", 9, 7, 10)
+        first = Convolution("first", image, 16, 3, stride, 1, bias=True, rectified=True)
+        second = Convolution("second", first, 16, kernel=3, padding=1, rectified=True)
+        assert _has_parts(second, card.config)
+        model = _with_head("parts", [image, first, second])
+        network = _check(card, model, batch, np.random.default_rng(default_seed()), (batch,))
+        update = network.programs["update"].listing()
+        assert 0 < update.count("accumulate=1") < update.count("COMPUTE")
+
+
 def test_every_product_is_told_its_real_size(driver):
     """Sizes that fill no tile or leave whole ones empty: useful is all that isn't padding."""
     model = _perceptron(13, 29, 35, 15, method=BDWP)
@@ -601,11 +622,11 @@ def test_operands_alternate_between_the_halves():
         programs = Network(Driver(card), _perceptron(64, 128, 128), 32).programs
     for name, program in programs.items():
         lines = [line.split() for line in program.listing().splitlines()]
-        for base in ("s_base", "o_base"):
+        for opcode, kind, base in (("LOAD", "S", "base"), ("COMPUTE", "COMPUTE", "o_base")):
             places = [
                 int(dict(field.split("=") for field in line if "=" in field).get(base, 0))
                 for line in lines
-                if line[1] == "COMPUTE" and "ones=1" not in line
+                if line[1] == opcode and kind in line and "ones=1" not in line
             ]
             assert all(a != b for a, b in itertools.pairwise(places)), (name, base)
 

@@ -12,7 +12,7 @@ from firmware.errors import ScheduleError
 from firmware.layers import ConvolutionTensors
 from firmware.model import Convolution, Input, Method, Shape
 from firmware.program import Program
-from firmware.schedule import Assembly, ConvolutionSchedule
+from firmware.schedule import Assembly, ConvolutionSchedule, WeightGradientSchedule
 from firmware.tensor import Activations
 from rtl.config import COMMAND_BYTES, PRESETS
 from rtl.control.commands import LoadTarget, Opcode
@@ -56,7 +56,8 @@ class _Bench:
         return self
 
     def update(self):
-        self.schedule.update(self.x, self.y)
+        schedule = WeightGradientSchedule(self.assembly, self.layer, self.tensors)
+        schedule.update(self.x, self.y)
         return self
 
 
@@ -213,19 +214,20 @@ def test_a_bias_is_there_whatever_is_added():
                 assert aux[body.add_base] == body.descriptor.address
 
 
-@pytest.mark.parametrize(
-    ("kernel", "depth", "products"), [(3, 512, 1), (3, 128, 3), (3, 32, 9), (1, 32, 1)]
-)
-def test_taps_are_cut_to_the_results_that_fit(kernel, depth, products):
+@pytest.mark.parametrize(("kernel", "depth", "most"), [(3, 128, 9), (3, 32, 1), (1, 32, 1)])
+def test_taps_are_cut_to_the_results_that_fit(kernel, depth, most):
     config = dataclasses.replace(SIM, o_depth=depth)
     bench = _Bench(config, kernel=kernel, padding=kernel // 2, side=(4, 4)).update()
-    assert len(bench.commands(Opcode.COMPUTE)) == products
-    updates = bench.commands(Opcode.UPDATE)
-    assert sum(update.tiles for update in updates) == kernel**2
+    computes, updates = bench.commands(Opcode.COMPUTE), bench.commands(Opcode.UPDATE)
+    tiles = [update.tiles for update in updates]
+    assert len(computes) == len(updates) and sum(tiles) == kernel**2 and max(tiles) <= most
+    for body in computes:
+        words = body.b_tiles * (config.interleave >> body.a_contexts) * body.o_stride
+        assert body.o_base + words <= depth
     tile = bench.tensors.state.tile_beats * config.beat_bytes
     first = bench.tensors.state.address
     numbers = [(update.state_address - first) // tile for update in updates]
-    assert numbers == list(range(0, kernel**2, kernel**2 // products))
+    assert numbers == list(range(0, kernel**2, tiles[0]))
 
 
 @pytest.mark.parametrize(
@@ -233,10 +235,14 @@ def test_taps_are_cut_to_the_results_that_fit(kernel, depth, products):
     [
         ("forward", {"channels": 512, "kernel": 3}, {}, "conv, FF: needs 1152 words of the S"),
         ("backward", {"outputs": 512, "kernel": 3}, {}, "conv, BP: needs 1152 words of the S"),
-        ("update", {"side": (20, 20)}, {}, "conv, WU: needs 3200 words of the S scratchpad"),
         (
-            "update", {"side": (15, 15), "kernel": 3, "padding": 1}, {"s_depth": 8192},
-            "conv, WU, all pixels of 32 channels: needs 1156 words of the D scratchpad",
+            "update", {"kernel": 5}, {"d_depth": 64},
+            "conv, WU: needs 100 words of the D scratchpad, configuration 'test' has 64",
+        ),
+        ("update", {"bias": True}, {"o_depth": 16, "cols": 4}, "conv, WU: needs 18 words of the O"),
+        (
+            "update", {}, {"bin_bits": 42, "accumulator_bits": 45, "ratio": 4},
+            "conv, WU: a pixel takes 4 additions in a lane, the accumulators of configuration",
         ),
         ("forward", {"side": (4, 300)}, {}, "conv, FF: needs 1200 words of the D scratchpad"),
         (

@@ -17,7 +17,7 @@ from rtl.engine.pe import DRAIN_DISTANCE
 from rtl.engine.tensor_engine import TensorEngine
 from rtl.memory.ports import O_READ_LATENCY, SWord
 from rtl.sparsity.pattern import Pattern, supported_patterns
-from sim.golden.arithmetic import ExactSum, Operand
+from sim.golden.arithmetic import ExactSum, Operand, add
 from sim.golden.program import DecodedWalk
 from sim.golden.sparsity import s_words
 from tests.harness import clocks, config, pack, rng, send, simulate, start, unpack
@@ -40,6 +40,12 @@ def walked(fields):
     return DecodedWalk(tuple(fields["counts"]), tuple(fields["steps"]))
 
 
+def first_rows(operand, rows):
+    """Return the first rows of an operand."""
+    parts = {name: getattr(operand, name)[:rows] for name in ("high", "low", "values", "columns")}
+    return dataclasses.replace(operand, **parts)
+
+
 class Bench:
     """Fills scratchpads, sends commands, and keeps what the O banks should hold."""
 
@@ -53,6 +59,7 @@ class Bench:
         self.activity = []
         self.kept = None
         self.commands = []
+        self.written = {}
         self.expected = {}
 
     async def watch(self):
@@ -133,10 +140,16 @@ class Bench:
         self.kept = sums if body.get("keep") else None
         if not body.get("keep"):
             result = sums.round()
+            b, a = (index.ravel() for index in np.indices(result.shape))
             columns, floats = self.config.cols, self.config.floats
-            for b, a in np.ndindex(result.shape):
-                word = body["o_base"] + b // columns * body["o_stride"] + a // floats
-                self.expected[b % columns, word, a % floats] = int(result[b, a])
+            words = body["o_base"] + b // columns * body["o_stride"] + a // floats
+            indices = (b % columns, words, a % floats)
+            places = list(zip(*(index.tolist() for index in indices), strict=True))
+            values = result.ravel()
+            if body.get("accumulate"):
+                values = add(np.array([self.written[place] for place in places]), values)
+            self.expected.update(zip(places, values, strict=True))
+            self.written.update(self.expected)
         self.commands.append(command(self.config, **body))
 
     async def run(self, pauses=None):
@@ -158,6 +171,8 @@ class Bench:
 
     async def compare(self):
         dut, floats = self.dut, self.config.floats
+        while not int(dut.o_read__ready.value):
+            await RisingEdge(dut.clk)
         words = sorted({(bank, word) for bank, word, _ in self.expected})
         read = []
         for bank, word in [*words, *[words[-1]] * O_READ_LATENCY]:
@@ -169,7 +184,7 @@ class Bench:
             for position in range(floats):
                 if (bank, word, position) in self.expected:
                     value = data >> 32 * position & 0xFFFFFFFF
-                    expected = self.expected[bank, word, position]
+                    expected = int(self.expected[bank, word, position])
                     assert value == expected, (
                         f"bank {bank}, word {word}, position {position}:"
                         f" {value:08x}, not {expected:08x}"
@@ -368,6 +383,124 @@ async def kept_sums_go_on(dut):
 
 
 @cocotb.test()
+async def results_are_added_up(dut):
+    """Parts of long reductions, long and short ones, to places that others have just got to."""
+    bench = await begin(dut)
+    configuration, random = bench.config, bench.random
+    contexts, floats = configuration.interleave, configuration.floats
+    shape = (configuration.d_depth, configuration.cols, configuration.elements)
+    words = bench.halves(shape)
+    words = np.where(random.random(shape) < 1e-3, bench.halves(shape, special=True), words)
+    await bench.write_d(0, words.reshape(-1, configuration.elements))
+    a, _, _ = bench.shape(2 * contexts, 1, 1)
+    s = []
+    for index, (pattern, d_words) in enumerate(((Pattern.N2M8, 1), (Pattern.DENSE, 3))):
+        values = bench.halves((a, d_words * configuration.elements))
+        s.append((await bench.write_s(2 * contexts * index, values, pattern), pattern, d_words))
+
+    def compute(kind, o_base, a_tiles, b_tiles, a_contexts, o_stride, **body):
+        operand, pattern, d_words = s[kind]
+        a, b, k = bench.shape(a_tiles, b_tiles, d_words, a_contexts)
+        bank_rows = b // configuration.cols
+        d_base = int(random.integers(configuration.d_depth - bank_rows - d_words))
+        places = d_base + np.arange(bank_rows)[:, None] + np.arange(d_words)
+        bench.compute(
+            first_rows(operand, a), Operand.dense(words[places].swapaxes(1, 2).reshape(b, k)),
+            s_base=2 * contexts * kind, d_base=d_base, o_base=o_base, o_stride=o_stride,
+            d_words=d_words, d_rows=walk((bank_rows, 1)), d_reduction=walk((d_words, 1)),
+            a_tiles=a_tiles, b_tiles=b_tiles, pattern=pattern, a_contexts=a_contexts, **body,
+        )  # fmt: skip
+
+    a_tiles = -(-floats // configuration.rows)
+    compute(0, 0, a_tiles, 6, 0, 1)
+    for number in range(150):
+        a_contexts = int(random.integers(exact_log2(contexts) + 1))
+        a_tiles, b_tiles = int(random.integers(1, 3)), int(random.integers(1, 3))
+        least = -(-(a_tiles * configuration.rows << a_contexts) // floats)
+        o_stride = least + int(random.integers(2))
+        last = ((b_tiles * contexts >> a_contexts) - 1) * o_stride + least - 1
+        if last < 6 * contexts:
+            o_base = int(random.integers(6 * contexts - last))
+            kind = int(random.random() < 0.2)
+            compute(
+                kind, o_base, a_tiles, b_tiles, a_contexts, o_stride,
+                accumulate=int(random.random() < 0.9),
+            )  # fmt: skip
+        if number % 50 == 49:
+            await bench.run(random if number == 99 else None)
+
+
+@cocotb.test()
+async def results_are_added_to_what_has_just_come(dut):
+    """The last output of a product is where the first one of the next is."""
+    bench = await begin(dut)
+    contexts, products = bench.config.interleave, 12
+    a, b, k = bench.shape(1, 1, 1)
+    d = bench.halves((b, k))
+    s = await bench.write_s(0, bench.halves((a, k)), Pattern.N2M8)
+    await bench.write_d(0, d)
+    stride = -(-a // bench.config.floats)
+    body = GOOD | {"o_stride": stride}
+    for o_base in range(0, products * contexts, contexts):
+        bench.compute(s, Operand.dense(d), o_base=o_base * stride, **body)
+    for number in range(products):
+        o_base = number * (contexts - 1) * stride
+        bench.compute(s, Operand.dense(d), o_base=o_base, accumulate=1, **body)
+    await bench.run()
+
+
+@cocotb.test()
+async def reads_wait_for_what_is_added_to(dut):
+    """A read is carried out in the cycles in which the port is ready, and in all without such."""
+    bench = await begin(dut)
+    configuration, random = bench.config, bench.random
+    a, b, k = bench.shape(1, 1, 4)
+    d = bench.halves((b, k))
+    s = await bench.write_s(0, bench.halves((a, k)), Pattern.DENSE)
+    await bench.write_d(0, d)
+    stride = -(-a // configuration.floats)
+    body = {"d_words": 4, "pattern": Pattern.DENSE, "o_stride": stride, "a_tiles": 1, "b_tiles": 1}
+    rows = configuration.interleave * stride
+    bench.compute(s, Operand.dense(d), **body, o_base=0)
+    await bench.run()
+    standing = dict(bench.written)
+    waits = []
+
+    async def read():
+        asked = []
+        while True:
+            bank, word = int(random.integers(configuration.cols)), int(random.integers(rows))
+            dut.o_read__bank.value, dut.o_read__address.value = bank, word
+            await RisingEdge(dut.clk)
+            ready = int(dut.o_read__ready.value)
+            waits.append(not ready)
+            asked.append((bank, word) if ready else None)
+            if len(asked) > O_READ_LATENCY and (place := asked.pop(0)):
+                data = int(dut.o_read__data.value)
+                for position in range(configuration.floats):
+                    if (*place, position) in standing:
+                        value = data >> 32 * position & 0xFFFFFFFF
+                        assert value == int(standing[*place, position])
+
+    reader = cocotb.start_soon(read())
+    for accumulate in (0, 1):
+        waits.clear()
+        for number in range(8):
+            o_base = rows * (1 + number % 2)
+            bench.compute(
+                s, Operand.dense(d), **body, o_base=o_base,
+                accumulate=int(accumulate and number > 1),
+            )  # fmt: skip
+        done = bench.done + len(bench.commands)
+        await send(dut, "command", bench.commands)
+        await bench.until(lambda done=done: bench.done == done)
+        bench.commands.clear()
+        assert any(waits) == bool(accumulate)
+    reader.cancel()
+    await bench.compare()
+
+
+@cocotb.test()
 async def commands_follow_each_other(dut):
     """Small commands back to back: more than the engine can have under way, then with pauses."""
     bench = await begin(dut)
@@ -446,6 +579,12 @@ async def faults_stop_the_engine(dut):
         ({"b_tiles": 0}, Fault.MALFORMED, 0),
         ({"keep": 1, "a_tiles": 2}, Fault.MALFORMED, 0),
         ({"keep": 1, "b_tiles": 2}, Fault.MALFORMED, 0),
+        ({"keep": 1, "accumulate": 1}, Fault.MALFORMED, 0),
+        ({"accumulate": 1, "o_stride": 0}, Fault.MALFORMED, 0),
+        (
+            {"accumulate": 1, "a_tiles": 2 * configuration.floats // configuration.rows + 1,
+             "o_stride": 2}, Fault.MALFORMED, 0,
+        ),
         ({"a_contexts": exact_log2(contexts) + 1}, Fault.MALFORMED, 0),
         ({"a_padding": configuration.rows}, Fault.MALFORMED, 0),
         ({"b_padding": contexts * configuration.cols}, Fault.MALFORMED, 0),

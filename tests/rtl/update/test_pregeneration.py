@@ -129,6 +129,8 @@ class Bench:
         self.random = rng()
         self.specials = specials
         self.o = values(self.random, (c.cols, c.o_depth, c.floats), specials, 30.0)
+        self.ready = 1.0
+        """How often the O scratchpad is ready."""
         self.memory = {}
         self.parts = []
         self.data_beats = 0
@@ -138,9 +140,14 @@ class Bench:
         dut, word = self.dut, 0
         words = [beats_of(bank.astype("<u4").view(np.uint8), config()) for bank in self.o]
         while True:
+            ready = int(self.random.random() < self.ready)
+            dut.o_read__ready.value = ready
             await RisingEdge(dut.clk)
             dut.o_read__data.value = word
-            word = words[int(dut.o_read__bank.value)][int(dut.o_read__address.value)]
+            # What another read finds means nothing.
+            word = words[int(dut.o_read__bank.value) if ready else 0][
+                int(dut.o_read__address.value) if ready else 0
+            ]
 
     async def watch(self):
         """Count `done` and see that beats never overtake their descriptor."""
@@ -159,6 +166,7 @@ class Bench:
     async def run(self, jobs, random=None):
         """Carry out `jobs` back to back and check what they write; return the cycles taken."""
         dut, c = self.dut, config()
+        self.ready = 1.0 if random is None else 0.8
         tasks = [cocotb.start_soon(task) for task in (self.scratchpad(), self.watch())]
         state = [beat for job in jobs for beat in job.state]
         bodies = [pack(UpdateBody, job.body) for job in jobs]

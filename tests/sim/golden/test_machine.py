@@ -444,6 +444,34 @@ def test_kept_sums_are_rounded_once(a_contexts: int) -> None:
     assert np.array_equal(result[:, kept:], dot(s, d)[:, kept:])
 
 
+def test_results_are_added_up_in_order() -> None:
+    """Each rounded, then their sum in binary32; infinities and NaNs as that has them."""
+    machine = Machine(TINY)
+    random = np.random.default_rng(default_seed())
+    parts, rows = 5, 8
+    s = random.normal(0, 1, (parts, 16, 32)).astype(np.float16).view(np.uint16)
+    d = random.normal(0, 1, (parts, rows, 32)).astype(np.float16).view(np.uint16)
+    d[1, 2, 3], d[2, 2, 3], d[3, 4, 5], d[4, 6, 7] = 0x7C00, 0xFC00, 0x7E00, 0xFC00
+    expected = None
+    for part in range(parts):
+        put(machine, S_AT, pack_tiles(s[part], Pattern.DENSE, TINY))
+        put(machine, D_AT, d[part])
+        assert run(
+            machine,
+            load_s(TINY, Pattern.DENSE, 16, 2),
+            load_d(rows, 2, signal=TO_COMPUTE),
+            compute(TINY, 2, accumulate=int(part > 0), wait=FROM_LOAD, signal=TO_STORE),
+            store(rows, 2, convert=False, wait=FROM_COMPUTE),
+        ).finished
+        product = dot(s[part], d[part]).view(np.float32)
+        with np.errstate(invalid="ignore"):
+            expected = product if expected is None else expected + product
+        bits = np.where(np.isnan(expected), np.uint32(0x7FC00000), expected.view(np.uint32))
+        assert np.array_equal(get(machine, OUT_AT, (rows, 16), np.uint32), bits)
+    whole = dot(np.concatenate(list(s), 1), np.concatenate(list(d), 1))
+    assert not np.array_equal(bits, whole), "rounded once"
+
+
 def test_kept_infinities_stay_until_drained() -> None:
     machine = Machine(TINY)
     put(machine, S_AT, np.full((16, 16), 0x3C00, np.uint16))
@@ -1008,6 +1036,10 @@ FAULTS = {
     "compute no a": (compute(TINY, 1, a_tiles=0), Fault.MALFORMED, 0),
     "compute no b": (compute(TINY, 1, b_tiles=0), Fault.MALFORMED, 0),
     "compute keep": (compute(TINY, 1, keep=1), Fault.MALFORMED, 0),
+    "compute keep and accumulate": (
+        compute(TINY, 1, a_tiles=1, keep=1, accumulate=1), Fault.MALFORMED, 0),
+    "compute accumulate overlapping": (
+        compute(TINY, 1, accumulate=1, o_stride=1), Fault.MALFORMED, 0),
     "compute contexts": (compute(TINY, 1, a_tiles=1, a_contexts=3), Fault.MALFORMED, 0),
     "compute a padding": (compute(TINY, 1, a_contexts=1, a_padding=16), Fault.MALFORMED, 0),
     "compute b padding": (

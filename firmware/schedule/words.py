@@ -1,0 +1,30 @@
+"""Words that operands and results take in the scratchpads."""
+
+from __future__ import annotations
+
+import functools
+
+from rtl.config import Config
+from rtl.sparsity.pattern import Pattern
+
+from ..program import product
+
+__all__ = ["ROW_WORDS", "o_words", "s_words"]
+
+ROW_WORDS = 2
+"""O words in a row of G outputs."""
+
+
+def s_words(config: Config, pattern: Pattern, d_words: int) -> int:
+    """Return the words of an S bank that G rows of `d_words` D words take."""
+    return config.elements // config.rows * pattern.words_per_row(config, d_words)
+
+
+@functools.cache
+def o_words(config: Config, rows: int) -> int:
+    """Return the words of an O bank for `rows` rows of G outputs.
+
+    Those that fill up the last tile are among them.
+    """
+    fields = product(config, Pattern.DENSE, a=config.elements, b=rows, k=config.elements)
+    return fields["b_tiles"] * (config.interleave >> fields["a_contexts"]) * ROW_WORDS
