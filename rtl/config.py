@@ -266,15 +266,26 @@ PRESETS: dict[str, Config] = {
             outstanding_reads=16, vector_slices=1, device="xcvu9p",
         ),
         Config(
+            "vcu1525-1k", rows=8, cols=16, s_depth=2048, d_depth=2048, o_depth=1024, aux_depth=2048,
+            drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64, burst_beats=64,
+            outstanding_reads=16, vector_slices=1, device="xcvu9p",
+        ),
+        Config(
             "u250", rows=16, cols=32, group=16, ratio=8, s_depth=1024, d_depth=512, o_depth=512,
             aux_depth=1024, drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64,
+            burst_beats=32, outstanding_reads=16, vector_slices=1, device="xcu250",
+        ),
+        Config(
+            "u250-1k", rows=8, cols=16, group=16, ratio=8, s_depth=2048, d_depth=1024, o_depth=1024,
+            aux_depth=2048, drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64,
             burst_beats=32, outstanding_reads=16, vector_slices=1, device="xcu250",
         ),
     )
 }  # fmt: skip
 """Named configurations: ``tiny`` for quick tests; ``sim`` for training in simulation, ``sim-wide``
 as many MACs in another shape, ``sim-8x`` again as many at eight times the dense rate in 1:8 and
-2:16; and one for each board."""
+2:16; and for the boards ``ulx3s``, ``vcu1525`` and ``u250`` (4,096 multipliers, the latter with a
+ratio of 8), and these two with a quarter of the multipliers, ``-1k``."""
 
 
 def preset(name: str) -> Config:
