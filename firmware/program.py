@@ -7,7 +7,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rtl.config import COMMAND_BYTES, Config
 from rtl.control.commands import (
@@ -24,6 +24,8 @@ from rtl.control.commands import (
 )
 from rtl.memory.descriptor import DIMENSIONS
 from rtl.sparsity.pattern import Pattern
+
+from .access_index import AccessIndex
 
 __all__ = ["Program", "descriptor", "matrix_walks", "product", "walk"]
 
@@ -183,30 +185,24 @@ def _coefficient(fields: dict[str, Any]) -> str:
     return "none"
 
 
-@dataclass(frozen=True)
-class _Region:
+class _Region(NamedTuple):
     """Words of a scratchpad or bytes of memory, `stop` excluded."""
 
     space: str
     start: int
     stop: int
 
-    def overlaps(self, other: _Region) -> bool:
-        return self.start < other.stop and other.start < self.stop
 
-    def covers(self, other: _Region) -> bool:
-        return self.start <= other.start and other.stop <= self.stop
-
-
-@dataclass
+@dataclass(slots=True)
 class _Command:
-    """One command and the commands of other queues that must have ended before it starts."""
+    """One command and the latest of each queue that must have ended before it starts."""
 
     opcode: Opcode
     queue: Queue
     stage: Stage
     body: dict[str, Any]
-    after: set[int] = field(default_factory=set)
+    label: str
+    after: list[int] = field(default_factory=lambda: [-1] * len(Queue))
     wait: int = 0
     signal: int = 0
 
@@ -239,14 +235,18 @@ class Program:
     ----------
     address
         Where the driver placed it in card memory, if it did.
+    label
+        What the commands that are added next belong to, a layer's name say; for reports.
     """
 
     def __init__(self, config: Config, name: str = "program") -> None:
         self.config = config
         self.name = name
         self.address: int | None = None
+        self.label = ""
         self._commands: list[_Command] = []
-        self._accesses: dict[str, list[tuple[_Region, int, bool]]] = defaultdict(list)
+        self._reads: dict[str, AccessIndex] = defaultdict(AccessIndex)
+        self._writes: dict[str, AccessIndex] = defaultdict(AccessIndex)
         self._encoded: list[bytes] | None = None
         self._last = -1
 
@@ -386,6 +386,21 @@ class Program:
         return b"".join(self._encoded)
 
     @property
+    def labels(self) -> list[str]:
+        """What each command but FINISH belongs to: the `label` when it was added."""
+        return [command.label for command in self._commands]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Stage of each command but FINISH."""
+        return [command.stage for command in self._commands]
+
+    @property
+    def opcodes(self) -> list[Opcode]:
+        """Opcode of each command but FINISH."""
+        return [command.opcode for command in self._commands]
+
+    @property
     def nbytes(self) -> int:
         return len(self) * COMMAND_BYTES
 
@@ -453,7 +468,7 @@ class Program:
 
     def _append(self, opcode: Opcode, stage: Stage, body: dict[str, Any]) -> _Command:
         self._encoded = None
-        command = _Command(opcode, QUEUE_OF[opcode], stage, body)
+        command = _Command(opcode, QUEUE_OF[opcode], stage, body, self.label)
         self._commands.append(command)
         return command
 
@@ -467,21 +482,18 @@ class Program:
         remember: bool = True,
     ) -> None:
         """Let a command wait for those before `index`, its own or that of what it feeds."""
-        for region, is_write in [(r, False) for r in reads] + [(w, True) for w in writes]:
-            accesses = self._accesses[region.space]
-            command.after.update(
-                other
-                for earlier, other, was_write in accesses
-                if (is_write or was_write)
-                and other != index
-                and earlier.overlaps(region)
-                and self._commands[other].queue is not command.queue
-            )
-            if is_write:
-                # Whoever depends on what this write covers depends on this write as well.
-                accesses[:] = [access for access in accesses if not region.covers(access[0])]
+        queue = command.queue.value
+        for space, start, stop in reads:
+            self._writes[space].latest(start, stop, command.after)
             if remember:
-                accesses.append((region, index, is_write))
+                self._reads[space].add(start, stop, queue, index)
+        for space, start, stop in writes:
+            # Whoever depends on what this write covers depends on this write as well.
+            for earlier in (self._reads[space], self._writes[space]):
+                earlier.latest(start, stop, command.after)
+                earlier.forget(start, stop)
+            if remember:
+                self._writes[space].add(start, stop, queue, index)
 
     def _assign_tokens(self) -> None:
         """Turn dependencies into tokens.
@@ -492,12 +504,11 @@ class Program:
         """
         for command in self._commands:
             command.wait = command.signal = 0
-        reached: dict[tuple[Queue, Queue], int] = {}
+        reached = [[-1] * len(Queue) for _ in Queue]
         for command in self._commands:
-            for queue in Queue:
-                others = [i for i in command.after if self._commands[i].queue is queue]
-                latest = max(others, default=-1)
-                if latest > reached.get((queue, command.queue), -1):
-                    reached[queue, command.queue] = latest
-                    command.wait |= 1 << queue.value
-                    self._commands[latest].signal |= 1 << command.queue.value
+            own = command.queue.value
+            for queue, latest in enumerate(command.after):
+                if queue != own and latest > reached[queue][own]:
+                    reached[queue][own] = latest
+                    command.wait |= 1 << queue
+                    self._commands[latest].signal |= 1 << own
