@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rtl.control.commands import Queue
+
 __all__ = ["AccessIndex"]
 
 _SMALLEST = 11
@@ -12,12 +14,12 @@ _SMALLEST = 11
 _STEP = 3
 """Binary logarithm of the size of a bin over that of the next smaller kind."""
 
-_Entries = dict[tuple[int, int, int], int]
-"""Command of each interval and queue."""
+_Bin = dict[tuple[int, int], int]
+"""The last command that has accessed each interval, in the order of the commands."""
 
 
 class AccessIndex:
-    """Intervals of a space that commands of several queues have accessed.
+    """Intervals of a space that the commands of each queue have accessed.
 
     Each is kept in the bin in which it starts, of the smallest kind that are no shorter than it is:
     what overlaps an interval is in few bins of each kind. (Much as in the binning scheme of W. J.
@@ -25,33 +27,42 @@ class AccessIndex:
     """
 
     def __init__(self) -> None:
-        # By binary logarithm of a bin's size, then by its number.
-        self._bins: dict[int, dict[int, _Entries]] = {}
+        # Of each queue, by binary logarithm of a bin's size, then by its number.
+        self._bins: list[dict[int, dict[int, _Bin]]] = [{} for _ in Queue]
 
     def add(self, start: int, stop: int, queue: int, index: int) -> None:
-        """Take note that command `index` of `queue` accesses an interval, `stop` excluded."""
+        """Take note that command `index` of `queue` accesses an interval, `stop` excluded.
+
+        It comes after all commands of this queue that were added before.
+        """
         excess = (stop - start - 1).bit_length() - _SMALLEST
         size = _SMALLEST + _STEP * max(0, -(-excess // _STEP))
-        entries = self._bins.setdefault(size, {}).setdefault(start >> size, {})
+        entries = self._bins[queue].setdefault(size, {}).setdefault(start >> size, {})
         # Queues run in order: of several commands that access the same the last one counts.
-        entries[start, stop, queue] = index
+        entries.pop((start, stop), None)
+        entries[start, stop] = index
 
-    def latest(self, start: int, stop: int, found: list[int]) -> None:
-        """Raise the entries of `found`, one for each queue, to the last command that overlaps."""
-        for entries in self._near(start, stop):
-            for (first, end, queue), index in entries.items():
-                if index > found[queue] and first < stop and start < end:
-                    found[queue] = index
+    def latest(self, start: int, stop: int, queue: int, found: int) -> int:
+        """Return the last command of `queue` that overlaps an interval, if later than `found`."""
+        for entries in self._near(start, stop, queue):
+            for (first, end), index in reversed(entries.items()):
+                if index <= found:
+                    break
+                if first < stop and start < end:
+                    found = index
+                    break
+        return found
 
     def forget(self, start: int, stop: int) -> None:
         """Drop all accesses that lie within an interval."""
-        for entries in self._near(start, stop):
-            for key in [key for key in entries if start <= key[0] and key[1] <= stop]:
-                del entries[key]
+        for queue in range(len(self._bins)):
+            for entries in self._near(start, stop, queue):
+                for key in [key for key in entries if start <= key[0] and key[1] <= stop]:
+                    del entries[key]
 
-    def _near(self, start: int, stop: int) -> Iterator[_Entries]:
+    def _near(self, start: int, stop: int, queue: int) -> Iterator[_Bin]:
         """Yield the bins that hold all that overlaps an interval."""
-        for size, bins in self._bins.items():
+        for size, bins in self._bins[queue].items():
             # What starts in the bin before may reach into the interval.
             first, last = (start >> size) - 1, (stop - 1) >> size
             if last - first < len(bins):

@@ -482,18 +482,24 @@ class Program:
         remember: bool = True,
     ) -> None:
         """Let a command wait for those before `index`, its own or that of what it feeds."""
-        queue = command.queue.value
+        own = command.queue.value
         for space, start, stop in reads:
-            self._writes[space].latest(start, stop, command.after)
+            self._await(command, self._writes[space], start, stop)
             if remember:
-                self._reads[space].add(start, stop, queue, index)
+                self._reads[space].add(start, stop, own, index)
         for space, start, stop in writes:
             # Whoever depends on what this write covers depends on this write as well.
             for earlier in (self._reads[space], self._writes[space]):
-                earlier.latest(start, stop, command.after)
+                self._await(command, earlier, start, stop)
                 earlier.forget(start, stop)
             if remember:
-                self._writes[space].add(start, stop, queue, index)
+                self._writes[space].add(start, stop, own, index)
+
+    def _await(self, command: _Command, accesses: AccessIndex, start: int, stop: int) -> None:
+        """Let a command wait for those of other queues that have accessed an interval."""
+        for queue, latest in enumerate(command.after):
+            if queue != command.queue.value:
+                command.after[queue] = accesses.latest(start, stop, queue, latest)
 
     def _assign_tokens(self) -> None:
         """Turn dependencies into tokens.
@@ -508,7 +514,7 @@ class Program:
         for command in self._commands:
             own = command.queue.value
             for queue, latest in enumerate(command.after):
-                if queue != own and latest > reached[queue][own]:
+                if latest > reached[queue][own]:
                     reached[queue][own] = latest
                     command.wait |= 1 << queue
                     self._commands[latest].signal |= 1 << own

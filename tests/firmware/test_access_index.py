@@ -26,12 +26,13 @@ def test_random_intervals(size):
     overlaps = forgotten = 0
     for index in range(600):
         start, stop = _random_interval(rng, size)
-        found, expected = [-1] * QUEUES, [-1] * QUEUES
-        accesses.latest(start, stop, found)
+        found = [accesses.latest(start, stop, queue, -1) for queue in range(QUEUES)]
+        expected = [-1] * QUEUES
         for first, end, queue, earlier in kept:
             if first < stop and start < end:
                 expected[queue] = max(expected[queue], earlier)
         assert found == expected, (start, stop, f"SAT_SEED={default_seed()}")
+        assert accesses.latest(start, stop, 0, index) == index
         overlaps += max(found) >= 0
         if rng.random() < 0.1:
             accesses.forget(start, stop)
@@ -56,8 +57,9 @@ class _Plain(Program):
             for (space, start, stop), other, was_write in self.all:
                 overlaps = space == region[0] and start < region[2] and region[1] < stop
                 if overlaps and (is_write or was_write):
-                    queue = self._commands[other].queue.value
-                    command.after[queue] = max(command.after[queue], other)
+                    queue = self._commands[other].queue
+                    if queue is not command.queue:
+                        command.after[queue.value] = max(command.after[queue.value], other)
             if is_write:
                 self.all = [
                     each
