@@ -9,6 +9,7 @@ from .assembly import Assembly, Step
 from .convolution import ConvolutionSchedule
 from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
+from .pieces import Backlog, Pieces, emit
 from .pooling import PoolingSchedule, accumulate, clear_phase
 from .support import require_support
 from .weight_gradients import WeightGradientSchedule
@@ -16,14 +17,17 @@ from .weight_gradients import WeightGradientSchedule
 __all__ = [
     "AdditionSchedule",
     "Assembly",
+    "Backlog",
     "ConvolutionSchedule",
     "LossSchedule",
     "LossTensors",
     "NormalisationSchedule",
+    "Pieces",
     "PoolingSchedule",
     "Step",
     "WeightGradientSchedule",
     "accumulate",
     "clear_phase",
+    "emit",
     "require_support",
 ]

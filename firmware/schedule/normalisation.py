@@ -8,14 +8,15 @@ normalization", 2015; the backward pass written as one linear combination of ``d
 
 from __future__ import annotations
 
-from rtl.control.commands import Fold, Function, Mask, Stage, VectorOperand
+from rtl.control.commands import Function, Mask, Stage, VectorOperand
 
 from ..errors import ScheduleError
 from ..layers import BatchNormTensors
 from ..model import BatchNorm
 from ..tensor import Activations
 from .assembly import Assembly
-from .vectors import Feed, Register, Vectors
+from .pieces import Pieces, emit
+from .vectors import Register, Vectors
 
 __all__ = ["NormalisationSchedule"]
 
@@ -41,10 +42,13 @@ __all__ = ["NormalisationSchedule"]
     _BACKWARD_SUMMAND,
 ) = (Register(number) for number in range(18))
 
+_PARTIAL_SUMS = [Register(number) for number in range(_BACKWARD_SUMMAND.number + 1, 64)]
+
 _FORWARD_VALUES = 10
 """Values of a record that a forward pass reads and writes."""
 
-_LEARNED_VALUES = 4
+_LASTING_VALUES = 6
+"""Values that the next step needs: what is learned, with its momentum, and the averages."""
 
 
 class NormalisationSchedule:
@@ -79,7 +83,7 @@ class NormalisationSchedule:
             if training:
                 self._add_statistics(vectors, x, word)
             else:
-                vectors.fill(self._records, word, _LEARNED_VALUES + 2, _GAIN)
+                vectors.fill(self._records, word, _LASTING_VALUES, _GAIN)
                 vectors.compute(
                     _INVERSE, _AVERAGE_VARIANCE, c=layer.epsilon, function=Function.RSQRT
                 )
@@ -102,16 +106,15 @@ class NormalisationSchedule:
 
     def _add_statistics(self, vectors: Vectors, x: Activations, word: int) -> None:
         layer, count = self._layer, x.images * x.shape.positions
-        tiles = x.column(word)
-        vectors.stream(
-            [Feed(tiles)],
-            groups=len(tiles),
-            rows=self._rows(x),
-            a=1.0,
-            y=VectorOperand.X,
-            reduce=Fold.SUM,
-            into=_SUM,
-            product_into=_PRODUCTS,
+        emit(
+            vectors.reduce_pieces(
+                [x.column(word)],
+                rows=self._rows(x),
+                y=VectorOperand.X,
+                total=_SUM,
+                products=_PRODUCTS,
+                scratch=_PARTIAL_SUMS,
+            )
         )
         vectors.fill(self._records, word, _FORWARD_VALUES, _GAIN)
         vectors.compute(_MEAN, _SUM, a=1 / count)
@@ -128,8 +131,16 @@ class NormalisationSchedule:
         vectors.compute(_AVERAGE_VARIANCE, _AVERAGE_VARIANCE, a=old, b=new * unbiased, y=_VARIANCE)
         vectors.spill(self._records, word, "gain", _FORWARD_VALUES, _GAIN)
 
-    def backward(self, x: Activations, dy: Activations, dx: Activations, *, masked: bool) -> None:
-        """Add the gradient of the input, and those of what is learned.
+    def backward(
+        self,
+        x: Activations,
+        dy: Activations,
+        dx: Activations,
+        *,
+        masked: bool,
+        updated: BatchNormTensors,
+    ) -> Pieces:
+        """Add the gradient of the input, and those of what is learned, with its update.
 
         Parameters
         ----------
@@ -141,21 +152,20 @@ class NormalisationSchedule:
             Gradient by the input.
         masked
             Make it zero where the input isn't positive.
+        updated
+            Receives what the next step needs. The gradients stay with the layer's own tensors.
         """
         vectors = Vectors(self._assembly, Stage.BP)
         rows, count = self._rows(x), x.images * x.shape.positions
         for word in range(x.words):
-            pairs = list(zip(x.column(word), dy.column(word), strict=True))
-            vectors.stream(
-                [Feed([tile for pair in pairs for tile in pair])],
-                groups=len(pairs),
+            columns = [x.column(word), dy.column(word)]
+            yield from vectors.reduce_pieces(
+                columns,
                 rows=rows,
-                held=1,
-                a=1.0,
                 y=VectorOperand.HELD_0,
-                reduce=Fold.SUM,
-                into=_SUM,
-                product_into=_PRODUCTS,
+                total=_SUM,
+                products=_PRODUCTS,
+                scratch=_PARTIAL_SUMS,
             )
             vectors.fill(self._records, word, _FORWARD_VALUES, _GAIN)
             vectors.compute(_SHIFT_GRADIENT, _SUM)
@@ -167,8 +177,9 @@ class NormalisationSchedule:
             vectors.compute(_X_FACTOR, _GAIN_GRADIENT, a=_SCRATCH)
             vectors.compute(_SCRATCH, _SUM, a=1 / count)
             vectors.compute(_BACKWARD_SUMMAND, _SCRATCH, a=-_FACTOR, b=-_X_FACTOR, y=_MEAN)
-            vectors.map(
-                [x.column(word), dy.column(word)],
+            self._update(updated, word)
+            yield from vectors.map_pieces(
+                columns,
                 dx.column(word),
                 rows=rows,
                 a=_FACTOR,
@@ -178,20 +189,18 @@ class NormalisationSchedule:
                 mask=Mask.HELD_0_POSITIVE if masked else Mask.NONE,
             )
 
-    def update(self) -> None:
-        """Add SGD on gain and shift, without weight decay."""
+    def _update(self, updated: BatchNormTensors, word: int) -> None:
+        """Add SGD on gain and shift, without weight decay, from what is in the registers."""
         vectors = Vectors(self._assembly, Stage.UPDATE)
-        for word in range(self._records.blocks):
-            vectors.fill(self._records, word, len(self._records.names), _GAIN)
-            for value, momentum, gradient in (
-                (_GAIN, _GAIN_MOMENTUM, _GAIN_GRADIENT),
-                (_SHIFT, _SHIFT_MOMENTUM, _SHIFT_GRADIENT),
-            ):
-                vectors.compute(momentum, momentum, a=0.0, b=1.0, y=gradient)
-                vectors.adjust(a=lambda step: step.momentum, b=lambda step: 2.0**-step.scale)
-                vectors.compute(value, value, b=0.0, y=momentum)
-                vectors.adjust(b=lambda step: -step.rate)
-            vectors.spill(self._records, word, "gain", _LEARNED_VALUES, _GAIN)
+        for value, momentum, gradient in (
+            (_GAIN, _GAIN_MOMENTUM, _GAIN_GRADIENT),
+            (_SHIFT, _SHIFT_MOMENTUM, _SHIFT_GRADIENT),
+        ):
+            vectors.compute(momentum, momentum, a=0.0, b=1.0, y=gradient)
+            vectors.adjust(a=lambda step: step.momentum, b=lambda step: 2.0**-step.scale)
+            vectors.compute(value, value, b=0.0, y=momentum)
+            vectors.adjust(b=lambda step: -step.rate)
+        vectors.spill(updated.records, word, "gain", _LASTING_VALUES, _GAIN)
 
     def _rows(self, x: Activations) -> int:
         """Return the images of a tile, which must be the same number in all."""

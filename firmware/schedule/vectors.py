@@ -19,8 +19,14 @@ from rtl.control.commands import (
 from ..program import descriptor
 from ..tensor import Records
 from .assembly import Assembly, Step, float_bits, nests
+from .pieces import Pieces, emit
 
 __all__ = ["Feed", "Register", "Vectors"]
+
+
+_PIECE_BEATS = 4096
+"""What a piece of a schedule reads: much more than a command takes to begin and to end, and little
+beside what the scratchpads hold, since the array's operands wait behind it."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +236,64 @@ class Vectors:
         rows: int,
         **arithmetic: Any,
     ) -> None:
+        """Add an element-wise operation on tensors, tile by tile: `map_pieces` at once."""
+        emit(self.map_pieces(sources, results, rows=rows, **arithmetic))
+
+    def reduce_pieces(
+        self,
+        sources: Sequence[Sequence[int]],
+        *,
+        rows: int,
+        y: VectorOperand,
+        total: Register,
+        products: Register,
+        scratch: Sequence[Register],
+    ) -> Pieces:
+        """Add the sums of a tensor's values, and of their products with ``y``, of each column.
+
+        Parameters
+        ----------
+        sources
+            Addresses of each operand's tiles: one that is held first, if any, ``x`` last.
+        rows
+            Images in a tile.
+        y
+            By what each value is multiplied.
+        total, products
+            Registers of both sums.
+        scratch
+            Registers that follow each other, which take the sums of the pieces.
+        """
+        groups = list(zip(*sources, strict=True))
+        most = len(scratch) // 2
+        size = max(self._piece_groups(len(sources)), -(-len(groups) // most))
+        parts = [groups[first : first + size] for first in range(0, len(groups), size)]
+        alone = len(parts) == 1
+        for index, part in enumerate(parts):
+            self.stream(
+                [Feed([tile for group in part for tile in group])],
+                groups=len(part),
+                rows=rows,
+                held=len(sources) - 1,
+                a=1.0,
+                y=y,
+                reduce=Fold.SUM,
+                into=total if alone else scratch[index],
+                product_into=products if alone else scratch[most + index],
+            )
+            yield self._beats(part)
+        if not alone:
+            for first, result in ((scratch[0], total), (scratch[most], products)):
+                self.compute(None, first, rows=len(parts), reduce=Fold.SUM, into=result)
+
+    def map_pieces(
+        self,
+        sources: Sequence[Sequence[int]],
+        results: Sequence[int],
+        *,
+        rows: int,
+        **arithmetic: Any,
+    ) -> Pieces:
         """Add an element-wise operation on tensors, tile by tile.
 
         Parameters
@@ -243,15 +307,29 @@ class Vectors:
         **arithmetic
             As for `stream`.
         """
+        size = self._piece_groups(len(sources))
         for first, count, _ in nests(results):
-            part = slice(first, first + count)
-            groups = list(zip(*(tiles[part] for tiles in sources), strict=True))
-            self.stream(
-                [Feed([tile for group in groups for tile in group])],
-                groups=count,
-                rows=rows,
-                held=len(sources) - 1,
-                target=VectorTarget.NARROW,
-                results=results[part],
-                **arithmetic,
-            )
+            for start in range(first, first + count, size):
+                part = slice(start, min(start + size, first + count))
+                groups = list(zip(*(tiles[part] for tiles in sources), strict=True))
+                # A part of a nest isn't always one itself.
+                for begin, length, _ in nests(results[part]):
+                    some = groups[begin : begin + length]
+                    self.stream(
+                        [Feed([tile for group in some for tile in group])],
+                        groups=length,
+                        rows=rows,
+                        held=len(sources) - 1,
+                        target=VectorTarget.NARROW,
+                        results=results[part][begin : begin + length],
+                        **arithmetic,
+                    )
+                yield self._beats(groups)
+
+    def _piece_groups(self, operands: int) -> int:
+        """Return how many groups of `operands` tiles a piece has."""
+        return max(_PIECE_BEATS // (operands * self._config.elements), 1)
+
+    def _beats(self, groups: Sequence[Sequence[int]]) -> int:
+        """Return the beats of groups of tiles."""
+        return self._config.elements * sum(len(group) for group in groups)

@@ -45,7 +45,7 @@ from firmware.driver import Driver
 from firmware.layers import ConvolutionTensors
 from firmware.model import Convolution, Input, Method
 from firmware.program import Program, descriptor, product
-from firmware.schedule import Assembly, ConvolutionSchedule, Step, WeightGradientSchedule
+from firmware.schedule import Assembly, ConvolutionSchedule, Step, WeightGradientSchedule, emit
 from firmware.tensor import Activations, Tensor
 from rtl.config import Config, preset
 from rtl.control.commands import LoadTarget, Stage
@@ -232,7 +232,7 @@ class _Workload:
                 "BP": lambda assembly: self._convolution(assembly).backward(
                     dy, dx, add=None, mask=x
                 ),
-                "WU": lambda assembly: self._weight_gradients(assembly).update(x, dy),
+                "WU": lambda assembly: emit(self._weight_gradients(assembly).update(x, dy)),
             }[stage],
         )
 

@@ -12,7 +12,7 @@ from firmware.errors import ScheduleError
 from firmware.layers import ConvolutionTensors
 from firmware.model import Convolution, Input, Method, Shape
 from firmware.program import Program
-from firmware.schedule import Assembly, ConvolutionSchedule, WeightGradientSchedule
+from firmware.schedule import Assembly, ConvolutionSchedule, WeightGradientSchedule, emit
 from firmware.tensor import Activations
 from rtl.config import COMMAND_BYTES, PRESETS
 from rtl.control.commands import LoadTarget, Opcode
@@ -57,7 +57,7 @@ class _Bench:
 
     def update(self):
         schedule = WeightGradientSchedule(self.assembly, self.layer, self.tensors)
-        schedule.update(self.x, self.y)
+        emit(schedule.update(self.x, self.y))
         return self
 
 
