@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .driver import Driver, RunResult
+from .forward_flow import ForwardFlow
 from .gradient_flow import GradientFlow
 from .layers import BatchNormTensors, ConvolutionTensors
 from .model import (
@@ -32,10 +33,13 @@ from .schedule import (
     LossSchedule,
     LossTensors,
     NormalisationSchedule,
+    PartialSums,
     PoolingSchedule,
+    Statistics,
     Step,
     WeightGradientSchedule,
     clear_phase,
+    emit,
     require_support,
 )
 from .tensor import Activations, UnfoldedImages
@@ -137,6 +141,14 @@ class Network:
         self._temporaries: list[Activations] = []
         # Where the backward pass leaves the gradient of each layer's output.
         self._collected: dict[Layer, Activations] = {}
+        # Of the inputs of batch normalisations.
+        self._sums = {
+            layer.sources[0]: PartialSums(
+                self._config, self._memory, self._activations[layer.sources[0]]
+            )
+            for layer in model.layers
+            if isinstance(layer, BatchNorm)
+        }
         self._schedule()
 
     @property
@@ -324,27 +336,74 @@ class Network:
 
     def _forward_program(self, name: str, *, training: bool) -> Program:
         assembly = self._assembly(name)
+        flow = ForwardFlow()
         for layer in self.model.layers[1:]:
             y = self._activations[layer]
-            x = self._activations[layer.sources[0]]
-            others = [self._activations[source] for source in layer.sources[1:]]
-            add = others[0] if others else None
-            tensors = self.tensors.get(layer)
+            sources = [self._activations[source] for source in layer.sources]
+            x, others = sources[0], sources[1:]
+            tensors = self._side.tensors.get(layer)
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                schedule = ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
-                schedule.forward(self._unfolded.get(layer, x), y, add=add)
+                flow.complete(*others)
+                self._add_forward(assembly, flow, layer, tensors, gathers=training)
             elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
                 norm = NormalisationSchedule(assembly, layer, tensors)
-                norm.forward(x, y, add=add, training=training)
-            elif isinstance(layer, (MaxPool, GlobalAveragePool)):
-                PoolingSchedule(assembly, layer).forward(x, y)
-            elif isinstance(layer, Addition):
-                AdditionSchedule(assembly, layer).forward(x, y, add=others[0])
+                if training:
+                    norm.use_statistics(x, self._statistics(assembly, flow, layer))
+                else:
+                    norm.use_averages(x)
+                add = others[0] if others else None
+                reach = flow.reach_all(sources)
+                flow.put(y, norm.forward(x, y, add=add, training=training, reach=reach))
+            else:
+                flow.complete(*sources)
+                if isinstance(layer, (MaxPool, GlobalAveragePool)):
+                    PoolingSchedule(assembly, layer).forward(x, y)
+                elif isinstance(layer, Addition):
+                    AdditionSchedule(assembly, layer).forward(x, y, add=others[0])
+        flow.finish()
         if training:
             logits = self.model.logits
             loss = LossSchedule(assembly, self._loss)
             loss.add(self._activations[logits], self._gradients[logits])
         return assembly.program
+
+    def _add_forward(
+        self,
+        assembly: Assembly,
+        flow: ForwardFlow,
+        layer: Convolution,
+        tensors: ConvolutionTensors,
+        *,
+        gathers: bool,
+    ) -> None:
+        """Add FF of a convolution, and of its output what batch normalisations `gather`."""
+        x, y = self._activations[layer.source], self._activations[layer]
+        added = [self._activations[source] for source in layer.sources[1:]]
+        schedule = ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
+        pieces = schedule.forward(
+            self._unfolded.get(layer, x),
+            y,
+            add=added[0] if added else None,
+            reach=flow.reach_all([x]),
+            written=lambda block, lines, word: flow.written(y, block, lines, word),
+        )
+        if gathers and layer in self._sums:
+            flow.gather(y, Statistics(assembly, y, self._sums[layer]))
+        flow.beside(pieces, x, y)
+
+    def _statistics(self, assembly: Assembly, flow: ForwardFlow, layer: BatchNorm) -> Statistics:
+        """Return the sums of a batch normalisation's input, all of which has been added."""
+        source = layer.sources[0]
+        x = self._activations[source]
+        gathered = flow.gathered(x)
+        if gathered is None:
+            flow.complete(x)
+            gathered = Statistics(assembly, x, self._sums[source])
+            for block in range(x.batch_blocks):
+                for word in range(x.words):
+                    gathered.add(block, range(x.shape.height), word)
+            flow.gather(x, gathered)
+        return gathered
 
     def _backward_program(self) -> Program:
         self._side.adjustable = assembly = self._assembly("backward pass")
@@ -407,10 +466,10 @@ class Network:
         """Add BP of a convolution."""
         dx, add, mask = flow.target(layer.source)
         schedule = ConvolutionSchedule(assembly, layer, tensors)
-        for phase in schedule.backward(dy, dx, add=add, mask=mask):
-            # What is there already needs nothing.
-            if add is not dx:
-                clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask)
+        phases = emit(schedule.backward(dy, dx, add=add, mask=mask))
+        # What is there already needs nothing.
+        for phase in phases if add is not dx else ():
+            clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask)
 
 
 def _trained(tensors: ConvolutionTensors | BatchNormTensors) -> Iterator[tuple[str, Any]]:

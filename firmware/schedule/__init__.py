@@ -9,8 +9,9 @@ from .assembly import Assembly, Step
 from .convolution import ConvolutionSchedule
 from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
-from .pieces import Backlog, Pieces, emit
+from .pieces import Backlog, Lines, Pieces, Reach, emit
 from .pooling import PoolingSchedule, accumulate, clear_phase
+from .statistics import PartialSums, Statistics
 from .support import require_support
 from .weight_gradients import WeightGradientSchedule
 
@@ -19,11 +20,15 @@ __all__ = [
     "Assembly",
     "Backlog",
     "ConvolutionSchedule",
+    "Lines",
     "LossSchedule",
     "LossTensors",
     "NormalisationSchedule",
+    "PartialSums",
     "Pieces",
     "PoolingSchedule",
+    "Reach",
+    "Statistics",
     "Step",
     "WeightGradientSchedule",
     "accumulate",

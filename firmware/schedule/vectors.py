@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from rtl.control.commands import (
     CoefficientKind,
     Fold,
     Function,
+    LoadTarget,
     Mask,
     Stage,
     VectorOperand,
@@ -19,14 +20,9 @@ from rtl.control.commands import (
 from ..program import descriptor
 from ..tensor import Records
 from .assembly import Assembly, Step, float_bits, nests
-from .pieces import Pieces, emit
+from .pieces import PIECE_BEATS, Pieces, emit
 
 __all__ = ["Feed", "Register", "Vectors"]
-
-
-_PIECE_BEATS = 4096
-"""What a piece of a schedule reads: much more than a command takes to begin and to end, and little
-beside what the scratchpads hold, since the array's operands wait behind it."""
 
 
 @dataclass(frozen=True)
@@ -142,20 +138,38 @@ class Vectors:
     def fill(self, records: Records, block: int, count: int, first: Register) -> None:
         """Add the loading of the first `count` values of G channels into registers."""
         address = records.row(block, records.names[0])
+        self.read_registers(first, count, descriptor(self._config, address, 2 * count))
+
+    def spill(self, records: Records, block: int, name: str, count: int, first: Register) -> None:
+        """Add the writing of registers to `count` values of G channels, from value `name` on."""
+        address = records.row(block, name)
+        self.write_registers(first, count, descriptor(self._config, address, 2 * count))
+
+    def read_registers(
+        self, first: Register, count: int, source: Mapping[str, Any], *, parts: int = 1
+    ) -> None:
+        """Add the loading of `count` registers, two beats each; the sums of several `parts`."""
+        feed = {
+            "target": LoadTarget.STREAM,
+            "rows": 2 * count,
+            "d_words": parts,
+            "descriptor": source,
+        }
         self._assembly.program.vector(
             self._stage,
-            self._assembly.feeds([address], 2 * count),
+            [feed],
             groups=1,
-            window=1,
+            window=parts,
             rows=count,
             wide=1,
+            fold=Fold.SUM if parts > 1 else Fold.NONE,
             target=VectorTarget.REGISTERS,
             target_register=first.number,
             **_coefficients(a=1.0),
         )
 
-    def spill(self, records: Records, block: int, name: str, count: int, first: Register) -> None:
-        """Add the writing of registers to `count` values of G channels, from value `name` on."""
+    def write_registers(self, first: Register, count: int, target: Mapping[str, Any]) -> None:
+        """Add the writing of `count` registers to memory, two beats each."""
         self._assembly.program.vector(
             self._stage,
             [],
@@ -165,7 +179,7 @@ class Vectors:
             from_registers=1,
             x_register=first.number,
             target=VectorTarget.WIDE,
-            descriptor=descriptor(self._config, records.row(block, name), 2 * count),
+            descriptor=target,
             **_coefficients(a=1.0),
         )
 
@@ -328,7 +342,7 @@ class Vectors:
 
     def _piece_groups(self, operands: int) -> int:
         """Return how many groups of `operands` tiles a piece has."""
-        return max(_PIECE_BEATS // (operands * self._config.elements), 1)
+        return max(PIECE_BEATS // (operands * self._config.elements), 1)
 
     def _beats(self, groups: Sequence[Sequence[int]]) -> int:
         """Return the beats of groups of tiles."""

@@ -31,7 +31,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
@@ -225,16 +225,12 @@ class _Workload:
     def run(self, stage: str) -> Mapping[str, int]:
         """Run a stage; return by how much it raised each counter."""
         x, y, dx, dy = self._x, self._y, self._dx, self._dy
-        return self._run(
-            stage,
-            {
-                "FF": lambda assembly: self._convolution(assembly).forward(x, y),
-                "BP": lambda assembly: self._convolution(assembly).backward(
-                    dy, dx, add=None, mask=x
-                ),
-                "WU": lambda assembly: emit(self._weight_gradients(assembly).update(x, dy)),
-            }[stage],
-        )
+        pieces: dict[str, Callable[[Assembly], Generator[int, Any, Any]]] = {
+            "FF": lambda assembly: self._convolution(assembly).forward(x, y),
+            "BP": lambda assembly: self._convolution(assembly).backward(dy, dx, add=None, mask=x),
+            "WU": lambda assembly: self._weight_gradients(assembly).update(x, dy),
+        }
+        return self._run(stage, lambda assembly: emit(pieces[stage](assembly)))
 
     def _run(self, name: str, add: Callable[[Assembly], Any]) -> Mapping[str, int]:
         assembly = Assembly(Program(self._driver.config, f"{self._layer.name}, {name}"))

@@ -48,11 +48,13 @@ class _Bench:
         ]
 
     def forward(self, **options):
-        self.schedule.forward(self.x, self.y, **options)
+        emit(self.schedule.forward(self.x, self.y, **options))
         return self
 
     def backward(self, **options):
-        self.empty = self.schedule.backward(self.y, self.x, **{"add": None, "mask": None} | options)
+        self.empty = emit(
+            self.schedule.backward(self.y, self.x, **{"add": None, "mask": None} | options)
+        )
         return self
 
     def update(self):

@@ -122,9 +122,9 @@ def layer_program(config, layer, stage, pattern):
     schedule = ConvolutionSchedule(assembly, convolution, tensors)
     match stage:
         case "FF":
-            schedule.forward(x, y)
+            emit(schedule.forward(x, y))
         case "BP":
-            schedule.backward(y, x, add=None, mask=x)
+            emit(schedule.backward(y, x, add=None, mask=x))
         case "WU":
             emit(schedule.update(x, y))
     return assembly.program.encode()
