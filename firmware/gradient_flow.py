@@ -66,7 +66,7 @@ class GradientFlow:
         else:
             part = self._temporary(layer)
             yield part
-            accumulate(self._assembly, [earlier, part], own, mask=self._mask(layer))
+            accumulate(self._part(layer), [earlier, part], own, mask=self._mask(layer))
         self._parts[layer] = [own]
 
     def collect(self, layer: Layer) -> Activations:
@@ -75,7 +75,7 @@ class GradientFlow:
         assert gradient is not None
         mask = self._mask(layer)
         if gradient is not own and mask is not None:
-            accumulate(self._assembly, [gradient], own, mask=mask)
+            accumulate(self._part(layer), [gradient], own, mask=mask)
             gradient = own
         return gradient
 
@@ -84,9 +84,12 @@ class GradientFlow:
         parts = self._parts.get(layer, [])
         while len(parts) > 1:
             own = self._gradients[layer]
-            accumulate(self._assembly, parts[:2], own, mask=self._mask(layer))
+            accumulate(self._part(layer), parts[:2], own, mask=self._mask(layer))
             parts = [own, *parts[2:]]
         return parts[0] if parts else None
+
+    def _part(self, layer: Layer) -> Assembly:
+        return self._assembly.part(layer.name)
 
     def _mask(self, layer: Layer) -> Activations | None:
         return self._activations[layer] if layer.relu else None

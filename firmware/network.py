@@ -165,6 +165,11 @@ class Network:
         """
         return self._side.programs
 
+    @property
+    def step_programs(self) -> tuple[Program, ...]:
+        """The programs of a training step, in their order."""
+        return self.programs["forward"], self.programs["backward"]
+
     # What a host does with it
 
     def initialise(
@@ -344,11 +349,11 @@ class Network:
             tensors = self._side.tensors.get(layer)
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
                 flow.complete(*others)
-                self._add_forward(assembly, flow, layer, tensors, gathers=training)
+                self._add_forward(assembly.part(layer.name), flow, layer, tensors, gathers=training)
             elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
-                norm = NormalisationSchedule(assembly, layer, tensors)
+                norm = NormalisationSchedule(assembly.part(layer.name), layer, tensors)
                 if training:
-                    norm.use_statistics(x, self._statistics(assembly, flow, layer))
+                    norm.use_statistics(x, self._statistics(assembly.part(layer.name), flow, layer))
                 else:
                     norm.use_averages(x)
                 add = others[0] if others else None
@@ -357,13 +362,13 @@ class Network:
             else:
                 flow.complete(*sources)
                 if isinstance(layer, (MaxPool, GlobalAveragePool)):
-                    PoolingSchedule(assembly, layer).forward(x, y)
+                    PoolingSchedule(assembly.part(layer.name), layer).forward(x, y)
                 elif isinstance(layer, Addition):
-                    AdditionSchedule(assembly, layer).forward(x, y, add=others[0])
+                    AdditionSchedule(assembly.part(layer.name), layer).forward(x, y, add=others[0])
         flow.finish()
         if training:
             logits = self.model.logits
-            loss = LossSchedule(assembly, self._loss)
+            loss = LossSchedule(assembly.part("loss"), self._loss)
             loss.add(self._activations[logits], self._gradients[logits])
         return assembly.program
 
@@ -437,21 +442,23 @@ class Network:
             if isinstance(tensors, ConvolutionTensors) and isinstance(updated, ConvolutionTensors):
                 assert isinstance(layer, Convolution)
                 if self.model.passes_gradient(source):
-                    self._add_backward(assembly, flow, layer, tensors, dy)
+                    self._add_backward(assembly.part(layer.name), flow, layer, tensors, dy)
                 schedule = WeightGradientSchedule(
-                    assembly, self._scheduled(layer), tensors, updated
+                    assembly.part(layer.name), self._scheduled(layer), tensors, updated
                 )
                 backlog.add(schedule.update(self._unfolded.get(layer, x), dy))
             elif isinstance(tensors, BatchNormTensors) and isinstance(updated, BatchNormTensors):
                 assert isinstance(layer, BatchNorm)
                 with flow.alone(source) as dx:
-                    norm = NormalisationSchedule(assembly, layer, tensors)
+                    norm = NormalisationSchedule(assembly.part(layer.name), layer, tensors)
                     backlog.beside(norm.backward(x, dy, dx, masked=source.relu, updated=updated))
             elif self.model.passes_gradient(source):
                 assert isinstance(layer, (MaxPool, GlobalAveragePool))
                 mask = x if source.relu else None
                 with flow.alone(source) as dx:
-                    PoolingSchedule(assembly, layer).backward(x, y, dy, dx, mask=mask)
+                    PoolingSchedule(assembly.part(layer.name), layer).backward(
+                        x, y, dy, dx, mask=mask
+                    )
         backlog.finish()
         return assembly.program
 

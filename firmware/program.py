@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import struct
 from collections import defaultdict
@@ -32,6 +33,11 @@ __all__ = ["Program", "descriptor", "matrix_walks", "product", "walk"]
 _LARGEST_COUNT = (1 << 16) - 1
 
 _MEMORY = "memory"
+
+_STATE_BEATS = 4
+"""Beats of weights and momentum in a row of a tile."""
+
+_TO_MEMORY = (VectorTarget.NARROW, VectorTarget.WIDE)
 
 
 def descriptor(config: Config, address: int, beats: int, *loops: tuple[int, int]) -> dict[str, Any]:
@@ -235,15 +241,13 @@ class Program:
     ----------
     address
         Where the driver placed it in card memory, if it did.
-    label
-        What the commands that are added next belong to, a layer's name say; for reports.
     """
 
     def __init__(self, config: Config, name: str = "program") -> None:
         self.config = config
         self.name = name
         self.address: int | None = None
-        self.label = ""
+        self._label = ""
         self._commands: list[_Command] = []
         self._reads: dict[str, AccessIndex] = defaultdict(AccessIndex)
         self._writes: dict[str, AccessIndex] = defaultdict(AccessIndex)
@@ -253,6 +257,15 @@ class Program:
     def __len__(self) -> int:
         """Commands, with the FINISH that ends every program."""
         return len(self._commands) + 1
+
+    def part(self, label: str) -> Program:
+        """Return the program as one of its parts sees it, a layer say.
+
+        What is added through it belongs to `label`, of which there may be several under way.
+        """
+        part = copy.copy(self)
+        part._label = label
+        return part
 
     def load(self, target: LoadTarget, stage: Stage, **body: Any) -> None:
         """Add a LOAD; `body` holds the other fields of `rtl.control.commands.LoadBody`.
@@ -329,13 +342,12 @@ class Program:
         bank_rows = -(-((tiles - 1) * config.elements + rows) // config.cols)
         reads = [_Region("O", o_base, o_base + (bank_rows - 1) * body["o_stride"] + 2)]
         address = body["state_address"]
-        writes = [_Region(_MEMORY, address, address + tiles * rows * 4 * config.beat_bytes)]
-        for copy in ("row", "column"):
-            if body.get(f"{copy}_copy"):
-                address = body[f"{copy}_address"]
-                whole = rows == config.elements
-                beats = body[f"{copy}_pattern"].tile_beats(config) if whole else rows
-                last = (tiles - 1) * body.get(f"{copy}_stride", 0)
+        writes = [_Region(_MEMORY, address, address + tiles * rows * _STATE_BEATS * config.beat_bytes)]
+        for side in ("row", "column"):
+            if body.get(f"{side}_copy"):
+                address = body[f"{side}_address"]
+                beats = self._copy_beats(body, side)
+                last = (tiles - 1) * body.get(f"{side}_stride", 0)
                 stop = address + last + beats * config.beat_bytes
                 writes.append(_Region(_MEMORY, address, stop))
         self._add(Opcode.UPDATE, stage, body, reads, writes)
@@ -360,7 +372,7 @@ class Program:
         for feed in feeds:
             load = self._append(Opcode.LOAD, stage, feed)
             self._depend(load, index, [self._extent(feed["descriptor"])], [], remember=False)
-        to_memory = body.get("target") in (VectorTarget.NARROW, VectorTarget.WIDE)
+        to_memory = body.get("target") in _TO_MEMORY
         writes = [self._extent(body["descriptor"])] if to_memory else []
         self._depend(vector, index, [], writes)
         self._last = index
@@ -379,7 +391,7 @@ class Program:
 
     def encode(self) -> bytes:
         """Return the program as it lies in memory, FINISH at its end."""
-        if self._encoded is None:
+        if self._encoded is None or len(self._encoded) != len(self):
             self._assign_tokens()
             finish = encode(Opcode.FINISH)
             self._encoded = [*(command.encode() for command in self._commands), finish]
@@ -387,7 +399,7 @@ class Program:
 
     @property
     def labels(self) -> list[str]:
-        """What each command but FINISH belongs to: the `label` when it was added."""
+        """What each command but FINISH belongs to: the label of its `part`."""
         return [command.label for command in self._commands]
 
     @property
@@ -399,6 +411,26 @@ class Program:
     def opcodes(self) -> list[Opcode]:
         """Opcode of each command but FINISH."""
         return [command.opcode for command in self._commands]
+
+    def traffic(self, index: int) -> tuple[int, int]:
+        """Return the bytes that command `index` reads from memory, and those that it writes."""
+        command = self._commands[index]
+        body = command.body
+        beat = self.config.beat_bytes
+        match command.opcode:
+            case Opcode.LOAD:
+                return math.prod(body["descriptor"]["counts"]) * beat, 0
+            case Opcode.STORE:
+                return 0, math.prod(body["descriptor"]["counts"]) * beat
+            case Opcode.VECTOR if body.get("target") in _TO_MEMORY:
+                return 0, math.prod(body["descriptor"]["counts"]) * beat
+            case Opcode.UPDATE:
+                beats = body["rows"] * _STATE_BEATS
+                for side in ("row", "column"):
+                    if body.get(f"{side}_copy"):
+                        beats += self._copy_beats(body, side)
+                return 0, body["tiles"] * beats * beat
+        return 0, 0
 
     @property
     def nbytes(self) -> int:
@@ -445,6 +477,11 @@ class Program:
         """Return the whole program in words, a command to a line."""
         return "\n".join(self.describe(index) for index in range(len(self)))
 
+    def _copy_beats(self, body: dict[str, Any], side: str) -> int:
+        """Return the beats that an UPDATE writes of a compressed copy, for each tile."""
+        whole = body["rows"] == self.config.elements
+        return body[f"{side}_pattern"].tile_beats(self.config) if whole else body["rows"]
+
     def _extent(self, fields: dict[str, Any]) -> _Region:
         """Return the range of memory that a descriptor reaches over."""
         lowest, highest = _reach({"counts": fields["counts"][1:], "steps": fields["strides"]})
@@ -467,8 +504,7 @@ class Program:
         self._depend(command, self._last, reads, writes, remember=remember)
 
     def _append(self, opcode: Opcode, stage: Stage, body: dict[str, Any]) -> _Command:
-        self._encoded = None
-        command = _Command(opcode, QUEUE_OF[opcode], stage, body, self.label)
+        command = _Command(opcode, QUEUE_OF[opcode], stage, body, self._label)
         self._commands.append(command)
         return command
 
