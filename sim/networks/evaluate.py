@@ -24,7 +24,7 @@ from .timeline import attribute
 
 __all__ = ["BATCHES", "Job", "evaluate", "evaluate_model"]
 
-BATCHES = {"resnet9": 128, "vgg19": 128, "vit-small": 128, "resnet18": 64, "resnet50": 32}
+BATCHES = {"resnet9": 128, "vgg19": 128, "vit-small": 128, "resnet18": 128, "resnet50": 64}
 """Images in a step of each network."""
 
 
