@@ -123,6 +123,7 @@ class Network:
         # As many zeros as a tile of G rows by one D word has.
         self._zeros = Activations(self._config, self._memory, self._config.elements, Shape(1, 1, 1))
         self._temporaries: list[Activations] = []
+        self._overlaps: dict[Layer, Activations] = {}
         # Where the backward pass leaves the gradient of each layer's output.
         self._collected: dict[Layer, Activations] = {}
         self._update: Assembly | None = None
@@ -277,6 +278,14 @@ class Network:
         self._temporaries.append(self._images(layer.shape))
         return self._temporaries[-1]
 
+    def _overlap(self, layer: Layer, shape: Shape | None) -> Activations | None:
+        """Return what the windows of a pooling layer need if they overlap: a block of images."""
+        if shape is not None and layer not in self._overlaps:
+            self._overlaps[layer] = Activations(
+                self._config, self._memory, self._config.elements, shape
+            )
+        return self._overlaps.get(layer)
+
     def _assembly(self, name: str) -> Assembly:
         return Assembly(Program(self._config, name))
 
@@ -344,8 +353,10 @@ class Network:
                     norm.backward(x, dy, dx, masked=source.relu)
             elif isinstance(layer, (MaxPool, GlobalAveragePool)):
                 mask = x if source.relu else None
+                pooling = PoolingSchedule(assembly, layer)
                 with flow.alone(source) as dx:
-                    PoolingSchedule(assembly, layer).backward(x, y, dy, dx, mask=mask)
+                    parts = self._overlap(layer, pooling.overlap)
+                    pooling.backward(x, y, dy, dx, mask=mask, parts=parts)
         return assembly.program
 
     def _update_program(self) -> Program:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from rtl.control.commands import Fold, Function, Mask, Stage, VectorOperand, VectorTarget
 
-from ..model import GlobalAveragePool, MaxPool
+from ..model import GlobalAveragePool, MaxPool, Shape
 from ..tensor import Activations
 from .assembly import Assembly, nests
 from .vectors import Feed, Vectors
 
 __all__ = ["PoolingSchedule", "accumulate", "clear_phase"]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Pixels of an image that make one of the output; the padding isn't among them."""
+
+    rows: range
+    columns: range
+
+    @property
+    def pixels(self) -> list[tuple[int, int]]:
+        """Row and column of each, in the order in which the first maximum is looked for."""
+        return [(row, column) for row in self.rows for column in self.columns]
 
 
 class PoolingSchedule:
@@ -30,6 +46,19 @@ class PoolingSchedule:
         self._assembly = assembly
         self._layer = layer
 
+    @property
+    def overlap(self) -> Shape | None:
+        """Shape of what `backward` needs for windows that overlap; None if they don't.
+
+        It has a line for each line of windows that have pixels in common with the next, and in it
+        a pixel for each place in each window.
+        """
+        layer = self._layer
+        if isinstance(layer, GlobalAveragePool) or layer.stride >= layer.window:
+            return None
+        places = layer.shape.width * layer.window**2
+        return Shape(-(-layer.window // layer.stride), places, self._assembly.config.elements)
+
     def forward(self, x: Activations, y: Activations) -> None:
         """Add ``y = pool(x)``."""
         vectors = Vectors(self._assembly, Stage.FF)
@@ -42,19 +71,29 @@ class PoolingSchedule:
         else:
             arithmetic = {"a": 1 / x.shape.positions, "fold": Fold.SUM}
         for word in range(x.words):
-            windows = self._windows(x, word)
-            results = y.column(word)
-            for first, count, _ in nests(results):
-                part = slice(first, first + count)
-                vectors.stream(
-                    [Feed([tile for window in windows[part] for tile in window])],
-                    groups=count,
-                    window=len(windows[0]),
-                    rows=rows,
-                    target=VectorTarget.NARROW,
-                    results=results[part],
-                    **arithmetic,
-                )
+            windows = [
+                [x.tile(block, *pixel, word) for pixel in window.pixels]
+                for block in range(x.batch_blocks)
+                for line in self._windows(x.shape)
+                for window in line
+            ]
+            done = 0
+            # Those at the edge of the image may have fewer pixels.
+            for size, run in groupby(windows, key=len):
+                alike = list(run)
+                results = y.column(word)[done : done + len(alike)]
+                done += len(alike)
+                for first, count, _ in nests(results):
+                    part = slice(first, first + count)
+                    vectors.stream(
+                        [Feed([tile for window in alike[part] for tile in window])],
+                        groups=count,
+                        window=size,
+                        rows=rows,
+                        target=VectorTarget.NARROW,
+                        results=results[part],
+                        **arithmetic,
+                    )
 
     def backward(
         self,
@@ -64,82 +103,179 @@ class PoolingSchedule:
         dx: Activations,
         *,
         mask: Activations | None,
+        parts: Activations | None = None,
     ) -> None:
         """Add the gradient by the input; of an average zero where `mask` isn't positive.
 
         A maximum gives its gradient to the first of its window that it came from, and zero to
         pixels in no window. It needs no mask: where its own ReLU was, or one before it, its
         gradient is zero already.
+
+        Parameters
+        ----------
+        x, y
+            Input and output, as `forward` read and wrote them.
+        dy, dx
+            Gradients by the output and by the input.
+        mask
+            The input, if it has gone through a ReLU.
+        parts
+            For windows that overlap: of shape `overlap`, for one block of images.
         """
+        if isinstance(self._layer, GlobalAveragePool):
+            self._spread(x, dy, dx, mask)
+            return
+        vectors, rows = Vectors(self._assembly, Stage.BP), self._assembly.config.elements
+        for block in range(x.batch_blocks):
+            for word in range(x.words):
+                if parts is not None:
+                    self._add_up_windows(vectors, x, y, dy, dx, (block, word), parts)
+                    continue
+                image = _Window(range(x.shape.height), range(x.shape.width))
+                left_out = dict.fromkeys(image.pixels)
+                for row, line in enumerate(self._windows(x.shape)):
+                    for column, window in enumerate(line):
+                        maximum, gradient = (t.tile(block, row, column, word) for t in (y, dy))
+                        tiles, results = (
+                            [tensor.tile(block, *pixel, word) for pixel in window.pixels]
+                            for tensor in (x, dx)
+                        )
+                        self._to_first(vectors, [(maximum, gradient, tiles)], results)
+                        for pixel in window.pixels:
+                            del left_out[pixel]
+                tiles = [dx.tile(block, *pixel, word) for pixel in left_out]
+                vectors.map([tiles], tiles, rows=rows)
+
+    def _add_up_windows(
+        self,
+        vectors: Vectors,
+        x: Activations,
+        y: Activations,
+        dy: Activations,
+        dx: Activations,
+        place: tuple[int, int],
+        parts: Activations,
+    ) -> None:
+        """Add the gradient of maxima whose windows have pixels in common.
+
+        What each window gives its pixels goes to `parts`; a line of pixels is added up as soon as
+        all its windows are there.
+        """
+        layer, config = self._layer, self._assembly.config
+        assert isinstance(layer, MaxPool)
+        block, word = place
+        # For each line of pixels the tiles in `parts` that make each of them.
+        given: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        finished = 0
+        for row, line in enumerate(self._windows(x.shape)):
+            groups, results = [], []
+            for column, window in enumerate(line):
+                first = column * layer.window**2
+                tiles = []
+                for number, (y_pixel, x_pixel) in enumerate(window.pixels):
+                    tiles.append(x.tile(block, y_pixel, x_pixel, word))
+                    part = parts.tile(0, row % parts.shape.height, first + number, 0)
+                    given[y_pixel][x_pixel].append(part)
+                    results.append(part)
+                maximum, gradient = (t.tile(block, row, column, word) for t in (y, dy))
+                groups.append((maximum, gradient, tiles))
+            for size, run in groupby(groups, key=lambda group: len(group[2])):
+                alike = list(run)
+                self._to_first(vectors, alike, results[: size * len(alike)])
+                del results[: size * len(alike)]
+            ready = (row + 1) * layer.stride - layer.padding
+            if row == layer.shape.height - 1:
+                ready = x.shape.height
+            for y_pixel in range(finished, ready):
+                by_count: dict[int, list[int]] = defaultdict(list)
+                for x_pixel in range(x.shape.width):
+                    by_count[len(given[y_pixel][x_pixel])].append(x_pixel)
+                for count, pixels in sorted(by_count.items()):
+                    targets = [dx.tile(block, y_pixel, x_pixel, word) for x_pixel in pixels]
+                    if not count:
+                        vectors.map([targets], targets, rows=config.elements)
+                        continue
+                    for begin, length, _ in nests(targets):
+                        some = pixels[begin : begin + length]
+                        vectors.stream(
+                            [Feed([t for x_pixel in some for t in given[y_pixel][x_pixel]])],
+                            groups=length,
+                            window=count,
+                            rows=config.elements,
+                            a=1.0,
+                            fold=Fold.SUM if count > 1 else Fold.NONE,
+                            target=VectorTarget.NARROW,
+                            results=targets[begin : begin + length],
+                        )
+                del given[y_pixel]
+            finished = max(finished, ready)
+
+    def _to_first(
+        self,
+        vectors: Vectors,
+        windows: Sequence[tuple[int, int, Sequence[int]]],
+        results: Sequence[int],
+    ) -> None:
+        """Add the gradients of some windows: each to the first of its pixels that is the maximum.
+
+        Parameters
+        ----------
+        vectors
+            Takes the commands.
+        windows
+            Of each the tiles of its maximum and of its gradient, and of all its pixels, as many as
+            the others have.
+        results
+            Tiles that take what the pixels get, which one descriptor must be able to name.
+        """
+        feeds = []
+        for maximum, gradient, tiles in windows:
+            feeds += [Feed([maximum, gradient]), Feed(tiles)]
+        vectors.stream(
+            feeds,
+            groups=len(windows),
+            held=2,
+            window=len(windows[0][2]),
+            rows=self._assembly.config.elements,
+            b=1.0,
+            y=VectorOperand.HELD_1,
+            mask=Mask.FIRST_EQUAL,
+            target=VectorTarget.NARROW,
+            results=results,
+        )
+
+    def _spread(
+        self, x: Activations, dy: Activations, dx: Activations, mask: Activations | None
+    ) -> None:
+        """Add the gradient of an average: a share for each pixel."""
         vectors = Vectors(self._assembly, Stage.BP)
-        rows = self._assembly.config.elements
         for word in range(x.words):
-            windows = self._windows(x, word)
-            if isinstance(self._layer, MaxPool):
-                pooled = zip(
-                    y.column(word),
-                    dy.column(word),
-                    windows,
-                    self._windows(dx, word),
-                    strict=True,
-                )
-                for maximum, gradient, window, results in pooled:
-                    # Tiles of a window are few: a command for each, whatever its shape.
-                    vectors.stream(
-                        [Feed([maximum, gradient]), Feed(window)],
-                        groups=1,
-                        held=2,
-                        window=len(window),
-                        rows=rows,
-                        b=1.0,
-                        y=VectorOperand.HELD_1,
-                        mask=Mask.FIRST_EQUAL,
-                        target=VectorTarget.NARROW,
-                        results=results,
-                    )
-                left_out = self._left_out(dx, word)
-                vectors.map([left_out], left_out, rows=rows)
-                continue
-            gradients = dy.column(word)
-            repeated = [
-                gradient
-                for gradient, window in zip(gradients, windows, strict=True)
-                for _ in window
-            ]
+            repeated = [tile for tile in dy.column(word) for _ in range(x.shape.positions)]
             sources, masking = [repeated], Mask.NONE
             if mask is not None:
                 sources, masking = [mask.column(word), repeated], Mask.HELD_0_POSITIVE
             vectors.map(
                 sources,
                 dx.column(word),
-                rows=rows,
+                rows=self._assembly.config.elements,
                 a=1 / x.shape.positions,
                 mask=masking,
             )
 
-    def _windows(self, x: Activations, word: int) -> list[list[int]]:
-        """Return the tiles of G channels that each tile of the output comes from."""
-        shape, layer = x.shape, self._layer
+    def _windows(self, shape: Shape) -> list[list[_Window]]:
+        """Return the windows of an image of that shape, line by line."""
+        layer = self._layer
         if isinstance(layer, GlobalAveragePool):
-            tiles, positions = x.column(word), shape.positions
-            return [tiles[first : first + positions] for first in range(0, len(tiles), positions)]
-        side = layer.window
-        return [
-            [
-                x.tile(block, y * side + down, xs * side + right, word)
-                for down in range(side)
-                for right in range(side)
-            ]
-            for block in range(x.batch_blocks)
-            for y in range(shape.height // side)
-            for xs in range(shape.width // side)
-        ]
+            return [[_Window(range(shape.height), range(shape.width))]]
 
-    def _left_out(self, x: Activations, word: int) -> list[int]:
-        """Return the tiles of G channels that are in no window."""
-        windows = self._windows(x, word)
-        covered = {tile for window in windows for tile in window}
-        return [tile for tile in x.column(word) if tile not in covered]
+        def spans(count: int, size: int) -> list[range]:
+            starts = [index * layer.stride - layer.padding for index in range(count)]
+            return [range(max(start, 0), min(start + layer.window, size)) for start in starts]
+
+        return [
+            [_Window(rows, columns) for columns in spans(layer.shape.width, shape.width)]
+            for rows in spans(layer.shape.height, shape.height)
+        ]
 
 
 def accumulate(
