@@ -39,7 +39,6 @@ from .schedule import (
     Step,
     WeightGradientSchedule,
     clear_phase,
-    emit,
     require_support,
 )
 from .tensor import Activations, UnfoldedImages
@@ -139,6 +138,7 @@ class Network:
         # As many zeros as a tile of G rows by one D word has.
         self._zeros = Activations(self._config, self._memory, self._config.elements, Shape(1, 1, 1))
         self._temporaries: list[Activations] = []
+        self._overlaps: dict[Layer, Activations] = {}
         # Where the backward pass leaves the gradient of each layer's output.
         self._collected: dict[Layer, Activations] = {}
         # Of the inputs of batch normalisations.
@@ -323,6 +323,14 @@ class Network:
     def _images(self, shape: Shape, *, transposed: bool = False) -> Activations:
         return Activations(self._config, self._memory, self.batch, shape, transposed=transposed)
 
+    def _overlap(self, layer: Layer, shape: Shape | None) -> Activations | None:
+        """Return what the windows of a pooling layer need if they overlap: a block of images."""
+        if shape is not None and layer not in self._overlaps:
+            self._overlaps[layer] = Activations(
+                self._config, self._memory, self._config.elements, shape
+            )
+        return self._overlaps.get(layer)
+
     def _assembly(self, name: str) -> Assembly:
         return Assembly(Program(self._config, name))
 
@@ -355,11 +363,12 @@ class Network:
                 reach = flow.reach_all(sources)
                 flow.put(y, norm.forward(x, y, add=add, training=training, reach=reach))
             else:
-                flow.complete(*sources)
+                reach = flow.reach_all(sources)
                 if isinstance(layer, (MaxPool, GlobalAveragePool)):
-                    PoolingSchedule(assembly, layer).forward(x, y)
+                    flow.put(y, PoolingSchedule(assembly, layer).forward(x, y, reach=reach))
                 elif isinstance(layer, Addition):
-                    AdditionSchedule(assembly, layer).forward(x, y, add=others[0])
+                    addition = AdditionSchedule(assembly, layer)
+                    flow.put(y, addition.forward(x, y, add=others[0], reach=reach))
         flow.finish()
         if training:
             logits = self.model.logits
@@ -417,8 +426,8 @@ class Network:
                 self._temporaries.append(tensor)
             return tensor
 
-        flow = GradientFlow(assembly, self._activations, self._gradients, temporary)
         backlog = Backlog()
+        flow = GradientFlow(assembly, self._activations, self._gradients, temporary, backlog.beside)
         logits = self.model.logits
         flow.add(logits, self._gradients[logits])
         for layer in reversed(self.model.layers[1:]):
@@ -437,7 +446,7 @@ class Network:
             if isinstance(tensors, ConvolutionTensors) and isinstance(updated, ConvolutionTensors):
                 assert isinstance(layer, Convolution)
                 if self.model.passes_gradient(source):
-                    self._add_backward(assembly, flow, layer, tensors, dy)
+                    self._add_backward(assembly, flow, backlog, layer, tensors, dy)
                 schedule = WeightGradientSchedule(
                     assembly, self._scheduled(layer), tensors, updated
                 )
@@ -450,8 +459,10 @@ class Network:
             elif self.model.passes_gradient(source):
                 assert isinstance(layer, (MaxPool, GlobalAveragePool))
                 mask = x if source.relu else None
+                pooling = PoolingSchedule(assembly, layer)
                 with flow.alone(source) as dx:
-                    PoolingSchedule(assembly, layer).backward(x, y, dy, dx, mask=mask)
+                    parts = self._overlap(layer, pooling.overlap)
+                    backlog.beside(pooling.backward(x, y, dy, dx, mask=mask, parts=parts))
         backlog.finish()
         return assembly.program
 
@@ -459,6 +470,7 @@ class Network:
         self,
         assembly: Assembly,
         flow: GradientFlow,
+        backlog: Backlog,
         layer: Convolution,
         tensors: ConvolutionTensors,
         dy: Activations,
@@ -466,10 +478,10 @@ class Network:
         """Add BP of a convolution."""
         dx, add, mask = flow.target(layer.source)
         schedule = ConvolutionSchedule(assembly, layer, tensors)
-        phases = emit(schedule.backward(dy, dx, add=add, mask=mask))
+        phases = backlog.before(schedule.backward(dy, dx, add=add, mask=mask))
         # What is there already needs nothing.
         for phase in phases if add is not dx else ():
-            clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask)
+            backlog.beside(clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask))
 
 
 def _trained(tensors: ConvolutionTensors | BatchNormTensors) -> Iterator[tuple[str, Any]]:

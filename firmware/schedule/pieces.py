@@ -16,6 +16,10 @@ PIECE_BEATS = 4096
 """What a piece for the vector unit reads: much more than a command takes to begin and to end, and
 little beside what the scratchpads hold, since the array's operands wait behind it."""
 
+_LEAD = 1 << 15
+"""Cycles for which the array has more to do than the vector unit: it takes that long to load what
+comes next."""
+
 Pieces = Generator[int, None, None]
 """Adds some commands to a program each time it is advanced, and says about how many cycles these
 keep the unit busy that it is for."""
@@ -78,17 +82,18 @@ class Backlog:
         self._waiting.append(pieces)
 
     def beside(self, pieces: Pieces) -> None:
-        """Add `pieces` of the vector unit, and beside them as much work as there is time for.
-
-        Then the scratchpads are free for others.
-        """
-        ahead = 0
+        """Add `pieces` of the vector unit, and beside them as much work as there is time for."""
+        ahead = _LEAD
         for cycles in pieces:
             ahead += cycles
             while ahead > 0 and self._waiting:
                 ahead -= self._advance()
+
+    def before(self, pieces: Generator[Any, Any, _Result]) -> _Result:
+        """Add `pieces` of the array, which others wait for; return what they return."""
         while self._under_way:
             self._advance(interrupt=True)
+        return emit(pieces)
 
     def finish(self) -> None:
         """Add all that is left."""
