@@ -100,9 +100,7 @@ class Network:
         self._unfolded: dict[Layer, UnfoldedImages] = {}
         for layer in model.layers:
             if isinstance(layer, Convolution):
-                if isinstance(layer.source, Input) and UnfoldedImages.suits(
-                    self._config, layer, batch
-                ):
+                if isinstance(layer.source, Input) and UnfoldedImages.suits(self._config, layer):
                     self._unfolded[layer] = UnfoldedImages(self._config, self._memory, batch, layer)
                 self.tensors[layer] = ConvolutionTensors(
                     self._scheduled(layer),
