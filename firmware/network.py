@@ -39,7 +39,6 @@ from .schedule import (
     Step,
     WeightGradientSchedule,
     clear_phase,
-    emit,
     require_support,
 )
 from .tensor import Activations, UnfoldedImages
@@ -124,7 +123,7 @@ class Network:
             if (
                 isinstance(layer, Convolution)
                 and isinstance(layer.source, Input)
-                and UnfoldedImages.suits(self._config, layer, batch)
+                and UnfoldedImages.suits(self._config, layer)
             ):
                 self._unfolded[layer] = UnfoldedImages(self._config, self._memory, batch, layer)
         self._side, self._other = (_Side(self._learned_tensors()) for _ in range(2))
@@ -139,6 +138,7 @@ class Network:
         # As many zeros as a tile of G rows by one D word has.
         self._zeros = Activations(self._config, self._memory, self._config.elements, Shape(1, 1, 1))
         self._temporaries: list[Activations] = []
+        self._overlaps: dict[Layer, Activations] = {}
         # Where the backward pass leaves the gradient of each layer's output.
         self._collected: dict[Layer, Activations] = {}
         # Of the inputs of batch normalisations.
@@ -328,6 +328,14 @@ class Network:
     def _images(self, shape: Shape, *, transposed: bool = False) -> Activations:
         return Activations(self._config, self._memory, self.batch, shape, transposed=transposed)
 
+    def _overlap(self, layer: Layer, shape: Shape | None) -> Activations | None:
+        """Return what the windows of a pooling layer need if they overlap: a block of images."""
+        if shape is not None and layer not in self._overlaps:
+            self._overlaps[layer] = Activations(
+                self._config, self._memory, self._config.elements, shape
+            )
+        return self._overlaps.get(layer)
+
     def _assembly(self, name: str) -> Assembly:
         return Assembly(Program(self._config, name))
 
@@ -360,11 +368,17 @@ class Network:
                 reach = flow.reach_all(sources)
                 flow.put(y, norm.forward(x, y, add=add, training=training, reach=reach))
             else:
-                flow.complete(*sources)
+                reach = flow.reach_all(sources)
                 if isinstance(layer, (MaxPool, GlobalAveragePool)):
-                    PoolingSchedule(assembly.part(layer.name), layer).forward(x, y)
+                    flow.put(
+                        y,
+                        PoolingSchedule(assembly.part(layer.name), layer).forward(
+                            x, y, reach=reach
+                        ),
+                    )
                 elif isinstance(layer, Addition):
-                    AdditionSchedule(assembly.part(layer.name), layer).forward(x, y, add=others[0])
+                    addition = AdditionSchedule(assembly.part(layer.name), layer)
+                    flow.put(y, addition.forward(x, y, add=others[0], reach=reach))
         flow.finish()
         if training:
             logits = self.model.logits
@@ -390,7 +404,7 @@ class Network:
             y,
             add=added[0] if added else None,
             reach=flow.reach_all([x]),
-            written=lambda block, lines, word: flow.written(y, block, lines, word),
+            written=lambda tiles, word: flow.written(y, tiles, word),
         )
         if gathers and layer in self._sums:
             flow.gather(y, Statistics(assembly, y, self._sums[layer]))
@@ -404,9 +418,8 @@ class Network:
         if gathered is None:
             flow.complete(x)
             gathered = Statistics(assembly, x, self._sums[source])
-            for block in range(x.batch_blocks):
-                for word in range(x.words):
-                    gathered.add(block, range(x.shape.height), word)
+            for word in range(x.words):
+                gathered.add(x.column(word), word)
             flow.gather(x, gathered)
         return gathered
 
@@ -422,8 +435,8 @@ class Network:
                 self._temporaries.append(tensor)
             return tensor
 
-        flow = GradientFlow(assembly, self._activations, self._gradients, temporary)
         backlog = Backlog()
+        flow = GradientFlow(assembly, self._activations, self._gradients, temporary, backlog.beside)
         logits = self.model.logits
         flow.add(logits, self._gradients[logits])
         for layer in reversed(self.model.layers[1:]):
@@ -442,7 +455,7 @@ class Network:
             if isinstance(tensors, ConvolutionTensors) and isinstance(updated, ConvolutionTensors):
                 assert isinstance(layer, Convolution)
                 if self.model.passes_gradient(source):
-                    self._add_backward(assembly.part(layer.name), flow, layer, tensors, dy)
+                    self._add_backward(assembly.part(layer.name), flow, backlog, layer, tensors, dy)
                 schedule = WeightGradientSchedule(
                     assembly.part(layer.name), self._scheduled(layer), tensors, updated
                 )
@@ -455,10 +468,10 @@ class Network:
             elif self.model.passes_gradient(source):
                 assert isinstance(layer, (MaxPool, GlobalAveragePool))
                 mask = x if source.relu else None
+                pooling = PoolingSchedule(assembly.part(layer.name), layer)
                 with flow.alone(source) as dx:
-                    PoolingSchedule(assembly.part(layer.name), layer).backward(
-                        x, y, dy, dx, mask=mask
-                    )
+                    parts = self._overlap(layer, pooling.overlap)
+                    backlog.beside(pooling.backward(x, y, dy, dx, mask=mask, parts=parts))
         backlog.finish()
         return assembly.program
 
@@ -466,6 +479,7 @@ class Network:
         self,
         assembly: Assembly,
         flow: GradientFlow,
+        backlog: Backlog,
         layer: Convolution,
         tensors: ConvolutionTensors,
         dy: Activations,
@@ -473,10 +487,10 @@ class Network:
         """Add BP of a convolution."""
         dx, add, mask = flow.target(layer.source)
         schedule = ConvolutionSchedule(assembly, layer, tensors)
-        phases = emit(schedule.backward(dy, dx, add=add, mask=mask))
+        phases = backlog.before(schedule.backward(dy, dx, add=add, mask=mask))
         # What is there already needs nothing.
         for phase in phases if add is not dx else ():
-            clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask)
+            backlog.beside(clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask))
 
 
 def _trained(tensors: ConvolutionTensors | BatchNormTensors) -> Iterator[tuple[str, Any]]:

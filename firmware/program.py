@@ -342,7 +342,9 @@ class Program:
         bank_rows = -(-((tiles - 1) * config.elements + rows) // config.cols)
         reads = [_Region("O", o_base, o_base + (bank_rows - 1) * body["o_stride"] + 2)]
         address = body["state_address"]
-        writes = [_Region(_MEMORY, address, address + tiles * rows * _STATE_BEATS * config.beat_bytes)]
+        writes = [
+            _Region(_MEMORY, address, address + tiles * rows * _STATE_BEATS * config.beat_bytes)
+        ]
         for side in ("row", "column"):
             if body.get(f"{side}_copy"):
                 address = body[f"{side}_address"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ..tensor import Activations
@@ -16,6 +16,10 @@ PIECE_BEATS = 4096
 """What a piece for the vector unit reads: much more than a command takes to begin and to end, and
 little beside what the scratchpads hold, since the array's operands wait behind it."""
 
+_LEAD = 1 << 15
+"""Cycles for which the array has more to do than the vector unit: it takes that long to load what
+comes next."""
+
 Pieces = Generator[int, None, None]
 """Adds some commands to a program each time it is advanced, and says about how many cycles these
 keep the unit busy that it is for."""
@@ -27,8 +31,8 @@ and the line up to which all is written if that has changed."""
 Reach = Callable[[int, int], None]
 """Sees to it that lines of a block of images, up to this one, have been written."""
 
-Written = Callable[[int, range, int], None]
-"""Is told that lines of a block of images have been written, a word of their channels."""
+Written = Callable[[Sequence[int], int], None]
+"""Is told which tiles have been written, and of which word of channels."""
 
 Interruptible = Generator[int, bool, None]
 """Pieces that others may follow. Sent True, it comes to a point where it needs nothing any more of
@@ -78,17 +82,18 @@ class Backlog:
         self._waiting.append(pieces)
 
     def beside(self, pieces: Pieces) -> None:
-        """Add `pieces` of the vector unit, and beside them as much work as there is time for.
-
-        Then the scratchpads are free for others.
-        """
-        ahead = 0
+        """Add `pieces` of the vector unit, and beside them as much work as there is time for."""
+        ahead = _LEAD
         for cycles in pieces:
             ahead += cycles
             while ahead > 0 and self._waiting:
                 ahead -= self._advance()
+
+    def before(self, pieces: Generator[Any, Any, _Result]) -> _Result:
+        """Add `pieces` of the array, which others wait for; return what they return."""
         while self._under_way:
             self._advance(interrupt=True)
+        return emit(pieces)
 
     def finish(self) -> None:
         """Add all that is left."""

@@ -98,15 +98,28 @@ def _networks(point: Mapping[str, Any]) -> Table:
     return Table(
         f"A training step: {_title(point)}",
         (
-            "", "batch", "FF", "BP", "WU", "update", "cycles, M", "utilisation", "GB", "images/s",
-            "memory allows", "port allows", "speedup", "ceiling", "published",
-        ),  # fmt: skip
+            "",
+            "batch",
+            "FF",
+            "BP",
+            "WU",
+            "update",
+            "cycles, M",
+            "utilisation",
+            "GB",
+            "images/s",
+            "memory allows",
+            "port allows",
+            "speedup",
+            "ceiling",
+            "published",
+        ),
         rows,
         "Millions of cycles by stage, normalisation and all other layers included; update is what "
         "WU doesn't hide. Utilisation: multiply-adds of the network after pruning, of all slots. "
         "Memory and port allow: images a second if nothing but these bytes took time, through all "
         "memory channels or through the core's port, a beat a cycle each way.",
-    )  # fmt: skip
+    )
 
 
 def _scaling(point: Mapping[str, Any], macs: int) -> Table:

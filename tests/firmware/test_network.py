@@ -226,8 +226,12 @@ def _random_model(rng, config):
             layers.append(Addition(name(kind), x, added, rectified=rng.random() < 0.5))
         elif smallest >= 2:
             window = int(rng.integers(2, min(smallest, 3) + 1))
+            places = {
+                "stride": int(rng.integers(1, window + 2)),
+                "padding": int(rng.integers(window // 2 + 1)),
+            }
             layers.append(
-                MaxPool(name(kind), x, window=window, stride=window, rectified=rng.random() < 0.5)
+                MaxPool(name(kind), x, window=window, rectified=rng.random() < 0.5, **places)
             )
     if layers[-1].shape.positions > 1:
         layers.append(GlobalAveragePool(name("mean"), layers[-1]))
@@ -655,13 +659,6 @@ PIXELS = Input("image", 6, 6, 12)
         (GELU("x", PIXELS), "x: there is no schedule for layers of kind GELU"),
         (Attention("x", PIXELS, heads=2), "x: there is no schedule for layers of kind Attention"),
         (PositionEmbedding("x", PIXELS), "x: there is no schedule for layers of kind Position"),
-        (
-            MaxPool("x", PIXELS, window=3, stride=2, padding=1),
-            "x: windows of 3 with stride 2 and padding 1: there is no schedule for max pooling "
-            "unless its windows lie side by side, with a stride of 3 and without padding",
-        ),
-        (MaxPool("x", PIXELS, window=2, stride=3), "x: windows of 2 with stride 3 and padding 0"),
-        (MaxPool("x", PIXELS, padding=1), "x: windows of 2 with stride 2 and padding 1"),
         (
             Convolution("x", PIXELS, 16, method=Method.bp(Pattern.N2M16)),
             "x: configuration 'tiny' doesn't support 2:16 for backward weights; it supports dense",

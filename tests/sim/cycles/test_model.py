@@ -13,7 +13,13 @@ from firmware.cards.verilated import MemoryTiming, VerilatedCard
 from firmware.layers import ConvolutionTensors
 from firmware.network import Network
 from firmware.program import Program
-from firmware.schedule import Assembly, ConvolutionSchedule, Step, emit
+from firmware.schedule import (
+    Assembly,
+    ConvolutionSchedule,
+    Step,
+    WeightGradientSchedule,
+    emit,
+)
 from firmware.tensor import Activations
 from rtl.config import PRESETS
 from rtl.control.commands import Opcode, Queue, Stage, encode
@@ -28,6 +34,7 @@ from tests.sim.cycles.checked import CheckedDriver
 from tests.sim.cycles.programs import random_program
 
 TINY = PRESETS["tiny"]
+WHOLE_ROWS = dataclasses.replace(TINY, name="whole-rows", vector_slices=1)
 STRIPED = dataclasses.replace(TINY, name="striped", channels=2, outstanding_reads=32)
 """Two channels, and as many reads under way as a page of each has beats."""
 
@@ -126,7 +133,7 @@ def layer_program(config, layer, stage, pattern):
         case "BP":
             emit(schedule.backward(y, x, add=None, mask=x))
         case "WU":
-            emit(schedule.update(x, y))
+            emit(WeightGradientSchedule(assembly, convolution, tensors).update(x, y))
     return assembly.program.encode()
 
 
