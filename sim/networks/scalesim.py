@@ -107,13 +107,13 @@ PRODUCTS = (
     Product("ResNet-9 layer1, 3 x 3", 3, 64, 128, 4, 4),
     Product("ResNet-9 layer1 residual, 3 x 3", 3, 128, 128, 4, 4),
     Product("VGG-19 conv1_2, 3 x 3", 3, 64, 64, 4, 8),
-    Product("VGG-19 conv3_2, 3 x 3", 3, 256, 256, 4, 2),
-    Product("ResNet-18 conv4, 3 x 3", 3, 256, 256, 4, 4),
-    Product("ResNet-18 conv5, 3 x 3", 3, 512, 512, 2, 2),
-    Product("ResNet-50 conv2 third, 1 x 1", 1, 64, 256, 4, 8),
-    Product("ResNet-50 conv4 first, 1 x 1", 1, 1024, 256, 4, 4),
-    Product("ViT small queries, keys, values", 1, 384, 1152, 2, 4),
-    Product("ViT small mlp outputs", 1, 1536, 384, 2, 4),
+    Product("VGG-19 conv3_2, 3 x 3", 3, 256, 256, 2, 2),
+    Product("ResNet-18 conv4_1 first, 3 x 3", 3, 128, 256, 2, 4),
+    Product("ResNet-50 conv2_1 third, 1 x 1", 1, 64, 256, 4, 8),
+    Product("ResNet-50 conv3_1 first, 1 x 1", 1, 256, 128, 4, 8),
+    Product("ResNet-50 conv4_2 first, 1 x 1", 1, 1024, 256, 2, 4),
+    Product("ViT small block queries, keys, values", 1, 384, 1152, 2, 2),
+    Product("ViT small block mlp outputs", 1, 1536, 384, 2, 2),
 )
 """What is compared: short and long reductions, few and many outputs."""
 
