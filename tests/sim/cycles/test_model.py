@@ -28,13 +28,12 @@ from sim.bench import gemm, memory
 from sim.bench.slots import account
 from sim.cycles.model import Outcome, measure
 from sim.golden.program import decode
-from tests.firmware.test_same_bits import TALL, perceptron, residual
+from tests.firmware.test_same_bits import QUAD, TALL, perceptron, residual
 from tests.harness import default_seed
 from tests.sim.cycles.checked import CheckedDriver
 from tests.sim.cycles.programs import random_program
 
 TINY = PRESETS["tiny"]
-WHOLE_ROWS = dataclasses.replace(TINY, name="whole-rows", vector_slices=1)
 STRIPED = dataclasses.replace(TINY, name="striped", channels=2, outstanding_reads=32)
 """Two channels, and as many reads under way as a page of each has beats."""
 
@@ -77,8 +76,8 @@ def test_training_steps(card, timing):
 
 @pytest.mark.parametrize(
     ("config", "count", "longest"),
-    [(TINY, 20, 80), (STRIPED, 10, 80), (TALL, 2, 20)],
-    ids=["tiny", "striped", "tall"],
+    [(TINY, 20, 80), (STRIPED, 10, 80), (QUAD, 10, 80), (TALL, 2, 20)],
+    ids=["tiny", "striped", "quad", "tall"],
 )
 def test_random_programs(config, count, longest):
     rng = np.random.default_rng(default_seed())
