@@ -37,7 +37,7 @@ __all__ = [
     "plan_convolution",
 ]
 
-_COMMAND, _LOAD, _STORE = 2, 4, 100
+_COMMAND, _LOAD, _STORE = 8, 4, 100
 """Cycles of a COMPUTE beside its slots, of a LOAD and a STORE beside their words."""
 
 _TRAFFIC = 64
