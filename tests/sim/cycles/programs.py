@@ -209,9 +209,10 @@ class _Builder:
             masks.append(Mask.HELD_0_POSITIVE)
             if not wide and fold is Fold.NONE:
                 masks.append(Mask.FIRST_EQUAL)
+        to_memory = target in (VectorTarget.NARROW, VectorTarget.WIDE)
+        times_y = to_memory and fold is Fold.NONE and self._maybe(0.2)
         tiles = groups * (window if fold is Fold.NONE else 1)
         beats = tiles * (2 * rows if target is VectorTarget.WIDE else g)
-        to_memory = target in (VectorTarget.NARROW, VectorTarget.WIDE)
         where = {"descriptor": self._descriptor(beats)} if to_memory else {}
         streamed = groups * (held * g + window * (2 * rows if wide else g))
         feeds = [] if from_registers else self._feeds(streamed)
@@ -221,7 +222,8 @@ class _Builder:
             y=self._choice(operands), a=self._coefficient(), b=self._coefficient(),
             c=self._coefficient(), function=self._choice(list(Function)),
             mask=self._choice(masks), fold=fold, target=target,
-            reduce=self._choice(list(Fold)), reduce_product=self._maybe(0.3), **where,
+            reduce=self._choice(list(Fold)), reduce_product=self._maybe(0.3),
+            times_y=times_y, **where,
         )  # fmt: skip
 
     def _feeds(self, beats):
