@@ -8,7 +8,7 @@ each phase of the input, with the taps that meet it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ from ..program import descriptor, product, walk
 from ..tensor import Activations, Compressed, Images, Span, Tensor
 from .assembly import Assembly
 from .patch import Axis, needed_span
-from .words import ROW_WORDS, o_words, s_words
+from .pieces import Pieces, Reach, Written
+from .words import ROW_WORDS, o_words, product_slots, s_words
 
 __all__ = ["ConvolutionSchedule"]
 
@@ -138,8 +139,27 @@ class ConvolutionSchedule:
 
     # Forward and backward
 
-    def forward(self, x: Images, y: Activations, *, add: Activations | None = None) -> None:
-        """Add FF: ``y = relu(x * w + bias + add)``.
+    def forward(
+        self,
+        x: Images,
+        y: Activations,
+        *,
+        add: Activations | None = None,
+        reach: Reach = lambda block, line: None,
+        written: Written = lambda block, lines, word: None,
+    ) -> Pieces:
+        """Add FF: ``y = relu(x * w + bias + add)``, a product a piece.
+
+        Parameters
+        ----------
+        x, y
+            Input and output.
+        add
+            What is added.
+        reach
+            Called before lines of a block of images are loaded, up to which one.
+        written
+            Called after lines of a word of the output have been stored.
 
         Raises
         ------
@@ -168,7 +188,7 @@ class ConvolutionSchedule:
             relu=layer.relu,
             bias=self._tensors.bias,
         )
-        self._convolve([work])
+        yield from self._convolve([work], reach, written)
 
     def backward(
         self,
@@ -177,13 +197,13 @@ class ConvolutionSchedule:
         *,
         add: Activations | None,
         mask: Activations | None,
-    ) -> list[tuple[int, int]]:
+    ) -> Generator[int, None, list[tuple[int, int]]]:
         """Add BP: ``dx = dy * w'`` plus `add`, zero where `mask` isn't positive.
 
         Returns
         -------
-        Phases of the input, vertically and horizontally, that no tap meets: nothing was written
-        there.
+        Pieces, a product each; and in the end the phases of the input, vertically and horizontally,
+        that no tap meets: nothing was written there.
 
         Raises
         ------
@@ -228,10 +248,15 @@ class ConvolutionSchedule:
                         mask=mask,
                     )
                 )
-        self._convolve(phases)
+        yield from self._convolve(phases)
         return empty
 
-    def _convolve(self, works: Sequence[_Product]) -> None:
+    def _convolve(
+        self,
+        works: Sequence[_Product],
+        reach: Reach = lambda block, line: None,
+        written: Written = lambda block, lines, word: None,
+    ) -> Pieces:
         """Add products of the same images, each band of which is loaded once for all of them."""
         source = works[0].source
         bias_bases = [self._prepare(work) for work in works]
@@ -245,17 +270,22 @@ class ConvolutionSchedule:
                         # Weights first: unlike the images, they needn't wait for the layer before.
                         s_base = self._load_weights(work, a_block)
                         if patch is None:
+                            rows = _rows(works, band)
+                            reach(block, rows.start + rows.count)
                             patch = self._load_patch(works, block, band)
                         # The load queue must bring these operands before it turns to what is added
                         # and masked by in the STOREs before, for which there is room only as they
                         # end.
                         if pending is not None:
                             self._store(*pending)
-                        o_base = self._compute(work, block, a_block, lines, s_base, patch)
+                            written(pending[1], pending[3], pending[2])
+                        o_base, cycles = self._compute(work, block, a_block, lines, s_base, patch)
                         bias = None if bias_base is None else bias_base + a_block
                         pending = (work, block, a_block, lines, o_base, bias)
+                        yield cycles
         if pending is not None:
             self._store(*pending)
+            written(pending[1], pending[3], pending[2])
 
     def _prepare(self, work: _Product) -> int | None:
         """Check the size of a product; return where its bias is in AUX, if it's there for all."""
@@ -272,14 +302,34 @@ class ConvolutionSchedule:
 
     def _compute(
         self, work: _Product, block: int, a_block: int, lines: range, s_base: int, patch: _Patch
-    ) -> int:
-        """Compute G channels of some lines of outputs; return where they are in O."""
+    ) -> tuple[int, int]:
+        """Compute G channels of some lines of outputs; return where they are in O, and cycles."""
         config, position_words = self._config, self._position_words(work.source)
         bank_rows = config.elements // config.cols
         line_words = patch.columns.size * position_words
         rows = len(lines) * work.x.outputs * config.elements
         one_pixel = len(lines) * work.x.outputs == 1
         o_base = self._assembly.o.take(o_words(config, rows))
+        fields = product(
+            config,
+            work.weights.pattern,
+            a=config.elements,
+            a_padding=self._padding(work.channels, a_block),
+            b=rows,
+            # Images that aren't there are among the last rows of every pixel.
+            b_padding=_missing(work.output.tensor, block) if one_pixel else 0,
+            k=self._reduction_length(work),
+            d_rows=walk(
+                (bank_rows, work.source.words),
+                (work.x.outputs, work.x.stride * position_words),
+                (len(lines), work.y.stride * line_words),
+            ),
+            d_reduction=walk(
+                (work.source.words, 1),
+                (work.x.taps, work.x.direction * position_words),
+                (work.y.taps, work.y.direction * line_words),
+            ),
+        )
         self._program.compute(
             work.stage,
             s_base=s_base,
@@ -288,28 +338,9 @@ class ConvolutionSchedule:
             + (work.x.place(0) - patch.columns.first) * position_words,
             o_base=o_base,
             o_stride=ROW_WORDS,
-            **product(
-                config,
-                work.weights.pattern,
-                a=config.elements,
-                a_padding=self._padding(work.channels, a_block),
-                b=rows,
-                # Images that aren't there are among the last rows of every pixel.
-                b_padding=_missing(work.output.tensor, block) if one_pixel else 0,
-                k=self._reduction_length(work),
-                d_rows=walk(
-                    (bank_rows, work.source.words),
-                    (work.x.outputs, work.x.stride * position_words),
-                    (len(lines), work.y.stride * line_words),
-                ),
-                d_reduction=walk(
-                    (work.source.words, 1),
-                    (work.x.taps, work.x.direction * position_words),
-                    (work.y.taps, work.y.direction * line_words),
-                ),
-            ),
+            **fields,
         )
-        return o_base
+        return o_base, product_slots(config, fields)
 
     def _bands(self, works: Sequence[_Product], block: int) -> list[range]:
         """Cut the lines of outputs into the fewest bands that fit, overlapped if possible.

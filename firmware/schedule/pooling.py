@@ -13,6 +13,7 @@ from rtl.control.commands import Fold, Function, Mask, Stage, VectorOperand, Vec
 from ..model import GlobalAveragePool, MaxPool, Shape
 from ..tensor import Activations
 from .assembly import Assembly, nests
+from .pieces import Lines, Pieces, Reach, line_pieces
 from .vectors import Feed, Vectors
 
 __all__ = ["PoolingSchedule", "accumulate", "clear_phase"]
@@ -59,8 +60,8 @@ class PoolingSchedule:
         places = layer.shape.width * layer.window**2
         return Shape(-(-layer.window // layer.stride), places, self._assembly.config.elements)
 
-    def forward(self, x: Activations, y: Activations) -> None:
-        """Add ``y = pool(x)``."""
+    def forward(self, x: Activations, y: Activations, *, reach: Reach) -> Lines:
+        """Add ``y = pool(x)``; `reach` is called before lines of `x` are read."""
         vectors = Vectors(self._assembly, Stage.FF)
         rows = self._assembly.config.elements
         layer = self._layer
@@ -70,30 +71,37 @@ class PoolingSchedule:
             arithmetic = {"a": 1.0, "fold": Fold.MAXIMUM, "function": function}
         else:
             arithmetic = {"a": 1 / x.shape.positions, "fold": Fold.SUM}
-        for word in range(x.words):
-            windows = [
-                [x.tile(block, *pixel, word) for pixel in window.pixels]
-                for block in range(x.batch_blocks)
-                for line in self._windows(x.shape)
-                for window in line
-            ]
-            done = 0
-            # Those at the edge of the image may have fewer pixels.
-            for size, run in groupby(windows, key=len):
-                alike = list(run)
-                results = y.column(word)[done : done + len(alike)]
-                done += len(alike)
-                for first, count, _ in nests(results):
-                    part = slice(first, first + count)
-                    vectors.stream(
-                        [Feed([tile for window in alike[part] for tile in window])],
-                        groups=count,
-                        window=size,
-                        rows=rows,
-                        target=VectorTarget.NARROW,
-                        results=results[part],
-                        **arithmetic,
-                    )
+        all_windows = self._windows(x.shape)
+        pixels = max(len(window.pixels) for window in all_windows[0])
+        for block, lines in line_pieces(y, pixels):
+            line_windows = all_windows[lines.start : lines.stop]
+            reach(block, line_windows[-1][-1].rows.stop)
+            for word in range(x.words):
+                windows = [
+                    [x.tile(block, *pixel, word) for pixel in window.pixels]
+                    for line in line_windows
+                    for window in line
+                ]
+                all_results = y.tiles(word, block, lines)
+                done = 0
+                # Those at the edge of the image may have fewer pixels.
+                for size, run in groupby(windows, key=len):
+                    alike = list(run)
+                    results = all_results[done : done + len(alike)]
+                    done += len(alike)
+                    for first, count, _ in nests(results):
+                        part = slice(first, first + count)
+                        vectors.stream(
+                            [Feed([tile for window in alike[part] for tile in window])],
+                            groups=count,
+                            window=size,
+                            rows=rows,
+                            target=VectorTarget.NARROW,
+                            results=results[part],
+                            **arithmetic,
+                        )
+                yield rows * sum(map(len, windows)), None
+            yield 0, (block, lines.stop)
 
     def backward(
         self,
@@ -104,7 +112,7 @@ class PoolingSchedule:
         *,
         mask: Activations | None,
         parts: Activations | None = None,
-    ) -> None:
+    ) -> Pieces:
         """Add the gradient by the input; of an average zero where `mask` isn't positive.
 
         A maximum gives its gradient to the first of its window that it came from, and zero to
@@ -123,28 +131,44 @@ class PoolingSchedule:
             For windows that overlap: of shape `overlap`, for one block of images.
         """
         if isinstance(self._layer, GlobalAveragePool):
-            self._spread(x, dy, dx, mask)
+            yield from self._spread(x, dy, dx, mask)
             return
-        vectors, rows = Vectors(self._assembly, Stage.BP), self._assembly.config.elements
+        vectors = Vectors(self._assembly, Stage.BP)
         for block in range(x.batch_blocks):
             for word in range(x.words):
-                if parts is not None:
-                    self._add_up_windows(vectors, x, y, dy, dx, (block, word), parts)
-                    continue
-                image = _Window(range(x.shape.height), range(x.shape.width))
-                left_out = dict.fromkeys(image.pixels)
-                for row, line in enumerate(self._windows(x.shape)):
-                    for column, window in enumerate(line):
-                        maximum, gradient = (t.tile(block, row, column, word) for t in (y, dy))
-                        tiles, results = (
-                            [tensor.tile(block, *pixel, word) for pixel in window.pixels]
-                            for tensor in (x, dx)
-                        )
-                        self._to_first(vectors, [(maximum, gradient, tiles)], results)
-                        for pixel in window.pixels:
-                            del left_out[pixel]
-                tiles = [dx.tile(block, *pixel, word) for pixel in left_out]
-                vectors.map([tiles], tiles, rows=rows)
+                if parts is None:
+                    yield from self._give_to_windows(vectors, x, y, dy, dx, (block, word))
+                else:
+                    yield from self._add_up_windows(vectors, x, y, dy, dx, (block, word), parts)
+
+    def _give_to_windows(
+        self,
+        vectors: Vectors,
+        x: Activations,
+        y: Activations,
+        dy: Activations,
+        dx: Activations,
+        place: tuple[int, int],
+    ) -> Pieces:
+        """Add the gradient of maxima whose windows have no pixels in common."""
+        block, word = place
+        image = _Window(range(x.shape.height), range(x.shape.width))
+        left_out = dict.fromkeys(image.pixels)
+        for row, line in enumerate(self._windows(x.shape)):
+            groups, results = [], []
+            for column, window in enumerate(line):
+                maximum, gradient = (t.tile(block, row, column, word) for t in (y, dy))
+                tiles, targets = (
+                    [tensor.tile(block, *pixel, word) for pixel in window.pixels]
+                    for tensor in (x, dx)
+                )
+                groups.append((maximum, gradient, tiles))
+                results.append(targets)
+                for pixel in window.pixels:
+                    del left_out[pixel]
+            yield self._to_first(vectors, groups, results)
+        tiles = [dx.tile(block, *pixel, word) for pixel in left_out]
+        yield from vectors.map_pieces([tiles], tiles, rows=self._assembly.config.elements)
 
     def _add_up_windows(
         self,
@@ -155,7 +179,7 @@ class PoolingSchedule:
         dx: Activations,
         place: tuple[int, int],
         parts: Activations,
-    ) -> None:
+    ) -> Pieces:
         """Add the gradient of maxima whose windows have pixels in common.
 
         What each window gives its pixels goes to `parts`; a line of pixels is added up as soon as
@@ -171,18 +195,16 @@ class PoolingSchedule:
             groups, results = [], []
             for column, window in enumerate(line):
                 first = column * layer.window**2
-                tiles = []
+                tiles, targets = [], []
                 for number, (y_pixel, x_pixel) in enumerate(window.pixels):
                     tiles.append(x.tile(block, y_pixel, x_pixel, word))
                     part = parts.tile(0, row % parts.shape.height, first + number, 0)
                     given[y_pixel][x_pixel].append(part)
-                    results.append(part)
+                    targets.append(part)
+                results.append(targets)
                 maximum, gradient = (t.tile(block, row, column, word) for t in (y, dy))
                 groups.append((maximum, gradient, tiles))
-            for size, run in groupby(groups, key=lambda group: len(group[2])):
-                alike = list(run)
-                self._to_first(vectors, alike, results[: size * len(alike)])
-                del results[: size * len(alike)]
+            yield self._to_first(vectors, groups, results)
             ready = (row + 1) * layer.stride - layer.padding
             if row == layer.shape.height - 1:
                 ready = x.shape.height
@@ -193,7 +215,7 @@ class PoolingSchedule:
                 for count, pixels in sorted(by_count.items()):
                     targets = [dx.tile(block, y_pixel, x_pixel, word) for x_pixel in pixels]
                     if not count:
-                        vectors.map([targets], targets, rows=config.elements)
+                        yield from vectors.map_pieces([targets], targets, rows=config.elements)
                         continue
                     for begin, length, _ in nests(targets):
                         some = pixels[begin : begin + length]
@@ -207,6 +229,7 @@ class PoolingSchedule:
                             target=VectorTarget.NARROW,
                             results=targets[begin : begin + length],
                         )
+                    yield max(count, 1) * len(targets) * config.elements
                 del given[y_pixel]
             finished = max(finished, ready)
 
@@ -214,8 +237,8 @@ class PoolingSchedule:
         self,
         vectors: Vectors,
         windows: Sequence[tuple[int, int, Sequence[int]]],
-        results: Sequence[int],
-    ) -> None:
+        results: Sequence[Sequence[int]],
+    ) -> int:
         """Add the gradients of some windows: each to the first of its pixels that is the maximum.
 
         Parameters
@@ -223,30 +246,45 @@ class PoolingSchedule:
         vectors
             Takes the commands.
         windows
-            Of each the tiles of its maximum and of its gradient, and of all its pixels, as many as
-            the others have.
+            Of each the tiles of its maximum and of its gradient, and of all its pixels.
         results
-            Tiles that take what the pixels get, which one descriptor must be able to name.
+            Of each the tiles that take what the pixels get.
+
+        Returns
+        -------
+        About how many cycles it takes.
         """
-        feeds = []
-        for maximum, gradient, tiles in windows:
-            feeds += [Feed([maximum, gradient]), Feed(tiles)]
-        vectors.stream(
-            feeds,
-            groups=len(windows),
-            held=2,
-            window=len(windows[0][2]),
-            rows=self._assembly.config.elements,
-            b=1.0,
-            y=VectorOperand.HELD_1,
-            mask=Mask.FIRST_EQUAL,
-            target=VectorTarget.NARROW,
-            results=results,
-        )
+        rows = self._assembly.config.elements
+        first = beats = 0
+        for size, run in groupby(windows, key=lambda window: len(window[2])):
+            count = len(list(run))
+            while count:
+                # As many windows as one descriptor can name the results of.
+                tiles = [tile for targets in results[first : first + count] for tile in targets]
+                [(_, named, _), *_] = nests(tiles)
+                some = windows[first : first + max(named // size, 1)]
+                feeds = []
+                for maximum, gradient, pixels in some:
+                    feeds += [Feed([maximum, gradient]), Feed(pixels)]
+                vectors.stream(
+                    feeds,
+                    groups=len(some),
+                    held=2,
+                    window=size,
+                    rows=rows,
+                    b=1.0,
+                    y=VectorOperand.HELD_1,
+                    mask=Mask.FIRST_EQUAL,
+                    target=VectorTarget.NARROW,
+                    results=tiles[: len(some) * size],
+                )
+                first, count = first + len(some), count - len(some)
+                beats += len(some) * (size + 2) * rows
+        return beats
 
     def _spread(
         self, x: Activations, dy: Activations, dx: Activations, mask: Activations | None
-    ) -> None:
+    ) -> Pieces:
         """Add the gradient of an average: a share for each pixel."""
         vectors = Vectors(self._assembly, Stage.BP)
         for word in range(x.words):
@@ -254,7 +292,7 @@ class PoolingSchedule:
             sources, masking = [repeated], Mask.NONE
             if mask is not None:
                 sources, masking = [mask.column(word), repeated], Mask.HELD_0_POSITIVE
-            vectors.map(
+            yield from vectors.map_pieces(
                 sources,
                 dx.column(word),
                 rows=self._assembly.config.elements,
@@ -284,7 +322,7 @@ def accumulate(
     total: Activations,
     *,
     mask: Activations | None,
-) -> None:
+) -> Pieces:
     """Add the sum of one or two gradients of a tensor, zero where `mask` isn't positive."""
     vectors = Vectors(assembly, Stage.BP)
     arithmetic: dict[str, Any] = {"b": 1.0, "y": VectorOperand.HELD_0} if len(gradients) > 1 else {}
@@ -293,7 +331,7 @@ def accumulate(
         sources = [gradient.column(word) for gradient in gradients]
         if mask is not None:
             sources.insert(len(sources) - 1, mask.column(word))
-        vectors.map(
+        yield from vectors.map_pieces(
             sources,
             total.column(word),
             rows=assembly.config.elements,
@@ -311,7 +349,7 @@ def clear_phase(
     *,
     add: Activations | None,
     mask: Activations | None,
-) -> None:
+) -> Pieces:
     """Add what a convolution's backward product leaves out: pixels that none of its taps meets.
 
     They become zero, or what is to be added.
@@ -334,7 +372,7 @@ def clear_phase(
         if mask is not None and add is not None:
             sources.insert(0, tiles(mask))
             masking = Mask.HELD_0_POSITIVE
-        vectors.map(
+        yield from vectors.map_pieces(
             sources,
             tiles(dx),
             rows=assembly.config.elements,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -105,10 +105,12 @@ class StateIntake(wiring.Component):
         has_pair, issues = Signal(), Signal()
         chunk = Signal(range(chunks))
         is_last_issued = issues & (chunk == chunks - 1)
+        # Pairs of a single chunk mustn't be issued in consecutive cycles: each makes two beats.
+        makes_room = is_last_issued if chunks > 1 else Const(0)
         pair_ready = Signal()
         m.d.comb += [
             issues.eq(has_pair & self.o_read.ready),
-            pair_ready.eq(self.pair_room & (~has_pair | is_last_issued)),
+            pair_ready.eq(self.pair_room & (~has_pair | makes_room)),
             self.state.ready.eq(tile_open & (~has_weights | pair_ready)),
             self.pair_taken.eq(self.state.valid & tile_open & has_weights & pair_ready),
             self.segment_begin.eq(self.pair_taken & ~second_word & (row % config.group == 0)),

@@ -83,7 +83,8 @@ def trained(card, model):
         images = random.random((16, shape.height, shape.width, shape.channels))
         loss, forward = network.forward(images, random.integers(0, 10, 16), 64)
         update = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=6)
-        results += [forward, network.backward(), network.update(update)]
+        results += [forward, network.backward(update)]
+        network.apply()
         assert np.isfinite(loss.mean)
     counters = functools.reduce(operator.add, results).counters
     state = {

@@ -13,7 +13,13 @@ from firmware.cards.verilated import MemoryTiming, VerilatedCard
 from firmware.layers import ConvolutionTensors
 from firmware.network import Network
 from firmware.program import Program
-from firmware.schedule import Assembly, ConvolutionSchedule, Step
+from firmware.schedule import (
+    Assembly,
+    ConvolutionSchedule,
+    Step,
+    WeightGradientSchedule,
+    emit,
+)
 from firmware.tensor import Activations
 from rtl.config import PRESETS
 from rtl.control.commands import Opcode, Queue, Stage, encode
@@ -28,6 +34,7 @@ from tests.sim.cycles.checked import CheckedDriver
 from tests.sim.cycles.programs import random_program
 
 TINY = PRESETS["tiny"]
+WHOLE_ROWS = dataclasses.replace(TINY, name="whole-rows", vector_slices=1)
 STRIPED = dataclasses.replace(TINY, name="striped", channels=2, outstanding_reads=32)
 """Two channels, and as many reads under way as a page of each has beats."""
 
@@ -55,8 +62,8 @@ def train(driver, model, batch):
     images = rng.standard_normal((batch, shape.height, shape.width, shape.channels))
     for _ in range(2):
         network.forward(images, rng.integers(0, 2, batch), 2.0**STEP.scale)
-        network.backward()
-        network.update(STEP)
+        network.backward(STEP)
+        network.apply()
     network.infer(images)
 
 
@@ -122,11 +129,11 @@ def layer_program(config, layer, stage, pattern):
     schedule = ConvolutionSchedule(assembly, convolution, tensors)
     match stage:
         case "FF":
-            schedule.forward(x, y)
+            emit(schedule.forward(x, y))
         case "BP":
-            schedule.backward(y, x, add=None, mask=x)
+            emit(schedule.backward(y, x, add=None, mask=x))
         case "WU":
-            schedule.update(x, y)
+            emit(WeightGradientSchedule(assembly, convolution, tensors).update(x, y))
     return assembly.program.encode()
 
 
