@@ -91,7 +91,7 @@ async def meets_the_ends_of_every_segment(dut):
     await check_each(dut, [Function.EXP2], fractions | np.uint32(1 << 31 | 133 << 23))
     # FINE functions have segments of a sixteenth, up to eight.
     ends = np.arange(1 << INDEX_BITS, dtype=np.float32) / 16
-    near = ends.view(np.uint32)[:, None] + np.array([-1, 0, 1, 1 << 18], np.uint32)
+    near = ends.view(np.uint32)[:, None] + np.array([0xFFFFFFFF, 0, 1, 1 << 18], np.uint32)
     await check_each(dut, FINE, both_signs(near.ravel()))
 
 
