@@ -79,10 +79,10 @@ class ForwardFlow:
         """Return what has summed up `y`, if it was."""
         return self._statistics.get(y)
 
-    def written(self, y: Activations, block: int, lines: range, word: int) -> None:
-        """Take note of lines of `y` that have been added to the program."""
+    def written(self, y: Activations, tiles: Sequence[int], word: int) -> None:
+        """Take note of tiles of `y` whose computation has been added to the program."""
         if y in self._statistics:
-            self._statistics[y].add(block, lines, word)
+            self._statistics[y].add(tiles, word)
 
     def beside(self, pieces: Pieces, x: Activations, y: Activations) -> None:
         """Add `pieces` of the array, and beside them as much as there is time for.

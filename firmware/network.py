@@ -123,7 +123,7 @@ class Network:
             if (
                 isinstance(layer, Convolution)
                 and isinstance(layer.source, Input)
-                and UnfoldedImages.suits(self._config, layer, batch)
+                and UnfoldedImages.suits(self._config, layer)
             ):
                 self._unfolded[layer] = UnfoldedImages(self._config, self._memory, batch, layer)
         self._side, self._other = (_Side(self._learned_tensors()) for _ in range(2))
@@ -394,7 +394,7 @@ class Network:
             y,
             add=added[0] if added else None,
             reach=flow.reach_all([x]),
-            written=lambda block, lines, word: flow.written(y, block, lines, word),
+            written=lambda tiles, word: flow.written(y, tiles, word),
         )
         if gathers and layer in self._sums:
             flow.gather(y, Statistics(assembly, y, self._sums[layer]))
@@ -408,9 +408,8 @@ class Network:
         if gathered is None:
             flow.complete(x)
             gathered = Statistics(assembly, x, self._sums[source])
-            for block in range(x.batch_blocks):
-                for word in range(x.words):
-                    gathered.add(block, range(x.shape.height), word)
+            for word in range(x.words):
+                gathered.add(x.column(word), word)
             flow.gather(x, gathered)
         return gathered
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ..tensor import Activations
@@ -31,8 +31,8 @@ and the line up to which all is written if that has changed."""
 Reach = Callable[[int, int], None]
 """Sees to it that lines of a block of images, up to this one, have been written."""
 
-Written = Callable[[int, range, int], None]
-"""Is told that lines of a block of images have been written, a word of their channels."""
+Written = Callable[[Sequence[int], int], None]
+"""Is told which tiles have been written, and of which word of channels."""
 
 Interruptible = Generator[int, bool, None]
 """Pieces that others may follow. Sent True, it comes to a point where it needs nothing any more of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from rtl.config import Config
@@ -68,16 +69,16 @@ class Statistics:
         self._tensor = tensor
         self._sums = sums
         self._vectors = Vectors(assembly, Stage.FF)
-        self._fresh: list[tuple[int, range, int]] = []
+        self._fresh: list[tuple[Sequence[int], int]] = []
         self._gathered: list[list[int]] = [[] for _ in range(tensor.words)]
         self._ready: deque[tuple[int, list[int]]] = deque()
         self._parts = [0] * tensor.words
 
-    def add(self, block: int, lines: range, word: int) -> None:
-        """Take note of G channels of some lines that have been written."""
+    def add(self, tiles: Sequence[int], word: int) -> None:
+        """Take note of tiles of G channels that have been written."""
         # Reading what is still being written would keep the load queue from what the array needs.
         self._gather()
-        self._fresh.append((block, lines, word))
+        self._fresh.append((tiles, word))
 
     def advance(self) -> int | None:
         """Add the sums of the next part, if there is one; return about how many cycles it takes."""
@@ -116,11 +117,11 @@ class Statistics:
         )
 
     def _gather(self) -> None:
-        """Put what was written into parts, the same for all words whatever order they came in."""
+        """Put what was written into parts, as many for all words whatever order they came in."""
         size = _part_tiles(self._config)
-        for block, lines, word in self._fresh:
+        for written, word in self._fresh:
             tiles = self._gathered[word]
-            tiles += self._tensor.tiles(word, block, lines)
+            tiles += written
             while len(tiles) >= size:
                 self._ready.append((word, tiles[:size]))
                 del tiles[:size]
