@@ -1,4 +1,4 @@
-"""Activations of transformers: which layers keep tokens side by side, and how they lie in memory."""
+"""Activations of transformers: which layers keep tokens side by side, and how they lie."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rtl.config import Config
 
 from .allocator import Allocator
 from .cards import Card
+from .errors import ScheduleError
 from .model import (
     GELU,
     Addition,
@@ -50,9 +51,7 @@ class TokenActivations(Activations):
         As given.
     """
 
-    def __init__(
-        self, config: Config, memory: Allocator, batch: int, image_shape: Shape
-    ) -> None:
+    def __init__(self, config: Config, memory: Allocator, batch: int, image_shape: Shape) -> None:
         self.batch, self.image_shape = batch, image_shape
         blocks = padded(config, image_shape.positions) // config.elements
         super().__init__(
@@ -97,19 +96,27 @@ def token_layers(model: Model) -> frozenset[Layer]:
     """Return the layers of a network whose outputs are `TokenActivations`.
 
     Those of attention and of position embeddings, and of whatever follows them and works on each
-    token by itself.
+    token by itself, but for the logits.
+
+    Raises
+    ------
+    ScheduleError
+        The logits come straight from attention or from a position embedding.
     """
     chosen: set[Layer] = set()
     for layer in model.layers:
         by_itself = isinstance(layer, (LayerNorm, GELU, Addition)) or (
-            isinstance(layer, Convolution)
-            and (layer.kernel, layer.stride) == (1, 1)
-            and layer is not model.logits
+            isinstance(layer, Convolution) and (layer.kernel, layer.stride) == (1, 1)
         )
         if isinstance(layer, (Attention, PositionEmbedding)) or (
-            by_itself and layer.sources[0] in chosen
+            by_itself and layer.sources[0] in chosen and layer is not model.logits
         ):
             chosen.add(layer)
+    if model.logits in chosen:
+        raise ScheduleError(
+            f"{model.logits.name}: there is no schedule for a layer of kind "
+            f"{type(model.logits).__name__} that gives the logits; put one behind it that isn't"
+        )
     return frozenset(chosen)
 
 

@@ -193,9 +193,7 @@ class AttentionSchedule:
                         self._tokens(dx, image, result + word),
                     )
 
-        yield from self._overlap(
-            x.batch, [probability_gradients, score_gradients, input_gradients]
-        )
+        yield from self._overlap(x.batch, [probability_gradients, score_gradients, input_gradients])
 
     def _overlap(self, images: int, steps: Sequence[Callable[[int], None]]) -> Pieces:
         """Add the steps of all images, each step of an image beside the next of the one before."""
@@ -303,7 +301,7 @@ class AttentionSchedule:
             )
 
     def _tile_columns(self, image: int) -> list[tuple[int, int]]:
-        """Return the columns of tiles of all heads of an image: the head of an image, the column."""
+        """Return the columns of tiles of all heads of an image: its head, and which one it is."""
         heads = range(image * self._layer.heads, (image + 1) * self._layer.heads)
         return [(head, column) for head in heads for column in range(self._blocks)]
 
