@@ -580,8 +580,9 @@ class Network:
                 if self.model.passes_gradient(source):
                     if self._rearranged(source, layer):
                         with contribution(source, layer) as dx:
-                            target = dx, None, None
-                            self._add_backward(assembly, backlog, layer, tensors, dy, target)
+                            self._add_backward(
+                                assembly, backlog, layer, tensors, dy, (dx, None, None)
+                            )
                     else:
                         target = flow.target(source)
                         self._add_backward(assembly, backlog, layer, tensors, dy, target)
