@@ -23,6 +23,7 @@ from .program import descriptor
 
 __all__ = [
     "Activations",
+    "Block",
     "Compressed",
     "Images",
     "KernelState",
@@ -48,7 +49,7 @@ class Tensor(Protocol):
     nbytes: int
 
 
-class _Block:
+class Block:
     """A tensor's block of memory; subclasses give it a shape."""
 
     def __init__(self, config: Config, memory: Allocator, beats: int) -> None:
@@ -138,7 +139,7 @@ def _frame(rows: Span, columns: Span, pixel_beats: int, images: int) -> dict[str
     }
 
 
-class Activations(_Block):
+class Activations(Block):
     """Binary16 images, or their gradients, as tiles of G images by G channels.
 
     Laid out ``[batch block][y][x][word][G images][G channels]``, so that a product's row
@@ -198,6 +199,12 @@ class Activations(_Block):
         """Return the addresses of all tiles of G channels, in the order of memory."""
         positions = self.batch_blocks * self.shape.positions
         first = self.tile(0, 0, 0, word)
+        return [first + position * self.position_bytes for position in range(positions)]
+
+    def tiles(self, word: int, block: int, lines: range) -> list[int]:
+        """Return the addresses of the tiles of G channels of some lines of a block of images."""
+        first = self.tile(block, lines.start, 0, word)
+        positions = len(lines) * self.shape.width
         return [first + position * self.position_bytes for position in range(positions)]
 
     def load_images(
@@ -265,7 +272,7 @@ class Activations(_Block):
         return whole[: self.images, ..., : shape.channels]
 
 
-class UnfoldedImages(_Block):
+class UnfoldedImages(Block):
     """Images of few channels, as the input of a convolution whose taps share D words.
 
     Laid out ``[batch block][x of the output][y][tap in x][channel]`` beats of G images, with the
@@ -365,7 +372,7 @@ class UnfoldedImages(_Block):
         self._write(card, np.stack(taps, axis=1).transpose(0, 4, 3, 1, 5, 2))
 
 
-class Compressed(_Block):
+class Compressed(Block):
     """A compressed copy of a kernel as an S operand: tiles of G rows by one D word.
 
     The D words of a row are those of one tap after the other.
@@ -406,7 +413,7 @@ class Compressed(_Block):
         return self.address + number * self.tile_bytes
 
 
-class Vector(_Block):
+class Vector(Block):
     """Binary16 vector, such as a bias."""
 
     def __init__(self, config: Config, memory: Allocator, length: int) -> None:
@@ -423,7 +430,7 @@ class Vector(_Block):
         return self.read_bytes(card).view("<f2")[: self.length]
 
 
-class KernelState(_Block):
+class KernelState(Block):
     """Master weights and momentum ``[taps][inputs][outputs]``, binary32, in tiles of G by G.
 
     Laid out ``[output block][input block][tap]``, each tile ``[input][2]{weights, momentum}`` beats
@@ -471,7 +478,7 @@ class KernelState(_Block):
         return {"weights": weights, "momentum": momentum}
 
 
-class VectorState(_Block):
+class VectorState(Block):
     """Master values and momentum of a vector, binary32."""
 
     BEATS = 4
@@ -502,7 +509,7 @@ class VectorState(_Block):
         return {"weights": whole[0, : self.length], "momentum": whole[1, : self.length]}
 
 
-class Records(_Block):
+class Records(Block):
     """Named binary32 values of each channel, for the vector unit's registers.
 
     Laid out ``[block of G channels][value][2]`` beats: what a wide tile is.
@@ -527,6 +534,20 @@ class Records(_Block):
         """Return the address of a value of G channels."""
         row = block * len(self.names) + self.names.index(name)
         return self.address + row * 2 * self.config.beat_bytes
+
+    def rows(self, blocks: range, name: str, count: int) -> dict[str, Any]:
+        """Return the descriptor of `count` values of several blocks, from value `name` on.
+
+        All blocks' first value comes first, then their second.
+        """
+        row = 2 * self.config.beat_bytes
+        return descriptor(
+            self.config,
+            self.row(blocks.start, name),
+            2,
+            (len(blocks), len(self.names) * row),
+            (count, row),
+        )
 
     def write(self, card: Card, **values: ArrayLike) -> None:
         """Write some values ``[channels]`` or one for all; the others become zero."""

@@ -6,24 +6,43 @@ computes; `firmware.program.Program` adds the tokens that keep all in order.
 
 from .addition import AdditionSchedule
 from .assembly import Assembly, Step
+from .attention import AttentionSchedule
 from .convolution import ConvolutionSchedule
+from .gelu import GELUSchedule
+from .layer_norm import LayerNormSchedule
 from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
+from .pieces import Backlog, Lines, Pieces, Reach, emit
 from .pooling import PoolingSchedule, accumulate, clear_phase
+from .positions import PositionSchedule
+from .relayout import RelayoutSchedule
+from .statistics import PartialSums, Statistics
 from .support import require_support
 from .weight_gradients import WeightGradientSchedule
 
 __all__ = [
     "AdditionSchedule",
     "Assembly",
+    "AttentionSchedule",
+    "Backlog",
     "ConvolutionSchedule",
+    "GELUSchedule",
+    "LayerNormSchedule",
+    "Lines",
     "LossSchedule",
     "LossTensors",
     "NormalisationSchedule",
+    "PartialSums",
+    "Pieces",
     "PoolingSchedule",
+    "PositionSchedule",
+    "Reach",
+    "RelayoutSchedule",
+    "Statistics",
     "Step",
     "WeightGradientSchedule",
     "accumulate",
     "clear_phase",
+    "emit",
     "require_support",
 ]

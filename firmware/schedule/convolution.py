@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from .convolution_plan import (
     plan_convolution,
 )
 from .patch import Axis, cut
+from .pieces import Pieces, Reach, Written
 from .words import ROW_WORDS, o_words, s_words
 
 __all__ = ["ConvolutionSchedule"]
@@ -237,8 +238,27 @@ class ConvolutionSchedule:
 
     # Forward and backward
 
-    def forward(self, x: Images, y: Activations, *, add: Activations | None = None) -> None:
-        """Add FF: ``y = relu(x * w + bias + add)``.
+    def forward(
+        self,
+        x: Images,
+        y: Activations,
+        *,
+        add: Activations | None = None,
+        reach: Reach = lambda block, line: None,
+        written: Written = lambda tiles, word: None,
+    ) -> Pieces:
+        """Add FF: ``y = relu(x * w + bias + add)``, a product a piece.
+
+        Parameters
+        ----------
+        x, y
+            Input and output.
+        add
+            What is added.
+        reach
+            Called before lines of the input are loaded.
+        written
+            Called after tiles of the output have been stored.
 
         Raises
         ------
@@ -272,8 +292,7 @@ class ConvolutionSchedule:
             relu=layer.relu,
             bias=self._tensors.bias,
         )
-        for _ in self._convolve([work]):
-            pass
+        yield from self._convolve([work], reach, written)
 
     def backward(
         self,
@@ -282,13 +301,13 @@ class ConvolutionSchedule:
         *,
         add: Activations | None,
         mask: Activations | None,
-    ) -> list[tuple[int, int]]:
+    ) -> Generator[int, None, list[tuple[int, int]]]:
         """Add BP: ``dx = dy * w'`` plus `add`, zero where `mask` isn't positive.
 
         Returns
         -------
-        Phases of the input, vertically and horizontally, that no tap meets: nothing was written
-        there.
+        Pieces, a product each; and in the end the phases of the input, vertically and horizontally,
+        that no tap meets: nothing was written there.
 
         Raises
         ------
@@ -334,12 +353,16 @@ class ConvolutionSchedule:
                         mask=mask,
                     )
                 )
-        for _ in self._convolve(phases):
-            pass
+        yield from self._convolve(phases)
         return empty
 
-    def _convolve(self, works: Sequence[_Product]) -> Iterator[int]:
-        """Add products of the same images; yield the array's cycles after each.
+    def _convolve(
+        self,
+        works: Sequence[_Product],
+        reach: Reach = lambda block, line: None,
+        written: Written = lambda tiles, word: None,
+    ) -> Pieces:
+        """Add products of the same images, each a piece.
 
         Until it has ended, nothing else may be added that takes a place in D or O.
         """
@@ -357,14 +380,14 @@ class ConvolutionSchedule:
                 for number, step in enumerate(batch.steps, 1):
                     # Weights first: unlike the images, they needn't wait for the layer before.
                     s_base = self._load_weights(weights, step)
-                    self._load_lines(step.pixels, works[0], _last_line(step))
+                    self._load_lines(step.pixels, works[0], _last_line(step), reach)
                     if following is not None and plan.ahead:
                         self._place(following, plan)
-                        self._load_share(following, works[0], number / len(batch.steps))
+                        self._load_share(following, works[0], number / len(batch.steps), reach)
                     # The load queue must bring these operands before it turns to what is added and
                     # masked by in the STOREs before, for which there is room only as they end.
                     if pending is not None:
-                        self._store(pending, bias_bases[pending.work])
+                        self._store(pending, bias_bases[pending.work], written)
                         pending = None
                     cycles = self._compute(step, s_base)
                     if step.last:
@@ -372,7 +395,7 @@ class ConvolutionSchedule:
                     yield cycles
                 batch = following
         if pending is not None:
-            self._store(pending, bias_bases[pending.work])
+            self._store(pending, bias_bases[pending.work], written)
 
     def _problem(self, works: Sequence[_Product]) -> ConvolutionProblem:
         """Return what the plan of some products follows from."""
@@ -513,14 +536,14 @@ class ConvolutionSchedule:
         )
         return base
 
-    def _load_share(self, batch: _Batch, work: _Product, share: float) -> None:
+    def _load_share(self, batch: _Batch, work: _Product, share: float, reach: Reach) -> None:
         """Load pixels of a batch until that share of them is there."""
         lines = math.ceil(share * sum(pixels.rows.size for pixels in batch.pixels))
         for pixels in batch.pixels:
-            self._load_lines(pixels, work, lines)
+            self._load_lines(pixels, work, lines, reach)
             lines -= pixels.rows.size
 
-    def _load_lines(self, pixels: _Pixels, work: _Product, lines: int) -> None:
+    def _load_lines(self, pixels: _Pixels, work: _Product, lines: int, reach: Reach) -> None:
         """Load pixels as the D operand until that many lines are there, or all."""
         config, rows, columns = self._config, pixels.rows, pixels.columns
         line_words = columns.size * self._position_words(pixels)
@@ -534,6 +557,7 @@ class ConvolutionSchedule:
                 before=0 if done else rows.before,
                 after=rows.after if done + count == rows.count else 0,
             )
+            reach(pixels.block, (piece.start + piece.count - 1) * work.step + 1)
             self._program.load(
                 LoadTarget.D,
                 work.stage,
@@ -602,7 +626,7 @@ class ConvolutionSchedule:
             descriptor=descriptor(self._config, address, beats),
         )
 
-    def _store(self, result: _Result, bias_base: int | None) -> None:
+    def _store(self, result: _Result, bias_base: int | None, written: Written) -> None:
         """Add the STOREs of a result, with what is added and masked by.
 
         The bias is loaded with these unless all of it is in AUX already, from `bias_base` on.
@@ -648,6 +672,12 @@ class ConvolutionSchedule:
                 descriptor=self._tiles(work.output, block, area, a_block),
                 **fields,
             )
+            tiles = [
+                work.output.tile(block, y, x, a_block)
+                for y in range(area.y, area.y + area.lines)
+                for x in range(area.x, area.x + area.width)
+            ]
+            written(tiles, a_block)
 
     def _areas(
         self, work: _Product, whole: _Area, operands: int, own_bias: bool

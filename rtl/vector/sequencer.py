@@ -13,7 +13,7 @@ from ..control.commands import CoefficientKind, Fold, Function, VectorBody, Vect
 from .intake import RowSlice
 from .lane import DELAY, PARTS, LaneStep, OutputSource, SecondAddend, ValueSource, VectorLane
 
-__all__ = ["SLOWEST", "VectorSequencer"]
+__all__ = ["SLOWEST", "VectorSequencer", "combination_cycles"]
 
 SLOWEST = 3
 """Cycles from one slice to the next where a command has most use for the adders."""
@@ -54,6 +54,11 @@ def _order_of_combinations(slices: int) -> list[_Combination | None]:
                 order.append(_Combination(slice_, part, part + distance, final))
         distance *= 2
     return order
+
+
+def combination_cycles(slices: int) -> int:
+    """Return the cycles from the first addition of parts to the last."""
+    return _COMBINATION_SPACING * (len(_order_of_combinations(slices)) - 1)
 
 
 class _Token(data.StructLayout):
@@ -169,7 +174,9 @@ class VectorSequencer(wiring.Component):
         # or if each gives two beats.
         twice = reduces & keeps_tile
         again = ~without_b & (reduces | keeps_tile)
-        products_beside = body.reduce_product & ~(without_b & without_c)
+        products_beside = (body.reduce_product & ~(without_b & without_c)) | (
+            body.times_y & ~without_b
+        )
         m.d.comb += self.spacing.eq(1)
         with m.If(twice & again):
             m.d.comb += self.spacing.eq(SLOWEST)
@@ -264,12 +271,13 @@ class VectorSequencer(wiring.Component):
             ),
         ]
 
-        # Sums of products.
-        multiplying = result_valid & body.reduce_product
+        # Products with y, and their sums.
+        multiplying = result_valid & (body.reduce_product | (body.times_y & ~result.combine))
         products = follow(multiplying, result, VectorLane.PRODUCT + FloatAdder.LATENCY)
         earlier_valid, earlier = products[VectorLane.PRODUCT - 2]
-        _, before = products[VectorLane.PRODUCT - 1]
+        multiplied, before = products[VectorLane.PRODUCT - 1]
         adding, addend = products[VectorLane.PRODUCT]
+        adding = adding & body.reduce_product
         summed, summed_token = products[-1]
         m.d.comb += [
             step.multiply.eq(multiplying),
@@ -301,8 +309,10 @@ class VectorSequencer(wiring.Component):
         to_memory, to_register = Signal(), Signal()
         register, slice_ = Signal.like(body.target_register), Signal(slice_bits)
         m.d.comb += step.output.eq(to_memory | to_register)
-        with m.If(result_valid & ~result.combine & writes & ~folds):
+        with m.If(result_valid & ~result.combine & writes & ~folds & ~body.times_y):
             m.d.comb += to_memory.eq(1)
+        with m.If(multiplied & ~before.combine & body.times_y):
+            m.d.comb += [to_memory.eq(1), step.output_source.eq(OutputSource.RESULT_PRODUCT)]
         with m.If(added & added_token.fold & added_token.row_slice.last & writes):
             m.d.comb += [to_memory.eq(1), step.output_source.eq(OutputSource.ACCUMULATED)]
         stored, stored_place = Signal(), Signal.like(drained, reset_less=True)
