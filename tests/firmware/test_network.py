@@ -601,6 +601,19 @@ def test_large_images_are_cut_into_bands():
         assert forward.count("D order=TILES") > len(model.convolutions)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "side"), [(7, 2, (9, 8)), (4, 4, (8, 8))])
+def test_images_of_few_channels_are_unfolded(kernel, stride, side):
+    """A kernel's taps share D words, of several of which a pixel consists then."""
+    with open_card("golden:tiny") as card:
+        image = Input("image", *side, 3)
+        first = Convolution("first", image, 20, kernel, stride, kernel // 2 - 1, bias=True)
+        network = _check(
+            card, _with_head("unfolded", [image, first]), 20, np.random.default_rng(0), (20,)
+        )
+        words = -(-3 * kernel**2 // card.config.elements)
+        assert network.tensors[first].forward.d_words == words > 1
+
+
 @pytest.mark.parametrize(("stride", "batch"), [(1, 16), (2, 35)])
 def test_weight_gradients_are_added_up(stride, batch):
     """Layers with more pixels than one product takes, of one and of several blocks of images."""
