@@ -169,7 +169,9 @@ def test_token_activations_hold_images():
     rng = np.random.default_rng(default_seed())
     images = rng.standard_normal((3, 4, 5, G + 3)).astype(np.float16)
     with GoldenCard(TINY) as card:
-        tensor = TokenActivations(TINY, Allocator(TINY.memory_bytes, TINY.beat_bytes), 4, Shape(4, 5, G + 3))
+        tensor = TokenActivations(
+            TINY, Allocator(TINY.memory_bytes, TINY.beat_bytes), 4, Shape(4, 5, G + 3)
+        )
         tensor.write(card, images)
         read = tensor.read(card)
         np.testing.assert_array_equal(read[:3], images)
