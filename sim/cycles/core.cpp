@@ -1,4 +1,4 @@
-// The accelerator and its memory, cycle by cycle: `rtl/core.py`, `rtl/interface/read_arbiter.py`.
+// The accelerator and its memory, cycle by cycle: `rtl/core.py`, `rtl/interface/{read,write}_arbiter.py`.
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
 // what is handed over by what the registers hold at its beginning, then advances all of them.
@@ -74,6 +74,80 @@ class ReadArbiter {
   bool is_chosen_ = false, takes_fetch_ = false, takes_load_ = false;
 };
 
+// Shares one write port between the DMAs of the store queue and of the vector queue.
+class WriteArbiter {
+ public:
+  explicit WriteArbiter(const Config& config)
+      : masters_{Master(config), Master(config)}, owners_(kMasters * kMasterBursts) {}
+
+  enum Source { kStore, kVector, kMasters };
+
+  bool aw_ready(int master) const { return masters_[master].bursts.writable(); }
+  bool w_ready(int master) const { return masters_[master].beats.writable(); }
+  bool aw_valid() const { return aw_valid_; }
+  const Burst& aw() const { return aw_; }
+  bool w_valid() const { return sending_ && masters_[turn_].beats.readable(); }
+  bool w_last() const { return masters_[turn_].beats.front(); }
+  // Whose burst is acknowledged next.
+  int owner() const { return owners_.front(); }
+
+  // The masters' addresses and beats are taken if they may be, and so is a response.
+  bool cycle(const std::array<const WriteDma*, kMasters>& dmas, bool aw_ready, bool w_ready,
+             bool response) {
+    if (!under_way_ && !dmas[kStore]->aw_valid() && !dmas[kVector]->aw_valid()) return false;
+    const bool w = w_valid() && w_ready, ends = w && w_last();
+    const bool first = masters_[kStore].complete(), second = masters_[kVector].complete();
+    const bool grant = (first || second) && (!sending_ || ends) && (!aw_valid_ || aw_ready);
+    bool changes = w || grant || response || (aw_valid_ && aw_ready);
+    if (w) masters_[turn_].beats.read();
+    if (grant) {
+      turn_ = first && second ? 1 - turn_ : second;
+      Master& chosen = masters_[turn_];
+      aw_ = chosen.bursts.front();
+      chosen.bursts.read();
+      --chosen.ended;
+      owners_.write(turn_);
+    }
+    sending_ = grant || (sending_ && !ends);
+    aw_valid_ = grant || (aw_valid_ && !aw_ready);
+    for (int i = 0; i < kMasters; ++i) {
+      Master& master = masters_[i];
+      if (dmas[i]->aw_valid() && master.bursts.writable()) {
+        master.bursts.write(dmas[i]->aw());
+        ++under_way_;
+      }
+      if (dmas[i]->w_valid() && master.beats.writable()) {
+        master.beats.write(dmas[i]->w_last());
+        master.ended += dmas[i]->w_last();
+      }
+      changes |= master.bursts.commit() | master.beats.commit();
+    }
+    if (response) {
+      owners_.read();
+      --under_way_;
+    }
+    return owners_.commit() | changes;
+  }
+
+ private:
+  struct Master {
+    explicit Master(const Config& config)
+        : bursts(kMasterBursts), beats(2 * config.write_burst_beats) {}
+    bool complete() const { return ended && bursts.readable(); }
+
+    Fifo<Burst> bursts;
+    BufferedFifo<char> beats;  // whether it's the last of its burst
+    int64_t ended = 0;         // bursts all of whose beats have come
+  };
+
+  Master masters_[kMasters];
+  Fifo<int> owners_;
+  Burst aw_;
+  int64_t under_way_ = 0;
+  int turn_ = 0;
+  bool aw_valid_ = false, sending_ = false;
+};
+
 class Core {
  public:
   Core(const Config& config, const Timing& timing, int64_t address,
@@ -88,14 +162,16 @@ class Core {
         channels_(config.channels, Channel(timing)),
         fetcher_(config, address, static_cast<int64_t>(program.size())),
         queues_{CommandQueue(config, kLoadsUnderWay), CommandQueue(config, kComputesUnderWay),
-                CommandQueue(config, kStoresUnderWay)},
-        arbiter_(config),
+                CommandQueue(config, kWritersUnderWay), CommandQueue(config, kWritersUnderWay)},
+        read_arbiter_(config),
+        write_arbiter_(config),
         load_(config),
         engine_(config),
         store_(config),
         update_(config),
         vector_(config),
-        write_dma_(config) {
+        store_dma_(config),
+        vector_dma_(config) {
     if (config.channels > 1) {
       reads_ = std::make_unique<ReadStriper>(config_, channels_);
       writes_ = std::make_unique<WriteStriper>(config_, channels_);
@@ -132,11 +208,10 @@ class Core {
     for (Channel& channel : channels_) channel.drive(now_);
     if (processor_changed_) note_status();
     engine_busy_ = engine_.busy();
-    vector_busy_ = vector_.busy();
 
     // Memory's side of the ports.
     Channel& only = channels_[0];
-    const Burst* const ar = arbiter_.ar();
+    const Burst* const ar = read_arbiter_.ar();
     const bool ar_ready = reads_ ? ar && reads_->ar_ready(*ar) : only.ar_ready();
     const bool r = reads_ ? reads_->r_valid() : only.r_valid();
     const bool r_last = r && (reads_ ? reads_->r_last() : only.r_last());
@@ -145,8 +220,9 @@ class Core {
     const bool b = writes_ ? writes_->b_valid() : only.b_valid();
 
     // Which commands are issued, and which end.
-    const bool store_done = handed_over_ && write_dma_.idle();
-    const bool dones[kQueues] = {load_.done(), engine_.done(now_), store_done};
+    const bool store_done = store_handed_over_ && store_dma_.idle();
+    const bool vector_done = vector_handed_over_ && vector_dma_.idle();
+    const bool dones[kQueues] = {load_.done(), engine_.done(now_), store_done, vector_done};
     const CommandQueue::Item* starts[kQueues];
     for (int i = 0; i < kQueues; ++i) {
       starts[i] = queues_[i].issuable();
@@ -156,66 +232,78 @@ class Core {
     const Command* const compute = command(starts[Queue::COMPUTE], Opcode::COMPUTE);
     const Command* const store = command(starts[Queue::STORE], Opcode::STORE);
     const Command* const update = command(starts[Queue::STORE], Opcode::UPDATE);
-    const Command* const vector = command(starts[Queue::STORE], Opcode::VECTOR);
+    const Command* const vector = command(starts[Queue::VECTOR], Opcode::VECTOR);
 
     // Beats on their way in, and out.
-    const int64_t owner = queues_[Queue::STORE].opcode();
-    const bool to_update = owner == Opcode::UPDATE, to_vector = owner == Opcode::VECTOR;
+    const bool to_update = queues_[Queue::STORE].opcode() == Opcode::UPDATE;
     const int64_t o_free = engine_.o_free(now_);
-    const bool stream_ready = to_update ? update_.state_ready(o_free <= now_)
-                                        : to_vector && vector_.beats_ready(now_);
-    const bool stream = load_.settle(arbiter_.beat(), stream_ready);
-    arbiter_.settle(fetcher_.dma(), load_.dma(), ar_ready);
-    const Descriptor* descriptor = to_update   ? update_.descriptor()
-                                   : to_vector ? vector_.descriptor()
-                                               : store_.descriptor();
-    const bool descriptor_ready = write_dma_.descriptor_ready();
-    const bool data_ready = write_dma_.data_ready(w_ready);
-    const bool data = to_update   ? update_.data_valid()
-                      : to_vector ? vector_.data_valid()
-                                  : store_.data_valid();
-    const bool unit_done = update_.done() || vector_.done() || store_.done();
+    load_.settle(read_arbiter_.beat(), vector_.beats_ready(now_),
+                 update_.state_ready(o_free <= now_));
+    const bool stream = load_.offers_stream(), state = load_.offers_state();
+    read_arbiter_.settle(fetcher_.dma(), load_.dma(), ar_ready);
+    const bool store_aw_ready = write_arbiter_.aw_ready(WriteArbiter::kStore);
+    const bool store_w_ready = write_arbiter_.w_ready(WriteArbiter::kStore);
+    const Descriptor* const stored = to_update ? update_.descriptor() : store_.descriptor();
+    const bool store_descriptor = store_dma_.descriptor_ready();
+    const bool store_ready = store_dma_.data_ready(store_w_ready);
+    const bool store_data = to_update ? update_.data_valid() : store_.data_valid();
+    const bool store_response = b && write_arbiter_.owner() == WriteArbiter::kStore;
+    const bool stores = store_.done() || update_.done();
+    const bool vector_aw_ready = write_arbiter_.aw_ready(WriteArbiter::kVector);
+    const bool vector_w_ready = write_arbiter_.w_ready(WriteArbiter::kVector);
+    const Descriptor* const computed = vector_.descriptor();
+    const bool vector_descriptor = vector_dma_.descriptor_ready();
+    const bool vector_ready = vector_dma_.data_ready(vector_w_ready);
+    const bool vector_data = vector_.data_valid();
+    const bool vector_response = b && write_arbiter_.owner() == WriteArbiter::kVector;
+    const bool computes = vector_.done();
     counters_[Counter::READ_BEATS] += load_.takes_beat();
-    counters_[Counter::WRITE_BEATS] += write_dma_.w_valid() && w_ready;
+    counters_[Counter::WRITE_BEATS] += write_arbiter_.w_valid() && w_ready;
 
     // All registers.
     const bool load_takes = load_.takes_beat();
-    const bool takes_fetch = arbiter_.takes_fetch(), takes_load = arbiter_.takes_load();
-    const bool fetch_beat = arbiter_.beat_of_fetch(r);
+    const bool takes_fetch = read_arbiter_.takes_fetch(), takes_load = read_arbiter_.takes_load();
+    const bool fetch_beat = read_arbiter_.beat_of_fetch(r);
     bool changes = cycle_memory(ar, ar_ready, r, aw_ready, w_ready, b);
-    changes |= arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
+    changes |= read_arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
+    changes |= write_arbiter_.cycle({&store_dma_, &vector_dma_}, aw_ready, w_ready, b);
     changes |= load_.cycle(load ? &load->load : nullptr, takes_load, now_);
     changes |= engine_.cycle(compute ? &compute->compute : nullptr, now_);
     changes |= store_.cycle(store ? &store->store : nullptr,
-                            descriptor_ready, data_ready && !to_update && !to_vector, o_free, now_);
-    changes |= update_.cycle(update ? &update->update : nullptr, stream && to_update,
-                             descriptor_ready && to_update, data_ready && to_update, o_free, now_);
-    changes |= vector_.cycle(vector ? &vector->vector : nullptr, stream && to_vector,
-                             descriptor_ready && to_vector, data_ready && to_vector, now_);
-    changes |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
-                                data && data_ready, b);
-    changes |= unit_done;
-    handed_over_ = unit_done || (handed_over_ && !store_done);
+                            store_descriptor, store_ready && !to_update, o_free, now_);
+    changes |= update_.cycle(update ? &update->update : nullptr, state,
+                             store_descriptor && to_update, store_ready && to_update, o_free, now_);
+    changes |= vector_.cycle(vector ? &vector->vector : nullptr, stream, vector_descriptor,
+                             vector_ready, now_);
+    changes |= store_dma_.cycle(store_descriptor ? stored : nullptr, store_aw_ready, store_w_ready,
+                                store_data && store_ready, store_response);
+    changes |= vector_dma_.cycle(vector_descriptor ? computed : nullptr, vector_aw_ready,
+                                 vector_w_ready, vector_data && vector_ready, vector_response);
+    changes |= stores || computes;
+    store_handed_over_ = stores || (store_handed_over_ && !store_done);
+    vector_handed_over_ = computes || (vector_handed_over_ && !vector_done);
     // With nothing new to it, what rests goes on resting.
-    if (processor_changed_ || starts[0] || starts[1] || starts[2] || dones[0] || dones[1] ||
-        dones[2] || takes_fetch || fetch_beat) {
+    bool processor_acts = processor_changed_ || takes_fetch || fetch_beat;
+    for (int i = 0; i < kQueues; ++i) processor_acts |= starts[i] || dones[i];
+    if (processor_acts) {
       processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
     }
     return changes || processor_changed_;
   }
 
   bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw_ready, bool w_ready, bool b) {
-    const bool aw = write_dma_.aw_valid() && aw_ready, w = write_dma_.w_valid() && w_ready;
+    const bool aw = write_arbiter_.aw_valid() && aw_ready;
+    const bool w = write_arbiter_.w_valid() && w_ready;
     if (reads_) {
       const bool changes = reads_->cycle(ar_ready ? ar : nullptr, now_);
-      return writes_->cycle(aw ? &write_dma_.aw() : nullptr, w, write_dma_.w_last(), now_) |
-             changes;
+      const bool last = w && write_arbiter_.w_last();
+      return writes_->cycle(aw ? &write_arbiter_.aw() : nullptr, w, last, now_) | changes;
     }
     Channel& only = channels_[0];
     if (r) only.take_r();
     if (w) only.take_w(now_);
     if (ar && ar_ready) only.take_ar(ar->beats, now_);
-    if (aw) only.take_aw(write_dma_.aw().beats);
+    if (aw) only.take_aw(write_arbiter_.aw().beats);
     if (b) only.take_b();
     return r || w || (ar && ar_ready) || aw || b;
   }
@@ -259,6 +347,7 @@ class Core {
       case Opcode::NOP: return header.queue;
       case Opcode::LOAD: return Queue::LOAD;
       case Opcode::COMPUTE: return Queue::COMPUTE;
+      case Opcode::VECTOR: return Queue::VECTOR;
       default: return Queue::STORE;
     }
   }
@@ -284,7 +373,7 @@ class Core {
       busy_[i] = queues_[i].busy();
       waiting_[i] = queues_[i].waiting();
     }
-    for (const int i : {Queue::COMPUTE, Queue::STORE, Queue::LOAD}) {
+    for (const int i : {Queue::COMPUTE, Queue::STORE, Queue::VECTOR, Queue::LOAD}) {
       if (busy_[i]) {
         stage_ = queues_[i].stage();
         break;
@@ -302,7 +391,6 @@ class Core {
       counters_[Counter::LOAD_BUSY + i] += cycles * busy_[i];
       counters_[Counter::LOAD_WAIT + i] += cycles * waiting_[i];
     }
-    counters_[Counter::VECTOR_BUSY] += cycles * vector_busy_;
     for (int64_t at = now_; at < next;) {
       const TensorEngine::Slots slots = engine_.slots(at);
       const int64_t end = std::min(next, engine_.slots_end());
@@ -333,17 +421,19 @@ class Core {
   std::unique_ptr<WriteStriper> writes_;
   Fetcher fetcher_;
   CommandQueue queues_[kQueues];
-  ReadArbiter arbiter_;
+  ReadArbiter read_arbiter_;
+  WriteArbiter write_arbiter_;
   LoadUnit load_;
   TensorEngine engine_;
   StoreUnit store_;
   UpdateUnit update_;
   VectorUnit vector_;
-  WriteDma write_dma_;
+  WriteDma store_dma_, vector_dma_;
   int64_t now_ = 0;
-  bool handed_over_ = false, finished_ = false, processor_changed_ = true;
+  bool store_handed_over_ = false, vector_handed_over_ = false;
+  bool finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
-  bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false, vector_busy_ = false;
+  bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false;
   int64_t compute_stage_ = 0;
 };
 
