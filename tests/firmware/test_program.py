@@ -239,6 +239,37 @@ def test_vectors_go_before_what_feeds_them():
     assert "NARROW a=-1.5 c=r5 memory=0x400[16]" in program.describe(0)
 
 
+def test_what_a_command_was_fed_is_only_overwritten_when_it_has_ended():
+    """The LOADs that feed an UPDATE or a VECTOR aren't waited for, the command is."""
+    program = Program(TINY)
+
+    def beats(address):
+        return {"rows": 4, "d_words": 1, "descriptor": descriptor(TINY, address, 4)}
+
+    sums = {"groups": 1, "window": 4, "rows": 1, "target": VectorTarget.NONE}
+    tile = {"groups": 1, "window": 1, "rows": 16, "target": VectorTarget.NARROW}
+    stored = {"rows": 4, "words": 2, "o_stride": 2, "convert": 1}
+    learns = {"tiles": 1, "rows": 1, "o_stride": 2}
+    program.vector(Stage.FF, [beats(0)], **sums)
+    program.store(Stage.FF, **stored, descriptor=descriptor(TINY, 0, 4))
+    program.update(Stage.UPDATE, [beats(0x400)], **learns, state_address=0x800)
+    program.vector(Stage.FF, **tile, descriptor=descriptor(TINY, 0x400, 16))
+    program.store(Stage.FF, **stored, descriptor=descriptor(TINY, 0x2000, 4))
+    store, vector = 1 << Queue.STORE.value, 1 << Queue.VECTOR.value
+    assert _tokens(program) == [
+        (3, 0, store), (0, 0, 0), (2, vector, 0),
+        (0, 0, 0), (2, 0, vector), (3, store, 0), (2, 0, 0),
+    ]  # fmt: skip
+
+
+def test_feeds_are_not_added_by_themselves():
+    program = Program(TINY, "example")
+    for target in (LoadTarget.STATE, LoadTarget.STREAM):
+        message = f"example: a LOAD to {target.name} is added with the command it feeds"
+        with pytest.raises(ValueError, match=message):
+            _load(program, target, 0, 0)
+
+
 def test_listing_names_every_command():
     program = Program(TINY, "example")
     _load(program, LoadTarget.S, 8, 0x400)
