@@ -11,9 +11,7 @@ from sim.golden.sparsity import pack_state_tile, pack_tiles
 
 __all__ = ["LayerStep"]
 
-LOAD, COMPUTE, STORE = (
-    1 << queue.value for queue in (Queue.LOAD, Queue.COMPUTE, Queue.STORE)
-)
+LOAD, COMPUTE, STORE = (1 << queue.value for queue in (Queue.LOAD, Queue.COMPUTE, Queue.STORE))
 
 
 def _float_bits(value: float) -> int:

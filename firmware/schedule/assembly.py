@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from rtl.control.commands import Stage
-
 from ..errors import ScheduleError
 from ..program import Program, descriptor
 

@@ -42,11 +42,11 @@ class LoadUnit(wiring.Component):
         One pulse per command, in order, while its last beat is written or after it was handed
         over.
     fault : Out(FaultReport)
-        ``MALFORMED`` (an unknown target; a count of zero, in a frame as well; a frame with a side of 2**16 or more;
-        rows that aren't a multiple of G for S, for tiles; beats to transpose that aren't; a sparse
-        operand to transpose; a descriptor or a frame of another number of beats than the operand
-        has) or ``PATTERN``, with address 0; ``SCRATCHPAD_RANGE`` with
-        `base`; or a fault of the `ReadDMA`. Stays until reset.
+        ``MALFORMED`` (an unknown target; a count of zero, in a frame as well; a frame with a side
+        of 2**16 or more; rows that aren't a multiple of G for S, for tiles; beats to transpose that
+        aren't; a sparse operand to transpose; a descriptor or a frame of another number of beats
+        than the operand has) or ``PATTERN``, with address 0; ``SCRATCHPAD_RANGE`` with `base`; or
+        a fault of the `ReadDMA`. Stays until reset.
     axi : Out(AXI4ReadSignature)
         Memory.
     s_write, d_write, aux_write : Out

@@ -21,8 +21,8 @@ __all__ = ["WriteDMA"]
 class WriteDMA(wiring.Component):
     """Writes beats to where descriptors say, in their order.
 
-    Addresses run ahead of the data by up to `MASTER_BURSTS` bursts that aren't acknowledged yet. The next
-    descriptor is taken while the data of the one before are still awaited.
+    Addresses run ahead of the data by up to `MASTER_BURSTS` bursts that aren't acknowledged yet.
+    The next descriptor is taken while the data of the one before are still awaited.
 
     A burst whose address is out can't be called back: after a fault or on `abort` the rest of its
     beats goes out with no byte enabled, so that memory keeps what it had.

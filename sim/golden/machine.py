@@ -229,9 +229,8 @@ class Machine:
         if command.opcode == Opcode.FINISH.value:
             malformed = index != commands - 1
         else:
-            malformed = (
-                command.opcode not in (Opcode.NOP.value, *_QUEUE_OF)
-                or bool((command.wait | command.signal) >> queue & 1)
+            malformed = command.opcode not in (Opcode.NOP.value, *_QUEUE_OF) or bool(
+                (command.wait | command.signal) >> queue & 1
             )
         if malformed:
             raise _FaultError(Fault.MALFORMED, 0)

@@ -157,7 +157,7 @@ async def carries_out_vectors(dut):
     for number in range(3):
         program = VectorProgram(config(), random, 20, fill=number == 0)
         counted = await run_program(bench, program, golden)
-        assert 0 < counted["VECTOR_BUSY"] and counted["STORE_BUSY"] == 0
+        assert counted["VECTOR_BUSY"] > 0 and counted["STORE_BUSY"] == 0
     layer = LayerStep(config(), supported_patterns(config())[0], random)
     counted = await run_program(bench, layer)
     assert counted["VECTOR_BUSY"] == 0

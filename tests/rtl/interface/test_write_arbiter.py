@@ -107,7 +107,7 @@ async def answers_stay_with_their_masters(dut):
 
 @cocotb.test()
 async def passes_by_one_that_waits(dut):
-    """A master whose burst lacks its last beat, with as many addresses as it may have, is passed."""
+    """A master whose burst lacks its last beat, with all the addresses it may have, is passed."""
     memory, random = await begin(dut)
     for waiting, other in (MASTERS, MASTERS[::-1]):
         halves = {name: i for i, name in enumerate(MASTERS)}
@@ -128,7 +128,7 @@ async def passes_by_one_that_waits(dut):
 async def uses_the_port_well(dut):
     """Alone a master has all of it, and both together share it evenly."""
     longest = config().write_burst_beats
-    memory, random = await begin(dut)
+    _, random = await begin(dut)
     for busy in (MASTERS[:1], MASTERS[1:], MASTERS):
         responses, given = [], dict.fromkeys(busy, 0)
         for name in busy:
