@@ -169,7 +169,9 @@ def test_token_activations_hold_images():
     rng = np.random.default_rng(default_seed())
     images = rng.standard_normal((3, 4, 5, G + 3)).astype(np.float16)
     with GoldenCard(TINY) as card:
-        tensor = TokenActivations(TINY, Allocator(TINY.memory_bytes, TINY.beat_bytes), 4, Shape(4, 5, G + 3))
+        tensor = TokenActivations(
+            TINY, Allocator(TINY.memory_bytes, TINY.beat_bytes), 4, Shape(4, 5, G + 3)
+        )
         tensor.write(card, images)
         read = tensor.read(card)
         np.testing.assert_array_equal(read[:3], images)
@@ -191,14 +193,6 @@ def test_layers_on_tokens():
     transformer = _transformer(3, 3)
     outside = {layer.name for layer in set(transformer.layers) - token_layers(transformer)}
     assert outside == {"image", "patches", "mean", "classes"}
-
-
-def test_logits_on_tokens_are_refused():
-    image = Input("image", 1, 1, 3 * G)
-    model = Model("model", (image, Attention("attention", image)))
-    message = "attention: there is no schedule for a layer of kind Attention that gives the logits"
-    with GoldenCard(TINY) as card, pytest.raises(ScheduleError, match=re.escape(message)):
-        Network(Driver(card), model, 4)
 
 
 def test_heads_that_do_not_fit_are_refused():
