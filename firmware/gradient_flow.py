@@ -98,4 +98,5 @@ class GradientFlow:
     def _accumulate(
         self, gradients: Sequence[Activations], total: Activations, layer: Layer
     ) -> None:
-        self._add_pieces(accumulate(self._assembly, gradients, total, mask=self._mask(layer)))
+        part = self._assembly.part(layer.name)
+        self._add_pieces(accumulate(part, gradients, total, mask=self._mask(layer)))

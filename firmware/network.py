@@ -208,6 +208,11 @@ class Network:
         """
         return self._side.programs
 
+    @property
+    def step_programs(self) -> tuple[Program, ...]:
+        """The programs of a training step, in their order."""
+        return self.programs["forward"], self.programs["backward"]
+
     # What a host does with it
 
     def initialise(
@@ -437,17 +442,18 @@ class Network:
         flow = ForwardFlow()
         self._put_copy(assembly, flow, self.model.input)
         for layer in self.model.layers[1:]:
+            part = assembly.part(layer.name)
             y = self._activations[layer]
             sources = [self._operand(source, layer) for source in layer.sources]
             x, others = sources[0], sources[1:]
             tensors = self._side.tensors.get(layer)
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
                 flow.complete(*others)
-                self._add_forward(assembly, flow, layer, tensors, gathers=training)
+                self._add_forward(part, flow, layer, tensors, gathers=training)
             elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
-                norm = NormalisationSchedule(assembly, layer, tensors)
+                norm = NormalisationSchedule(part, layer, tensors)
                 if training:
-                    norm.use_statistics(x, self._statistics(assembly, flow, layer))
+                    norm.use_statistics(x, self._statistics(part, flow, layer))
                 else:
                     norm.use_averages(x)
                 add = others[0] if others else None
@@ -456,29 +462,29 @@ class Network:
             else:
                 reach = flow.reach_all(sources)
                 if isinstance(layer, (MaxPool, GlobalAveragePool)):
-                    flow.put(y, PoolingSchedule(assembly, layer).forward(x, y, reach=reach))
+                    flow.put(y, PoolingSchedule(part, layer).forward(x, y, reach=reach))
                 elif isinstance(layer, Addition):
-                    addition = AdditionSchedule(assembly, layer)
+                    addition = AdditionSchedule(part, layer)
                     flow.put(y, addition.forward(x, y, add=others[0], reach=reach))
                 elif isinstance(layer, GELU):
-                    flow.put(y, GELUSchedule(assembly).forward(x, y, reach=reach))
+                    flow.put(y, GELUSchedule(part).forward(x, y, reach=reach))
                 elif isinstance(layer, LayerNorm):
-                    layer_norm = self._layer_norm_schedule(assembly, layer)
+                    layer_norm = self._layer_norm_schedule(part, layer)
                     flow.put(y, layer_norm.forward(x, y, reach=reach))
                 else:
                     assert isinstance(x, TokenActivations) and isinstance(y, TokenActivations)
                     if isinstance(layer, Attention):
-                        attention = AttentionSchedule(assembly, layer, self._attention[layer])
+                        attention = AttentionSchedule(part, layer, self._attention[layer])
                         flow.beside(attention.forward(x, y, reach=reach), x, y)
                     else:
                         assert isinstance(tensors, PositionTensors)
-                        positions = PositionSchedule(assembly, tensors)
+                        positions = PositionSchedule(part, tensors)
                         flow.put(y, positions.forward(x, y, reach=reach))
-            self._put_copy(assembly, flow, layer)
+            self._put_copy(part, flow, layer)
         flow.finish()
         if training:
             logits = self.model.logits
-            loss = LossSchedule(assembly, self._loss)
+            loss = LossSchedule(assembly.part("loss"), self._loss)
             loss.add(self._activations[logits], self._gradients[logits])
         return assembly.program
 
@@ -566,6 +572,7 @@ class Network:
         for layer in reversed(self.model.layers[1:]):
             if not self.model.passes_gradient(layer):
                 continue
+            part = assembly.part(layer.name)
             dy = self._collected[layer] = flow.collect(layer)
             source = layer.sources[0]
             # What is added has the gradient of the sum.
@@ -580,15 +587,11 @@ class Network:
                 if self.model.passes_gradient(source):
                     if self._rearranged(source, layer):
                         with contribution(source, layer) as dx:
-                            self._add_backward(
-                                assembly, backlog, layer, tensors, dy, (dx, None, None)
-                            )
+                            self._add_backward(part, backlog, layer, tensors, dy, (dx, None, None))
                     else:
                         target = flow.target(source)
-                        self._add_backward(assembly, backlog, layer, tensors, dy, target)
-                schedule = WeightGradientSchedule(
-                    assembly, self._scheduled(layer), tensors, updated
-                )
+                        self._add_backward(part, backlog, layer, tensors, dy, target)
+                schedule = WeightGradientSchedule(part, self._scheduled(layer), tensors, updated)
                 backlog.add(schedule.update(self._unfolded.get(layer, x), dy))
                 continue
             alone = flow.alone
@@ -597,30 +600,30 @@ class Network:
             if isinstance(tensors, BatchNormTensors) and isinstance(updated, BatchNormTensors):
                 assert isinstance(layer, BatchNorm)
                 with alone(source) as dx:
-                    norm = NormalisationSchedule(assembly, layer, tensors)
+                    norm = NormalisationSchedule(part, layer, tensors)
                     backlog.beside(norm.backward(x, dy, dx, masked=source.relu, updated=updated))
             elif isinstance(layer, LayerNorm):
                 assert isinstance(updated, LayerNormTensors)
                 with contribution(source, layer) as dx:
-                    layer_norm = self._layer_norm_schedule(assembly, layer)
+                    layer_norm = self._layer_norm_schedule(part, layer)
                     backlog.beside(layer_norm.backward(x, dy, dx, updated=updated))
             elif isinstance(tensors, PositionTensors):
                 assert isinstance(updated, PositionTensors) and isinstance(dy, TokenActivations)
-                backlog.beside(PositionSchedule(assembly, tensors).learn(dy, updated))
+                backlog.beside(PositionSchedule(part, tensors).learn(dy, updated))
             elif not self.model.passes_gradient(source):
                 continue
             elif isinstance(layer, (MaxPool, GlobalAveragePool)):
                 mask = x if source.relu else None
-                pooling = PoolingSchedule(assembly, layer)
+                pooling = PoolingSchedule(part, layer)
                 with alone(source) as dx:
                     parts = self._overlap(layer, pooling.overlap)
                     backlog.beside(pooling.backward(x, y, dy, dx, mask=mask, parts=parts))
             elif isinstance(layer, GELU):
                 with contribution(source, layer) as dx:
-                    backlog.beside(GELUSchedule(assembly).backward(x, dy, dx))
+                    backlog.beside(GELUSchedule(part).backward(x, dy, dx))
             elif isinstance(layer, Attention):
                 with contribution(source, layer) as dx:
-                    attention = AttentionSchedule(assembly, layer, self._attention[layer])
+                    attention = AttentionSchedule(part, layer, self._attention[layer])
                     assert isinstance(dx, TokenActivations) and isinstance(dy, TokenActivations)
                     queries = self._tokens(source, layer)
                     backlog.before(attention.backward(queries, dy, dx))

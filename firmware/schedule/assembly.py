@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +102,12 @@ class Assembly:
         self.o = Ring("O", config.o_depth)
         self.aux = Ring("AUX", config.aux_depth)
         self._adjustments: list[tuple[int, Callable[[Step], dict[str, Any]]]] = []
+
+    def part(self, label: str) -> Assembly:
+        """Return the assembly as one of its parts sees it, as `Program.part` has it."""
+        part = copy.copy(self)
+        part.program = self.program.part(label)
+        return part
 
     def adjust(self, fields: Callable[[Step], dict[str, Any]]) -> None:
         """Let `fields` give fields of the command added last, for each step anew."""

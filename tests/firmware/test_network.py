@@ -580,8 +580,8 @@ def test_large_layers_are_cut_into_blocks():
         rng = np.random.default_rng(default_seed())
         network = _check(card, model, 100, rng, (100,))
         forward = network.programs["forward"].listing()
-        # For each block of 32 images all the weights of 192 channels and of the classes.
-        assert forward.count("S pattern=dense") == 4 * (192 // 32 + 1)
+        # All the weights of 192 channels and of the classes, which stay for all blocks of images.
+        assert forward.count("S pattern=dense") == 192 // 32 + 1
         loads = [
             line for line in network.programs["backward"].listing().splitlines() if "WU" in line
         ]
@@ -599,6 +599,19 @@ def test_large_images_are_cut_into_bands():
         network = _check(card, model, 32, np.random.default_rng(default_seed()), (32,))
         forward = network.programs["forward"].listing()
         assert forward.count("D order=TILES") > len(model.convolutions)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "side"), [(7, 2, (9, 8)), (4, 4, (8, 8))])
+def test_images_of_few_channels_are_unfolded(kernel, stride, side):
+    """A kernel's taps share D words, of several of which a pixel consists then."""
+    with open_card("golden:tiny") as card:
+        image = Input("image", *side, 3)
+        first = Convolution("first", image, 20, kernel, stride, kernel // 2 - 1, bias=True)
+        network = _check(
+            card, _with_head("unfolded", [image, first]), 20, np.random.default_rng(0), (20,)
+        )
+        words = -(-3 * kernel**2 // card.config.elements)
+        assert network.tensors[first].forward.d_words == words > 1
 
 
 @pytest.mark.parametrize(("stride", "batch"), [(1, 16), (2, 35)])
