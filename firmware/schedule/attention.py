@@ -218,7 +218,7 @@ class AttentionSchedule:
         for index, column in enumerate(tiles):
             self._reduce(vectors, column, Fold.MAXIMUM, _at(_LARGEST, index), a=1.0)
         vectors.compute(_OFFSET, _LARGEST, a=-t, rows=rows)
-        power = {"a": t, "function": Function.EXP2}
+        power: dict[str, Any] = {"a": t, "function": Function.EXP2}
         for index, column in enumerate(tiles):
             offset = _at(_OFFSET, index)
             self._reduce(vectors, column, Fold.SUM, _at(_SUM, index), c=offset, **power)
