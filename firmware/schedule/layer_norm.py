@@ -186,7 +186,8 @@ class LayerNormSchedule:
         """Add the gradients of gain and shift of G channels, and their update."""
         config, records = self._config, self._records
         pairs = list(zip(self._buffers.normal.column(word), dy.column(word), strict=True))
-        size = max(PIECE_BEATS // (2 * config.elements), -(-len(pairs) // _MOST_PARTS))
+        # Tiles that are transposed and others by turns take more than twice their beats.
+        size = max(PIECE_BEATS // (8 * config.elements), -(-len(pairs) // _MOST_PARTS))
         parts = [pairs[first : first + size] for first in range(0, len(pairs), size)]
         for number, part in enumerate(parts):
             feeds = [(Feed([normal], transpose=True), Feed([slope])) for normal, slope in part]
@@ -201,7 +202,7 @@ class LayerNormSchedule:
                 into=Register(_PARTS.number + _MOST_PARTS + number),
                 product_into=Register(_PARTS.number + number),
             )
-            yield 2 * len(part) * config.elements
+            yield 5 * len(part) * config.elements
         for first, gradient in ((0, _GAIN_GRADIENT), (_MOST_PARTS, _SHIFT_GRADIENT)):
             vectors.compute(
                 None,
