@@ -523,7 +523,7 @@ def _pack(layout: type[data.Struct], values: dict[str, Any]) -> int:
 
 
 @functools.cache
-def _packers(layout: type[data.Struct]) -> dict[str, _Packer]:
+def _packers(layout: Any) -> dict[str, _Packer]:
     """Return what packs each field: a program has very many, so layouts are looked at once."""
     shape: data.Layout = layout.as_shape()
     return {
