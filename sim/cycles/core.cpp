@@ -2,10 +2,12 @@
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
 // what is handed over by what the registers hold at its beginning, then advances all of them.
-// Cycles in which nothing but time passes are left out.
+// Cycles in which nothing but time passes are left out, and those in which only beats move on their
+// way into a scratchpad are taken many at once.
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "checks.hpp"
@@ -90,9 +92,9 @@ class ReadArbiter {
 
 class Core {
  public:
-  Core(const Config& config, const Timing& timing, int64_t address,
-       const std::vector<Command>& program, int64_t* counters, int64_t* issued, int64_t* ended,
-       int64_t* stage)
+  // `program` has so many `commands`, and lies at `address` of the card's memory.
+  Core(const Config& config, const Timing& timing, const uint8_t* program, int64_t address,
+       int64_t commands, int64_t* counters, int64_t* issued, int64_t* ended, int64_t* stage)
       : config_(config),
         program_(program),
         counters_(counters),
@@ -100,7 +102,7 @@ class Core {
         ended_(ended),
         stage_(*stage),
         channels_(config.channels, Channel(timing)),
-        fetcher_(config, address, static_cast<int64_t>(program.size())),
+        fetcher_(config, address, commands),
         queues_{CommandQueue(config, kLoadsUnderWay), CommandQueue(config, kComputesUnderWay),
                 CommandQueue(config, kStoresUnderWay)},
         arbiter_(config),
@@ -169,11 +171,13 @@ class Core {
       starts[i] = queues_[i].issuable();
       if (starts[i] && !unit_ready(starts[i]->header.opcode)) starts[i] = nullptr;
     }
-    const Command* const load = command(starts[Queue::LOAD], Opcode::LOAD);
-    const Command* const compute = command(starts[Queue::COMPUTE], Opcode::COMPUTE);
-    const Command* const store = command(starts[Queue::STORE], Opcode::STORE);
-    const Command* const update = command(starts[Queue::STORE], Opcode::UPDATE);
-    const Command* const vector = command(starts[Queue::STORE], Opcode::VECTOR);
+    const LoadBody* const load = issued(starts[Queue::LOAD], Opcode::LOAD, &Command::load);
+    const ComputeBody* const compute =
+        issued(starts[Queue::COMPUTE], Opcode::COMPUTE, &Command::compute);
+    const CommandQueue::Item* const third = starts[Queue::STORE];
+    const StoreBody* const store = issued(third, Opcode::STORE, &Command::store);
+    const UpdateBody* const update = issued(third, Opcode::UPDATE, &Command::update);
+    const VectorBody* const vector = issued(third, Opcode::VECTOR, &Command::vector);
 
     // Beats on their way in, and out.
     const int64_t owner = queues_[Queue::STORE].opcode();
@@ -213,16 +217,16 @@ class Core {
     const bool fetch_beat = arbiter_.beat_of_fetch(r);
     bool changes = cycle_memory(ar, ar_ready, r, aw_ready, w_ready, b);
     changes |= arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
-    changes |= load_.cycle(load ? &load->load : nullptr, takes_load, now_);
-    changes |= engine_.cycle(compute ? &compute->compute : nullptr, now_);
-    bool writers_change = store_.cycle(store ? &store->store : nullptr,
-                            descriptor_ready, data_ready && !to_update && !to_vector, o_free, now_);
-    writers_change |= update_.cycle(update ? &update->update : nullptr, stream && to_update,
-                             descriptor_ready && to_update, data_ready && to_update, o_free, now_);
-    writers_change |= vector_.cycle(vector ? &vector->vector : nullptr, stream && to_vector,
-                             descriptor_ready && to_vector, data_ready && to_vector, now_);
+    changes |= load_.cycle(load, takes_load, now_);
+    changes |= engine_.cycle(compute, now_);
+    bool writers_change = store_.cycle(
+        store, descriptor_ready, data_ready && !to_update && !to_vector, o_free, now_);
+    writers_change |= update_.cycle(update, stream && to_update, descriptor_ready && to_update,
+                                    data_ready && to_update, o_free, now_);
+    writers_change |= vector_.cycle(vector, stream && to_vector, descriptor_ready && to_vector,
+                                    data_ready && to_vector, now_);
     writers_change |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
-                                data && data_ready, b);
+                                       data && data_ready, b);
     changes |= unit_done;
     handed_over_ = unit_done || (handed_over_ && !store_done);
     // With nothing new to it, what rests goes on resting.
@@ -297,7 +301,8 @@ class Core {
     bool handed_over = false;
     if (fetcher_.valid()) {
       const int64_t index = fetcher_.index();
-      const Header& header = program_[index].header;
+      Header header;
+      header.read(program_ + index * kCommandBytes, 0);
       if (header.opcode == Opcode::FINISH) {
         handed_over = finished_ = all_empty;
       } else {
@@ -333,8 +338,13 @@ class Core {
     }
   }
 
-  const Command* command(const CommandQueue::Item* item, int64_t opcode) const {
-    return item && item->header.opcode == opcode ? &program_[item->index] : nullptr;
+  // The body of a command that is issued in this cycle, if it's one of these.
+  template <class Body>
+  const Body* issued(const CommandQueue::Item* item, int64_t opcode, Body Command::*body) {
+    if (!item || item->header.opcode != opcode) return nullptr;
+    auto& decoded = decoded_[queue_of(item->header)];
+    decoded.emplace(program_ + item->index * kCommandBytes);
+    return &((*decoded).*body);
   }
 
   // Notes what the counters of cycles see, until something changes.
@@ -384,7 +394,8 @@ class Core {
   }
 
   const Config& config_;
-  const std::vector<Command>& program_;
+  const uint8_t* program_;
+  std::optional<Command> decoded_[kQueues];
   int64_t *counters_, *issued_, *ended_;
   int64_t& stage_;  // to which cycles are attributed while nothing is under way
   std::vector<Channel> channels_;
@@ -408,13 +419,6 @@ class Core {
   int64_t compute_stage_ = 0;
 };
 
-std::vector<Command> decode(const uint8_t* program, int64_t commands) {
-  std::vector<Command> decoded;
-  decoded.reserve(commands);
-  for (int64_t i = 0; i < commands; ++i) decoded.emplace_back(program + i * kCommandBytes);
-  return decoded;
-}
-
 }  // namespace sat
 
 extern "C" {
@@ -423,11 +427,12 @@ extern "C" {
 // The last one must be, and no other may be, a FINISH.
 int64_t sat_cycles_check(const sat::Config* config, const uint8_t* program, int64_t commands) {
   const sat::Checks checks(*config);
-  const std::vector<sat::Command> decoded = sat::decode(program, commands);
-  for (int64_t i = 0; i + 1 < commands; ++i) {
-    if (!checks.passes(decoded[i])) return i;
+  for (int64_t i = 0; i < commands; ++i) {
+    const sat::Command command(program + i * sat::kCommandBytes);
+    const bool is_finish = command.header.opcode == sat::Opcode::FINISH;
+    if (i + 1 < commands ? !checks.passes(command) : !is_finish) return i;
   }
-  return decoded.back().header.opcode == sat::Opcode::FINISH ? commands : commands - 1;
+  return commands;
 }
 
 // Runs the `commands` of a program at `address`, for `limit` cycles at most. Fills `counters`,
@@ -436,8 +441,7 @@ int64_t sat_cycles_check(const sat::Config* config, const uint8_t* program, int6
 int sat_cycles_run(const sat::Config* config, const sat::Timing* timing, const uint8_t* program,
                    int64_t address, int64_t commands, int64_t limit, int64_t* counters,
                    int64_t* issued, int64_t* ended, int64_t* stage) {
-  const std::vector<sat::Command> decoded = sat::decode(program, commands);
-  return sat::Core(*config, *timing, address, decoded, counters, issued, ended, stage)
+  return sat::Core(*config, *timing, program, address, commands, counters, issued, ended, stage)
       .run(limit);
 }
 
