@@ -197,7 +197,7 @@ def test_layers_on_tokens():
 
 def test_heads_that_do_not_fit_are_refused():
     """Their name and the scratchpad are in the message."""
-    model = _attention(40, 40, 2)
+    model = _attention(16, 17, 2)
     with GoldenCard(ROOMY) as card:
         message = r"attention, FF: needs \d+ words of the \w scratchpad, configuration 'roomy' has"
         with pytest.raises(ScheduleError, match=message):
