@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-long bench clean
+.PHONY: help setup train test test-long bench networks clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -28,6 +28,9 @@ test-long: $(STAMP) ## The tests that take minutes each
 
 bench: $(STAMP) ## Measure area, products, speed, convolutions in memory; ARGS="--quick" for a minute's worth, results in build/bench
 	@$(RUN) -m sim.bench $(ARGS)
+
+networks: $(STAMP) ## Time training steps of whole networks by the cycle model; ARGS="--quick" for a minute's worth, results in build/bench
+	@$(RUN) -m sim.networks $(ARGS)
 
 clean: ## Remove what was built, but not .venv
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache sat.egg-info

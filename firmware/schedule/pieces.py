@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
@@ -88,7 +89,7 @@ class Backlog:
     def beside(self, pieces: Pieces) -> None:
         """Add `pieces` of the vector unit, and beside them as much work as there is time for."""
         ahead = _LEAD
-        for cycles in pieces:
+        for cycles in itertools.chain([0], pieces):
             ahead += _HASTE * cycles
             while ahead > 0 and self._waiting:
                 ahead -= self._advance()

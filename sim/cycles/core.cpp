@@ -62,6 +62,20 @@ class ReadArbiter {
     return changes || r || is_chosen_;
   }
 
+  // For how many cycles, this one included, it does the same if all around it do.
+  int64_t streak(const ReadDma& load, bool ar_ready, bool r, bool r_last, bool beat_taken) const {
+    const bool moves = (is_chosen_ && ar_ready) || takes_fetch_ || takes_load_ || r_last;
+    if (moves || beat_of_fetch(r) || !owners_.settled()) return 1;
+    const int64_t cycles = loaded_.streak(r, beat_taken);
+    const int64_t lacking = load.ar_valid() ? load.ar().beats - free_ : 0;
+    return beat_taken && lacking > 0 ? std::min(cycles, lacking) : cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool r, bool beat_taken) {
+    if (beat_taken) free_ += cycles;
+    loaded_.repeat(cycles, r, beat_taken);
+  }
+
  private:
   static int64_t room(const Config& config) {
     return config.outstanding_reads * config.burst_beats;
@@ -114,8 +128,9 @@ class Core {
   Outcome advance(int64_t limit) {
     while (!finished_) {
       if (now_ >= limit) return kTimedOut;
-      const bool changes = cycle();
-      int64_t next = now_ + 1;
+      cycles_ = 1;
+      const bool changes = cycle(limit);
+      int64_t next = now_ + cycles_;
       if (!changes && !finished_) {
         next = next_event();
         if (next == kNever) return kHangs;
@@ -127,9 +142,11 @@ class Core {
     return kFinished;
   }
 
-  // Advances all registers by a cycle; returns whether any but times changes.
-  bool cycle() {
+  // Advances all registers by a cycle, or by `cycles_` that are alike, which end before `limit`;
+  // returns whether any but times changes.
+  bool cycle(int64_t limit) {
     for (Channel& channel : channels_) channel.drive(now_);
+    if (reads_) reads_->settle();
     if (processor_changed_) note_status();
     engine_busy_ = engine_.busy();
     vector_busy_ = vector_.busy();
@@ -178,39 +195,81 @@ class Core {
     counters_[Counter::READ_BEATS] += load_.takes_beat();
     counters_[Counter::WRITE_BEATS] += write_dma_.w_valid() && w_ready;
 
-    // All registers.
+    // Beats that are read, one a cycle, while nothing else happens.
     const bool load_takes = load_.takes_beat();
+    const bool commands = starts[0] || starts[1] || starts[2] || dones[0] || dones[1] || dones[2];
+    const bool writes = (write_dma_.w_valid() && w_ready) || (data && data_ready) || b ||
+                        (write_dma_.aw_valid() && aw_ready) || (writes_ && !writes_->rests());
+    if (rests_ && load_takes && !stream && !commands && !writes) {
+      const int64_t cycles = std::min(streak(ar, ar_ready, r, r_last), limit - now_);
+      if (cycles > 1) {
+        repeat(cycles, r);
+        return true;
+      }
+    }
+
+    // All registers.
     const bool takes_fetch = arbiter_.takes_fetch(), takes_load = arbiter_.takes_load();
     const bool fetch_beat = arbiter_.beat_of_fetch(r);
     bool changes = cycle_memory(ar, ar_ready, r, aw_ready, w_ready, b);
     changes |= arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
     changes |= load_.cycle(load ? &load->load : nullptr, takes_load, now_);
     changes |= engine_.cycle(compute ? &compute->compute : nullptr, now_);
-    changes |= store_.cycle(store ? &store->store : nullptr,
+    bool writers_change = store_.cycle(store ? &store->store : nullptr,
                             descriptor_ready, data_ready && !to_update && !to_vector, o_free, now_);
-    changes |= update_.cycle(update ? &update->update : nullptr, stream && to_update,
+    writers_change |= update_.cycle(update ? &update->update : nullptr, stream && to_update,
                              descriptor_ready && to_update, data_ready && to_update, o_free, now_);
-    changes |= vector_.cycle(vector ? &vector->vector : nullptr, stream && to_vector,
+    writers_change |= vector_.cycle(vector ? &vector->vector : nullptr, stream && to_vector,
                              descriptor_ready && to_vector, data_ready && to_vector, now_);
-    changes |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
+    writers_change |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
                                 data && data_ready, b);
     changes |= unit_done;
     handed_over_ = unit_done || (handed_over_ && !store_done);
     // With nothing new to it, what rests goes on resting.
-    if (processor_changed_ || starts[0] || starts[1] || starts[2] || dones[0] || dones[1] ||
-        dones[2] || takes_fetch || fetch_beat) {
+    if (processor_changed_ || commands || takes_fetch || fetch_beat) {
       processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
     }
-    return changes || processor_changed_;
+    rests_ = !writers_change && !writes_moved_ && !processor_changed_;
+    return changes || writers_change || processor_changed_;
+  }
+
+  // For how many cycles, this one included, the load unit takes a beat and nothing else happens.
+  int64_t streak(const Burst* ar, bool ar_ready, bool r, bool r_last) const {
+    int64_t cycles = std::min({engine_.next_event(), store_.next_event(), update_.next_event(),
+                               vector_.next_event()}) - now_;
+    cycles = std::min(cycles, load_.streak(now_));
+    if (cycles < 2) return 1;
+    cycles = std::min(cycles, arbiter_.streak(load_.dma(), ar_ready, r, r_last, true));
+    if (cycles < 2) return 1;
+    if (reads_) cycles = std::min(cycles, reads_->streak(ar));
+    for (size_t i = 0; i < channels_.size() && cycles > 1; ++i) {
+      if (!channels_[i].idle()) {
+        cycles = std::min(cycles, channels_[i].streak(now_, reads_ ? reads_->reads(i) : r, false));
+      }
+    }
+    return cycles;
+  }
+
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool r) {
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      if (reads_ ? reads_->reads(i) : r) channels_[i].repeat(now_, cycles, true, false);
+    }
+    if (reads_) reads_->repeat(cycles);
+    arbiter_.repeat(cycles, r, true);
+    load_.repeat(cycles);
+    counters_[Counter::READ_BEATS] += cycles - 1;
+    cycles_ = cycles;
   }
 
   bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw_ready, bool w_ready, bool b) {
     const bool aw = write_dma_.aw_valid() && aw_ready, w = write_dma_.w_valid() && w_ready;
     if (reads_) {
       const bool changes = reads_->cycle(ar_ready ? ar : nullptr, now_);
-      return writes_->cycle(aw ? &write_dma_.aw() : nullptr, w, write_dma_.w_last(), now_) |
-             changes;
+      writes_moved_ = writes_->cycle(aw ? &write_dma_.aw() : nullptr, w, write_dma_.w_last(), now_);
+      return changes || writes_moved_;
     }
+    writes_moved_ = w || aw || b;
     Channel& only = channels_[0];
     if (r) only.take_r();
     if (w) only.take_w(now_);
@@ -340,7 +399,9 @@ class Core {
   UpdateUnit update_;
   VectorUnit vector_;
   WriteDma write_dma_;
-  int64_t now_ = 0;
+  int64_t now_ = 0, cycles_ = 1;
+  bool rests_ = false;  // all but what reads did nothing in the cycle before
+  bool writes_moved_ = false;
   bool handed_over_ = false, finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
   bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false, vector_busy_ = false;
