@@ -215,6 +215,11 @@ class SerialCard(Card):
             self._line.read(1, min(left, pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def remarks(self) -> list[str]:
+        if not self.repeated:
+            return []
+        return [f"{self.repeated} requests were sent again, as the line lost or changed bytes"]
+
     def close(self) -> None:
         self._line.close()
 
