@@ -149,7 +149,9 @@ class SelfTest:
         values = [0, 0xFFFFFFFF, 0x55555555, 0xAAAAAAAA, *(1 << bit for bit in range(32))]
         for turn, value in enumerate(values):
             # Each gets another value, so that one can't stand for its neighbour.
-            written = {name: (value * (turn + i + 1)) & 0xFFFFFFFF for i, name in enumerate(writable)}
+            written = {
+                name: (value * (turn + i + 1)) & 0xFFFFFFFF for i, name in enumerate(writable)
+            }
             for name, content in written.items():
                 self._card.write_register(REGISTERS[name].offset, content)
             for name, content in written.items():
@@ -245,7 +247,9 @@ class SelfTest:
         _expect("counter WRITE_BEATS", result.counters["WRITE_BEATS"], 2 * g)
         useful = g * g * 2 * g * pattern.n // pattern.m
         _expect("counter USEFUL_MACS", result.counters["USEFUL_MACS"], useful)
-        return f"{g} x {2 * g} by {2 * g} x {g}, {useful:,} MACs{_cycles(result, useful, config.macs)}"
+        return (
+            f"{g} x {2 * g} by {2 * g} x {g}, {useful:,} MACs{_cycles(result, useful, config.macs)}"
+        )
 
     def _check_update(self, pattern: Pattern) -> str:
         """A weight gradient, the update of its weights, and both compressed copies of them."""
@@ -311,9 +315,7 @@ class SelfTest:
         program = Program(config, "a read behind the end of memory")
         aux = {"rows": 2, "d_words": 1}
         for address in (0, end - config.beat_bytes, 0):
-            program.load(
-                LoadTarget.AUX, Stage.FF, descriptor=descriptor(config, address, 2), **aux
-            )
+            program.load(LoadTarget.AUX, Stage.FF, descriptor=descriptor(config, address, 2), **aux)
         try:
             self._run(program)
         except CardFault as fault:

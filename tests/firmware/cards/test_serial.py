@@ -13,7 +13,7 @@ import pytest
 
 from firmware.cards import open_card
 from firmware.cards.golden import GoldenCard
-from firmware.cards.serial import SerialCard, SerialPort
+from firmware.cards.serial import SerialCard
 from firmware.driver import Driver
 from firmware.errors import CardError
 from rtl.config import PRESETS
@@ -163,7 +163,7 @@ def test_a_dead_line_is_given_up(silent):
 def test_a_line_that_is_never_silent_is_given_up():
     line = TimedLine(Bridge(Recorder()))
     line.read = lambda limit, timeout: setattr(line, "time", line.time + 0.001) or b"U"
-    with pytest.raises(CardError, match="serial: the line is never silent; is the rate right?"):
+    with pytest.raises(CardError, match=r"serial: the line is never silent; is the rate right\?"):
         SerialCard(line)
     assert line.closed
 
@@ -256,7 +256,7 @@ def test_a_terminal():
 
 
 def test_ports_that_cannot_be_opened(tmp_path):
-    with pytest.raises(CardError, match="cannot open serial port '/dev/nothing': .*No such file"):
+    with pytest.raises(CardError, match=r"cannot open serial port '/dev/nothing': .*No such file"):
         open_card("serial:/dev/nothing")
     file = tmp_path / "file"
     file.touch()
