@@ -20,6 +20,7 @@ __all__ = [
     "GlobalInterrupt",
     "Interrupt",
     "Register",
+    "memory_base_registers",
 ]
 
 IDENTITY = 0x5341_5431
@@ -179,3 +180,26 @@ REGISTERS: dict[str, Register] = {
     )
 }
 """Every register by name."""
+
+_MEMORY_BASE = 0x050
+
+
+def memory_base_registers(channels: int) -> dict[str, Register]:
+    """Return the registers that only a relocatable accelerator has, by name.
+
+    Two for each channel, low word first, which a runtime takes for one pointer of 64 bits: where
+    the channel's memory begins.
+    """
+    return {
+        register.name: register
+        for register in (
+            Register(
+                f"MEMORY_BASE_{channel}_{half}",
+                _MEMORY_BASE + 8 * channel + 4 * high,
+                Access.READ_WRITE,
+                f"bus address of the memory of channel {channel}, {half.lower()} word",
+            )
+            for channel in range(channels)
+            for high, half in enumerate(("LOW", "HIGH"))
+        )
+    }
