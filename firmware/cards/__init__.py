@@ -15,6 +15,7 @@ MODELS = {
     "golden": "software model, bit for bit, without a clock",
     "verilated": "the gateware itself, simulated by Verilator",
     "cycles": "model of the gateware's time, to the cycle, which computes nothing",
+    "c": "the simulated gateware, through the C driver",
 }
 """Kinds of card in software, each with a line about it. Named ``KIND:PRESET``."""
 
@@ -75,9 +76,13 @@ def open_card(name: str, *, trace: Path | None = None, description: Path | None 
         return CycleCard(config)
     from sim.verilated.build import BuildError
 
-    from .verilated import VerilatedCard
-
     try:
+        if kind == "c":
+            from .compiled import CompiledVerilatedCard
+
+            return CompiledVerilatedCard(config)
+        from .verilated import VerilatedCard
+
         return VerilatedCard(config, trace=trace)
     except BuildError as error:
         raise CardError(str(error)) from None
