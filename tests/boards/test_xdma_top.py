@@ -2,6 +2,7 @@
 
 import cocotb
 import numpy as np
+from amaranth.lib.wiring import In
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge, Timer, with_timeout
 from cocotbext.axi import (
@@ -19,7 +20,13 @@ from boards.xdma_top import XdmaTop, masters
 from rtl.build import configure
 from rtl.config import PAGE_BYTES
 from rtl.control.commands import Fault, LoadTarget, Opcode, encode
-from rtl.interface.register_map import IDENTITY, REGISTERS, Control, Interrupt
+from rtl.interface.register_map import (
+    IDENTITY,
+    REGISTERS,
+    Control,
+    Interrupt,
+    memory_base_registers,
+)
 from rtl.sparsity.pattern import supported_patterns
 from sim.golden.machine import Machine
 from tests.harness import config, parameters, rng, simulate
@@ -30,14 +37,15 @@ PROGRAM_LIMIT = 500
 
 
 def test_host_and_accelerator_share_memory():
-    four = configure("tiny", ["name=tiny-four", "channels=4"])
+    four = configure("tiny", ["channels=4"])
     top = XdmaTop(four, DIMM_BYTES)
+    inputs = [name for name, port in top.signature.members.items() if port.flow is In]
     simulate(
         top,
         name="sat_xdma",
         testbench=__name__,
         config=four,
-        parameters={"inputs": [name for name, port in top.signature.members.items() if port.flow.value == "In"]},
+        parameters={"inputs": inputs},
     )
 
 
@@ -54,6 +62,43 @@ class Memory(SparseMemoryRegion):
         return await super()._read(address, length, **kwargs)
 
 
+class Pages:
+    """The card's memory with its channels at any place of the controllers' memory."""
+
+    def __init__(self, memory, bases):
+        self.memory, self.bases = memory, bases
+
+    def places(self, address, size):
+        """Yield where each part of a range within one page is, and how long it is."""
+        while size:
+            page, offset = divmod(address, PAGE_BYTES)
+            length = min(size, PAGE_BYTES - offset)
+            place, channel = divmod(page, len(self.bases))
+            yield self.bases[channel] + place * PAGE_BYTES + offset, length
+            address, size = address + length, size - length
+
+    async def write(self, address, content):
+        for place, length in self.places(address, len(content)):
+            self.memory[place : place + length], content = content[:length], content[length:]
+
+    async def read(self, address, size):
+        return b"".join(self.memory[place : place + n] for place, n in self.places(address, size))
+
+
+class Host:
+    """The DMA engine."""
+
+    def __init__(self, axi):
+        self.axi = axi
+
+    async def write(self, address, content):
+        return (await self.axi.write(address, content)).resp
+
+    async def read(self, address, size):
+        answer = await self.axi.read(address, size)
+        return answer.data if answer.resp == AxiResp.OKAY else answer.resp
+
+
 class Card:
     """What XDMA, memory controllers and interconnects are to the top level."""
 
@@ -63,19 +108,18 @@ class Card:
         reset = {"reset": dut.ap_rst_n, "reset_active_level": False}
         for name in masters(config()):
             AxiSlave(AxiBus.from_prefix(dut, name), dut.ap_clk, target=self.memory, **reset)
-        AxiSlave(
-            AxiBus.from_prefix(dut, "m_axi_host"), dut.host_clk, target=self.memory, **reset
-        )
-        self.host = AxiMaster(AxiBus.from_prefix(dut, "s_axi_host"), dut.host_clk, **reset)
+        AxiSlave(AxiBus.from_prefix(dut, "m_axi_host"), dut.host_clk, target=self.memory, **reset)
+        host = AxiMaster(AxiBus.from_prefix(dut, "s_axi_host"), dut.host_clk, **reset)
+        self.host = Host(host)
         self.registers = AxiLiteMaster(
             AxiLiteBus.from_prefix(dut, "s_axi_control"), dut.ap_clk, **reset
         )
 
     async def read(self, name):
-        return await self.registers.read_dword(REGISTERS[name].offset)
+        return await self.registers.read_dword(offsets()[name])
 
     async def write(self, name, value):
-        await self.registers.write_dword(REGISTERS[name].offset, int(value))
+        await self.registers.write_dword(offsets()[name], int(value))
 
     async def run(self, address, commands):
         """Run a program; return CONTROL after the interrupt, which the host then clears."""
@@ -99,11 +143,14 @@ class Card:
         raise AssertionError("the soft reset didn't end")
 
 
-def bus_address(address):
-    """Where a byte of the card is: its page's channel, and the page among those of the channel."""
-    page, offset = divmod(address, PAGE_BYTES)
-    window, place = page % config().channels, page // config().channels
-    return window * DIMM_BYTES + place * PAGE_BYTES + offset
+def windows():
+    """Where the channels' memory begins."""
+    return [channel * DIMM_BYTES for channel in range(config().channels)]
+
+
+def offsets():
+    registers = REGISTERS | memory_base_registers(config().channels)
+    return {register.name: register.offset for register in registers.values()}
 
 
 async def begin(dut):
@@ -118,16 +165,20 @@ async def begin(dut):
     return Card(dut)
 
 
-async def run_layer(card, random):
-    """Train a layer for a step, data in and out by the host; compare all with the golden model."""
+async def run_layer(card, random, transfer=None):
+    """Train a layer for a step and compare all of memory with the golden model's.
+
+    `transfer` is what writes and reads memory, at the card's addresses: the host unless given.
+    """
+    transfer = transfer or card.host
     step = LayerStep(config(), supported_patterns(config())[-1], random)
     golden = Machine(config())
     golden.memory[: step.image.size] = step.image
     golden.run(step.address, step.commands)
-    await card.host.write(0, step.image.tobytes())
+    await transfer.write(0, step.image.tobytes())
     control = await card.run(step.address, step.commands)
     assert control & Control.DONE, Fault(await card.read("FAULT_CODE"))
-    result = (await card.host.read(0, step.image.size)).data
+    result = bytes(await transfer.read(0, step.image.size))
     different = np.flatnonzero(np.frombuffer(result, np.uint8) != golden.memory[: step.image.size])
     assert not different.size, f"{different.size} bytes differ, first at {different[0]:#x}"
 
@@ -136,18 +187,16 @@ async def run_layer(card, random):
 async def host_reaches_all_memory(dut):
     """The host sees the card's addresses; behind them pages alternate between the channels."""
     card, random = await begin(dut), rng()
-    size = 3 * PAGE_BYTES
-    for address in (0, 5 * PAGE_BYTES + 40, config().channels * DIMM_BYTES - size):
+    pages = Pages(card.memory, windows())
+    size, end = 3 * PAGE_BYTES, config().channels * DIMM_BYTES
+    for address in (0, 5 * PAGE_BYTES + 40, end - size):
         content = random.bytes(size)
-        await card.host.write(address, content)
-        for offset in (0, 1, PAGE_BYTES - 1, PAGE_BYTES, size - 1):
-            place = bus_address(address + offset)
-            assert card.memory[place : place + 1] == content[offset : offset + 1], hex(address)
-        assert (await card.host.read(address, size)).data == content
-    beyond = config().channels * DIMM_BYTES
-    for address in (beyond, beyond + PAGE_BYTES, 1 << 40):
-        assert (await card.host.write(address, b"lost")).resp != AxiResp.OKAY
-        assert (await card.host.read(address, 64)).resp != AxiResp.OKAY
+        assert await card.host.write(address, content) == AxiResp.OKAY
+        assert await pages.read(address, size) == content
+        assert await card.host.read(address, size) == content
+    for address in (end, end + PAGE_BYTES, 1 << 40):
+        assert await card.host.write(address, b"lost") == AxiResp.SLVERR
+        assert await card.host.read(address, 64) == AxiResp.SLVERR
 
 
 @cocotb.test()
@@ -159,6 +208,20 @@ async def trains_a_layer(dut):
 
 
 @cocotb.test()
+async def memory_can_be_anywhere(dut):
+    """Registers move the channels' memory, as a runtime does that allocates it."""
+    card, random = await begin(dut), rng()
+    bases = []
+    for channel, window in enumerate(reversed(windows())):
+        bases.append(window + PAGE_BYTES * int(random.integers(1 << 20)))
+        await card.write(f"MEMORY_BASE_{channel}_LOW", bases[-1] & 0xFFFFFFFF)
+        await card.write(f"MEMORY_BASE_{channel}_HIGH", bases[-1] >> 32)
+        assert await card.read(f"MEMORY_BASE_{channel}_LOW") == bases[-1] & 0xFFFFFFFF
+        assert await card.read(f"MEMORY_BASE_{channel}_HIGH") == bases[-1] >> 32
+    await run_layer(card, random, Pages(card.memory, bases))
+
+
+@cocotb.test()
 async def recovers_from_errors(dut):
     """A descriptor beyond memory, and memory that answers with an error, then a layer as before."""
     card, random = await begin(dut), rng()
@@ -167,11 +230,9 @@ async def recovers_from_errors(dut):
         (Fault.ADDRESS_RANGE, config().memory_bytes),
         (Fault.READ_RESPONSE, bad),
     ):
-        card.memory.bad = range(bus_address(bad), bus_address(bad) + PAGE_BYTES)
+        card.memory.bad = [place for place, _ in Pages(card.memory, windows()).places(bad, 1)]
         descriptor = {"address": address, "counts": [1, 1, 1, 1], "strides": [0, 0, 0]}
-        load = encode(
-            Opcode.LOAD, target=LoadTarget.D, rows=1, d_words=1, descriptor=descriptor
-        )
+        load = encode(Opcode.LOAD, target=LoadTarget.D, rows=1, d_words=1, descriptor=descriptor)
         program = [encode(Opcode.NOP), load, encode(Opcode.FINISH)]
         await card.host.write(base, b"".join(program))
         assert await card.run(base, len(program)) & Control.FAULT
