@@ -6,8 +6,8 @@
 
 #define CAUSES (SAT__INTERRUPT_STATUS__DONE_bm | SAT__INTERRUPT_STATUS__FAULT_bm)
 
-/* Looks at the card before a reset is given up. */
-#define RESET_POLLS 100
+/* Looks at the card before a reset is given up; the time between them doubles. */
+#define RESET_LOOKS 16
 
 /* Returns from the function that it's used in unless `call` succeeds. */
 #define TRY(call)                            \
@@ -132,14 +132,14 @@ int sat_card_reset(struct sat_card *card, uint64_t timeout)
 {
     const struct sat_transport *transport = &card->transport;
     uint32_t control;
-    int poll, high;
+    int look, high;
 
     TRY(sat_card_write_register(card, OFFSET(CONTROL), SAT__CONTROL__SOFT_RESET_bm));
-    for (poll = 0; poll < RESET_POLLS; poll++) {
+    for (look = 0; look < RESET_LOOKS; look++) {
         TRY(sat_card_read_register(card, OFFSET(CONTROL), &control));
         if (!(control & SAT__CONTROL__SOFT_RESET_bm)) return enable_interrupts(card);
         /* The interrupt stays low: this only lets time pass, in a simulation as well. */
-        if (transport->wait_interrupt(transport->context, timeout / RESET_POLLS, &high)) {
+        if (transport->wait_interrupt(transport->context, timeout >> (RESET_LOOKS - look), &high)) {
             return SAT_ERROR_TRANSPORT;
         }
     }

@@ -125,7 +125,7 @@ class XdmaCard(Card):
 
     def write_memory(self, address: int, data: NDArray[np.uint8]) -> None:
         self._check_range(address, data.size)
-        content = data.reshape(-1)
+        content = np.ascontiguousarray(data).reshape(-1)
         # The driver pins the pages as writable, which those of a file mapped read-only aren't.
         if (content.ctypes.data - address) % _ALIGNMENT or not content.flags.writeable:
             content = _congruent(address, data.size)
@@ -212,7 +212,7 @@ class XdmaCard(Card):
         content: NDArray[np.uint8],
     ) -> None:
         """Move memory, in as many calls as it takes."""
-        left = memoryview(content)
+        left = content.data
         while left:
             piece = left[:_LARGEST_TRANSFER]
             what = f"{doing} {len(piece)} bytes at {address:#x}"
