@@ -31,7 +31,7 @@ _READY_BEATS = 32
 class StoreUnit(wiring.Component):
     """Checks each STORE and streams its O words through the epilogue, one a cycle.
 
-    The check takes 14 cycles. Words are read only when there is room for their beats, so that
+    With `Config.epilogue_slices` a word takes as many cycles. The check takes 14. Words are read only when there is room for their beats, so that
     nothing in the pipeline ever stalls; a result that is compressed waits for room once a tile.
     Holds the auxiliary scratchpad (biases, masks and what is added).
 
@@ -74,7 +74,7 @@ class StoreUnit(wiring.Component):
                 "aux_write": In(AuxWriteSignature(config)),
                 "descriptor": Out(stream.Signature(Descriptor)),
                 "data": Out(stream.Signature(unsigned(config.beat_bits))),
-                "nonfinite": Out(range(config.floats + 1)),
+                "nonfinite": Out(range(config.epilogue_lanes + 1)),
             }
         )
 
@@ -172,16 +172,22 @@ class StoreUnit(wiring.Component):
             width=config.beat_bits, depth=_READY_BEATS
         )
         reserved = Signal(range(_READY_BEATS + 1))
-        begins_beat = ~body.compress & (~body.convert | ~walk.upper)
-        room = (~begins_beat | (reserved != _READY_BEATS)) & (~walk.begins_tile | compressor.free)
+        slices = config.epilogue_slices
+        slice_ = Signal(range(slices))
+        begins_word = slice_ == 0
+        begins_beat = ~body.compress & (~body.convert | ~walk.upper) & begins_word
+        begins_tile = walk.begins_tile & begins_word
+        room = (~begins_beat | (reserved != _READY_BEATS)) & (~begins_tile | compressor.free)
         read = Signal()
         m.d.comb += [
             read.eq(walk.valid & room & self.o_read.ready),
-            walk.take.eq(read),
+            walk.take.eq(read & (slice_ == slices - 1)),
             self.o_read.bank.eq(walk.bank),
             self.o_read.address.eq(walk.address),
-            compressor.begin.eq(read & walk.begins_tile),
+            compressor.begin.eq(read & begins_tile),
         ]
+        with m.If(read):
+            m.d.sync += slice_.eq(slice_ + 1)
         m.d.sync += reserved.eq(
             reserved + (read & begins_beat) - (ready_beats.r_rdy & ready_beats.r_en)
         )
@@ -204,14 +210,14 @@ class StoreUnit(wiring.Component):
             ),
         ]
 
-        # Of a beat of AUX a word takes its half.
-        bias, addend = (Signal(data.ArrayLayout(HALF, config.floats)) for _ in range(2))
-        bias_upper = delayed(m, walk.upper)
-        addend_upper = delayed(m, bias_upper, to_addend)
-        half_bits = config.beat_bits // 2
+        # Of a beat of AUX a word takes its half, a slice its part of that.
+        bias, addend = (Signal(data.ArrayLayout(HALF, config.epilogue_lanes)) for _ in range(2))
+        bias_place = delayed(m, Cat(slice_, walk.upper))
+        addend_place = delayed(m, bias_place, to_addend)
+        slice_bits = bias.shape().size
         m.d.sync += [
-            bias.eq(bias_read.data.as_value().word_select(bias_upper, half_bits)),
-            addend.eq(add_read.data.as_value().word_select(addend_upper, half_bits)),
+            bias.eq(bias_read.data.as_value().word_select(bias_place, slice_bits)),
+            addend.eq(add_read.data.as_value().word_select(addend_place, slice_bits)),
         ]
         fetched = Signal(O_READ_LATENCY)
         m.d.sync += fetched.eq(Cat(read, fetched))
@@ -219,7 +225,11 @@ class StoreUnit(wiring.Component):
         m.submodules.epilogue = epilogue = Epilogue(config)
         m.d.comb += [
             epilogue.valid.eq(fetched[-1]),
-            epilogue.word.eq(self.o_read.data),
+            epilogue.word.eq(
+                self.o_read.data.as_value().word_select(
+                    delayed(m, slice_, O_READ_LATENCY), epilogue.word.shape().size
+                )
+            ),
             epilogue.bias.eq(bias),
             epilogue.addend.eq(addend),
             epilogue.mask.eq(mask_read.data),
