@@ -19,7 +19,7 @@ from ..sparsity.packer import ChunkOrder
 from ..sparsity.pattern import Pattern, supported_patterns
 from .intake import StateIntake
 from .sgd import SGDLane
-from .transposer import BlockTransposer
+from .transposer import BlockTransposer, ElementTransposer
 from .writer import STATE_BEATS_PER_ROW, ResultWriter
 
 __all__ = ["UpdateUnit"]
@@ -129,12 +129,22 @@ class UpdateUnit(wiring.Component):
         column_compressor = TileCompressor(config, ChunkOrder.CHUNK_MAJOR)
         m.submodules.row_compressor = row_compressor
         m.submodules.column_compressor = column_compressor
-        m.submodules.transposer = transposer = BlockTransposer(config)
+        if config.update_lanes == 1:
+            transposer: Any = ElementTransposer(config)
+            m.d.comb += [
+                transposer.i.valid.eq(updated & body.column_copy),
+                transposer.i.payload.eq(copies[0]),
+            ]
+        else:
+            transposer = BlockTransposer(config)
+            m.d.comb += [
+                transposer.i.valid.eq(chunk_complete & body.column_copy),
+                transposer.i.payload.eq(chunk),
+            ]
+        m.submodules.transposer = transposer
         m.d.comb += [
             row_compressor.i.valid.eq(chunk_complete & body.row_copy),
             row_compressor.i.payload.eq(chunk),
-            transposer.i.valid.eq(chunk_complete & body.column_copy),
-            transposer.i.payload.eq(chunk),
         ]
         connect(m, transposer.o, column_compressor.i)
         for compressor, pattern, wanted in (
