@@ -27,6 +27,14 @@ class Accelerator(wiring.Component):
     A soft reset first lets the memory transfers under way end, as AXI has no way to abandon them;
     should memory never answer, it stays pending, visible in CONTROL.
 
+    Parameters
+    ----------
+    config
+        Its configuration.
+    relocatable
+        To all addresses on the bus, the memory base of their channel is added, which has registers
+        of its own: for systems in which a runtime says where the accelerator's memory is.
+
     Attributes
     ----------
     read, write : Out
@@ -37,8 +45,9 @@ class Accelerator(wiring.Component):
         Level, active high.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, relocatable: bool = False) -> None:
         self._config = config
+        self._relocatable = relocatable
         read = Out(AXI4ReadSignature(config.beat_bits))
         write = Out(AXI4WriteSignature(config.beat_bits))
         if config.channels > 1:
@@ -64,21 +73,29 @@ class Accelerator(wiring.Component):
         ]
         core = Core(self._config)
         m.submodules.core = DomainRenamer("core")(core)
-        m.submodules.registers = registers = RegisterFile(self._config)
+        m.submodules.registers = registers = RegisterFile(
+            self._config, self._relocatable
+        )
         if self._config.channels == 1:
-            wiring.connect(m, core.read, wiring.flipped(self.read))
-            wiring.connect(m, core.write, wiring.flipped(self.write))
+            reads, writes = [(core.read, self.read)], [(core.write, self.write)]
         else:
             # They need no soft reset: nothing is under way in them by then.
-            m.submodules.reads = reads = ReadStriper(self._config)
-            m.submodules.writes = writes = WriteStriper(self._config)
-            wiring.connect(m, core.read, reads.core)
-            wiring.connect(m, core.write, writes.core)
-            for inside, outside in (
-                *zip(reads.channels, self.read, strict=True),
-                *zip(writes.channels, self.write, strict=True),
+            m.submodules.reads = read_striper = ReadStriper(self._config)
+            m.submodules.writes = write_striper = WriteStriper(self._config)
+            wiring.connect(m, core.read, read_striper.core)
+            wiring.connect(m, core.write, write_striper.core)
+            reads = list(zip(read_striper.channels, self.read, strict=True))
+            writes = list(zip(write_striper.channels, self.write, strict=True))
+        for inside, outside in (*reads, *writes):
+            wiring.connect(m, inside, wiring.flipped(outside))
+        if self._relocatable:
+            for base, (read, read_bus), (write, write_bus) in zip(
+                registers.memory_base, reads, writes, strict=True
             ):
-                wiring.connect(m, inside, wiring.flipped(outside))
+                m.d.comb += [
+                    read_bus.ar.payload.addr.eq(read.ar.payload.addr + base),
+                    write_bus.aw.payload.addr.eq(write.aw.payload.addr + base),
+                ]
         wiring.connect(m, wiring.flipped(self.control), registers.axi)
 
         m.d.comb += [

@@ -14,6 +14,13 @@ __all__ = ["Top"]
 class Top(wiring.Component):
     """Top level, with the port names that Vivado and Vitis recognise.
 
+    Parameters
+    ----------
+    config
+        Configuration of the accelerator.
+    relocatable
+        A runtime says where the accelerator's memory is; see `Accelerator`.
+
     Attributes
     ----------
     ap_clk, ap_rst_n : In
@@ -25,9 +32,9 @@ class Top(wiring.Component):
         Level, active high.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, relocatable: bool = False) -> None:
         self._accelerator = Flattened(
-            Accelerator(config), read="m_axi", write="m_axi", control="s_axi_control"
+            Accelerator(config, relocatable), read="m_axi", write="m_axi", control="s_axi_control"
         )
         super().__init__(
             {"ap_clk": In(1), "ap_rst_n": In(1)} | dict(self._accelerator.signature.members.items())

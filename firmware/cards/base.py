@@ -77,6 +77,10 @@ class Card(ABC):
     def stop_trace(self) -> None:  # noqa: B027 (most cards have none)
         """End the waveform that the card records since it was opened, if it records one."""
 
+    def remarks(self) -> list[str]:
+        """Return what a person should know of how the card has worked so far, if anything."""
+        return []
+
     @abstractmethod
     def close(self) -> None:
         """Let the card go; calling it twice is harmless."""
