@@ -90,6 +90,9 @@ class Config:
         Parts in which a word of the O scratchpad goes through the epilogue of a STORE, one a cycle.
     update_slices
         Parts in which `group` weights go through SGD, one a cycle.
+    compressed_stores
+        Whether a STORE can write its result compressed, 0 or 1. Pruning gradients needs it, pruning
+        weights doesn't.
     device
         FPGA whose primitives the gateware may use, one of `DEVICES`.
     """
@@ -116,6 +119,7 @@ class Config:
     vector_slices: int = 2
     epilogue_slices: int = 1
     update_slices: int = 1
+    compressed_stores: int = 1
     device: str = "generic"
 
     def __post_init__(self) -> None:
@@ -177,6 +181,8 @@ class Config:
         ):
             if not 1 <= getattr(self, name) <= most:
                 self._refuse(name, f"1 to {most} ({whole})")
+        if self.compressed_stores not in (0, 1):
+            self._refuse("compressed_stores", "0 or 1")
         if self.device not in DEVICES:
             self._refuse("device", f"one of {', '.join(DEVICES)}")
 
@@ -282,7 +288,7 @@ PRESETS: dict[str, Config] = {
             "ulx3s", rows=4, cols=2, lanes=4, s_depth=64, d_depth=64, o_depth=64, aux_depth=64,
             bin_bits=44, accumulator_bits=52, memory_bytes=128 << 10, queue_depth=4, burst_beats=8,
             outstanding_reads=4, vector_slices=16, epilogue_slices=8, update_slices=8,
-            device="lfe5u-85f",
+            compressed_stores=0, device="lfe5u-85f",
         ),
         Config(
             "vcu1525", rows=16, cols=32, s_depth=1024, d_depth=1024, o_depth=512, aux_depth=1024,

@@ -14,6 +14,7 @@ __all__ = ["BOARDS", "KINDS", "MODELS", "Card", "open_card"]
 MODELS = {
     "golden": "software model, bit for bit, without a clock",
     "verilated": "the gateware itself, simulated by Verilator",
+    "bridged": "the same with its serial bridge and a line, simulated bit by bit",
     "cycles": "model of the gateware's time, to the cycle, which computes nothing",
 }
 """Kinds of card in software, each with a line about it. Named ``KIND:PRESET``."""
@@ -75,11 +76,17 @@ def open_card(name: str, *, trace: Path | None = None, description: Path | None 
         return CycleCard(config)
     from sim.verilated.build import BuildError
 
-    from .verilated import VerilatedCard
-
     try:
+        if kind == "bridged":
+            from sim.verilated.serial_line import BAUD, SimulatedLine
+
+            from .serial import SerialCard
+
+            return SerialCard(SimulatedLine(config), name, baud=BAUD)
+        from .verilated import VerilatedCard
+
         return VerilatedCard(config, trace=trace)
-    except BuildError as error:
+    except (BuildError, ValueError) as error:
         raise CardError(str(error)) from None
 
 

@@ -275,7 +275,7 @@ class SerialBridge(wiring.Component):
                 with m.If(self.memory.request.ready):
                     m.next = "End-Access"
             with m.State("End-Access"):
-                m.d.comb += fill.data.eq(self.memory.answer.payload.data)
+                m.d.comb += fill.data.eq(self.memory.answer.data)
                 with m.If(self.memory.answer.valid):
                     m.d.comb += fill.en.eq(~writes)
                     m.d.sync += place.eq(place + 1)
@@ -283,7 +283,7 @@ class SerialBridge(wiring.Component):
                     with m.If(place + 1 == header.count):
                         m.d.sync += place.eq(0)
                         m.next = "Answer-Header"
-                    with m.If(self.memory.answer.payload.error):
+                    with m.If(self.memory.answer.error):
                         m.d.sync += [status.eq(Status.BUS_ERROR), place.eq(0)]
                         m.next = "Answer-Header"
 

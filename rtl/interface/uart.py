@@ -81,6 +81,7 @@ class UARTReceiver(wiring.Component):
         m.submodules += FFSynchronizer(self.rx, line, init=1)
 
         # Half a bit after the start bit's edge its middle is sampled, then that of each other bit.
+        # It's a cycle until the first step.
         phase = Signal(_PHASE_BITS)
         tick = Signal()
         left = Signal(range(_FRAME_BITS + 1))
@@ -88,7 +89,7 @@ class UARTReceiver(wiring.Component):
         m.d.comb += self.quiet.eq(line & (left == 0))
         m.d.sync += self.o.valid.eq(0)
         with m.If(left == 0):
-            m.d.sync += Cat(phase, tick).eq(1 << _PHASE_BITS - 1)
+            m.d.sync += Cat(phase, tick).eq((1 << _PHASE_BITS - 1) + self._step)
             with m.If(~line):
                 m.d.sync += left.eq(_FRAME_BITS)
         with m.Else():

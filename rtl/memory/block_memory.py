@@ -66,11 +66,11 @@ class BlockMemory(wiring.Component):
             byte_write.eq(request.valid & request.payload.write & inside),
             byte_read.eq(request.valid & ~request.payload.write & inside & may_read),
             request.ready.eq(~inside | request.payload.write | may_read),
-            answer.payload.data.eq(read_port.data.word_select(byte_place, 8)),
+            answer.data.eq(read_port.data.word_select(byte_place, 8)),
         ]
         m.d.sync += [
             answer.valid.eq(request.valid & request.ready),
-            answer.payload.error.eq(~inside),
+            answer.error.eq(~inside),
             byte_place.eq(request.payload.address[:low]),
         ]
 

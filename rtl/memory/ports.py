@@ -107,6 +107,8 @@ class ByteRequest(data.Struct):
 class ByteAnswer(data.Struct):
     """How it ended."""
 
+    valid: unsigned(1)
+    """High for a cycle."""
     data: unsigned(8)
     error: unsigned(1)
     """There is no such address; nothing was done."""
@@ -119,6 +121,6 @@ class ByteAccessSignature(wiring.Signature):
         super().__init__(
             {
                 "request": Out(stream.Signature(ByteRequest)),
-                "answer": In(stream.Signature(ByteAnswer, always_ready=True)),
+                "answer": In(ByteAnswer),
             }
         )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -49,7 +49,8 @@ class StoreUnit(wiring.Component):
     fault : Out(FaultReport)
         ``MALFORMED`` (a count of zero, an odd number of words to convert, an addition, mask or
         compression without conversion, rows that don't fill the tiles, a descriptor of another
-        number of beats than the result has; address 0), ``PATTERN`` (address 0) or
+        number of beats than the result has; address 0), ``PATTERN`` (address 0; any, without
+        `Config.compressed_stores`) or
         ``SCRATCHPAD_RANGE`` with the base concerned. Stays until reset.
     o_read : Out(OReadSignature)
         O scratchpad.
@@ -85,9 +86,12 @@ class StoreUnit(wiring.Component):
         cols_shift = exact_log2(config.cols)
         body = Signal(StoreBody)
 
-        compressor = TileCompressor(config, ChunkOrder.ROW_MAJOR, config.floats // config.group)
-        m.submodules.compressor = compressor
-        m.d.comb += [compressor.pattern.eq(body.pattern), compressor.rows.eq(config.elements)]
+        compressor, supported = None, Const(0, 1)
+        if config.compressed_stores:
+            compressor = TileCompressor(config, ChunkOrder.ROW_MAJOR, config.floats // config.group)
+            m.submodules.compressor = compressor
+            m.d.comb += [compressor.pattern.eq(body.pattern), compressor.rows.eq(config.elements)]
+            supported = Cat(body.pattern == pattern for pattern in supported_patterns(config)).any()
 
         # Beats that the descriptor names, beats of the result, beats of its mask and of what is
         # added, words from the first row of an O bank to the last.
@@ -97,7 +101,7 @@ class StoreUnit(wiring.Component):
             *body.descriptor.counts,
             Mux(body.compress, body.rows >> block_shift, body.rows),
             Mux(body.convert, body.words >> 1, body.words),
-            Mux(body.compress, compressor.beats, 1),
+            Mux(body.compress, compressor.beats, 1) if compressor else Const(1),
             body.rows,
             body.words >> 1,
             (body.rows - 1) >> cols_shift,
@@ -114,7 +118,6 @@ class StoreUnit(wiring.Component):
             | ((body.add | body.mask | body.compress) & ~body.convert)
             | (body.compress & body.rows[:block_shift].any())
         )
-        supported = Cat(body.pattern == pattern for pattern in supported_patterns(config)).any()
         with m.If(malformed):
             m.d.comb += verdict.code.eq(Fault.MALFORMED)
         with m.Elif(body.compress & ~supported):
@@ -177,14 +180,16 @@ class StoreUnit(wiring.Component):
         begins_word = slice_ == 0
         begins_beat = ~body.compress & (~body.convert | ~walk.upper) & begins_word
         begins_tile = walk.begins_tile & begins_word
-        room = (~begins_beat | (reserved != _READY_BEATS)) & (~begins_tile | compressor.free)
+        room = ~begins_beat | (reserved != _READY_BEATS)
+        if compressor:
+            room &= ~begins_tile | compressor.free
+            m.d.comb += compressor.begin.eq(read & begins_tile)
         read = Signal()
         m.d.comb += [
             read.eq(walk.valid & room & self.o_read.ready),
             walk.take.eq(read & (slice_ == slices - 1)),
             self.o_read.bank.eq(walk.bank),
             self.o_read.address.eq(walk.address),
-            compressor.begin.eq(read & begins_tile),
         ]
         with m.If(read):
             m.d.sync += slice_.eq(slice_ + 1)
@@ -245,20 +250,20 @@ class StoreUnit(wiring.Component):
         m.d.comb += [
             ready_beats.w_data.eq(epilogue.beat),
             ready_beats.w_en.eq(epilogue.beat_valid & ~body.compress),
-            compressor.i.payload.eq(epilogue.halves),
-            compressor.i.valid.eq(epilogue.halves_valid & body.compress),
             ready_beats.r_en.eq(self.data.ready & ~body.compress),
-            compressor.o.ready.eq(self.data.ready & body.compress),
+            self.data.payload.eq(ready_beats.r_data),
+            self.data.valid.eq(ready_beats.r_rdy),
         ]
-        with m.If(body.compress):
+        if compressor:
             m.d.comb += [
-                self.data.payload.eq(compressor.o.payload),
-                self.data.valid.eq(compressor.o.valid),
+                compressor.i.payload.eq(epilogue.halves),
+                compressor.i.valid.eq(epilogue.halves_valid & body.compress),
+                compressor.o.ready.eq(self.data.ready & body.compress),
             ]
-        with m.Else():
-            m.d.comb += [
-                self.data.payload.eq(ready_beats.r_data),
-                self.data.valid.eq(ready_beats.r_rdy),
-            ]
+            with m.If(body.compress):
+                m.d.comb += [
+                    self.data.payload.eq(compressor.o.payload),
+                    self.data.valid.eq(compressor.o.valid),
+                ]
 
         return m
