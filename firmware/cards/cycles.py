@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from rtl.config import COMMAND_BYTES, Config
 from rtl.control.commands import Opcode, Stage, encode
+from sim.cycles.gateware import parameters
 from sim.cycles.model import Outcome, measure
 from sim.verilated.model import MemoryTiming
 
@@ -30,6 +31,11 @@ class CycleCard(modelled.ModelledCard):
         Configuration to model.
     timing
         How each channel of its memory behaves; without random pauses.
+
+    Raises
+    ------
+    CardError
+        The model doesn't know the configuration.
     """
 
     computes = False
@@ -38,6 +44,10 @@ class CycleCard(modelled.ModelledCard):
         self.timing = timing or MemoryTiming()
         self._programs: dict[int, bytes] = {}
         self._stage = Stage.FF
+        try:
+            parameters(config)
+        except ValueError as error:
+            raise CardError(str(error)) from None
         super().__init__(config)
 
     def read_memory(self, address: int, size: int) -> NDArray[np.uint8]:
