@@ -57,7 +57,8 @@ class Alveo(Board):
             self._refuse(config, "device", f"one of {', '.join(self.devices)}")
         if config.memory_bytes > config.channels * self.bank_bytes:
             self._refuse(config, "memory_bytes", f"at most {self.bank_bytes} for each channel")
-        top = Top(config, relocatable=True)
+        # The runtime allocates the channels' memory.
+        top = Top(config, memory_bases=[0] * config.channels)
         interfaces = (*masters(config), "s_axi_control")
         bursts = dict.fromkeys(masters(config), config.burst_beats)
         mark_interfaces(top, [Clock("ap_clk", interfaces, "ap_rst_n")], "interrupt", bursts)

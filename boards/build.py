@@ -1,8 +1,8 @@
 """From a configuration to what a board is loaded with.
 
-``python -m boards.build vcu1525`` writes Verilog, scripts and constraints to ``build/boards/vcu1525``
-and runs the board's tools there. Where one of them is missing, all that comes before it is there,
-with a README that says what to run, and the exit status is 3.
+``python -m boards.build vcu1525`` writes Verilog, scripts and constraints to the directory
+``build/boards/vcu1525`` and runs the board's tools there. Where one of them is missing, all that
+comes before it is there, with a README that says what to run, and the exit status is 3.
 """
 
 import argparse

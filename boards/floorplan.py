@@ -49,26 +49,32 @@ def column_slrs(config: Config, dies: Dies) -> list[int]:
     """Return the SLR of each column of the array.
 
     An accelerator that takes no more than `WHOLE` of one SLR stays in it. Otherwise columns fill
-    the SLRs in the order of the chain, from SLR 0, all of them to the same share: the lowest, from
-    a half on, at which every column has a place.
+    neighbouring SLRs in the order of the chain, at or beside that of the other units, all of them
+    to the same share: the lowest, from a half on, at which every column has a place.
     """
     column = config.rows * config.lanes * MAC_LUTS[config.group]
     core = config.elements * CORE_LUTS_PER_ELEMENT
     if config.cols * column + core <= WHOLE * dies.luts[dies.home]:
         return [dies.home] * config.cols
-    taken = [0] * len(dies.luts)
-    taken[dies.home] = core
+    count = len(dies.luts)
+    ranges = [
+        range(first, first + length)
+        for length in range(1, count + 1)
+        for first in range(count - length + 1)
+        if first - 1 <= dies.home <= first + length
+    ]
     for percent in range(50, 101):
-        room = [
-            max(0, (luts * percent // 100 - other) // column)
-            for luts, other in zip(dies.luts, taken, strict=True)
+        rooms = [
+            (luts * percent // 100 - core * (slr == dies.home)) // column
+            for slr, luts in enumerate(dies.luts)
         ]
-        if sum(room) >= config.cols:
-            break
-    slrs = [slr for slr, columns in enumerate(room) for _ in range(columns)]
-    # What fits nowhere by these estimates goes to the last SLR, and the placer decides.
-    slrs += [len(dies.luts) - 1] * config.cols
-    return slrs[: config.cols]
+        for slrs in ranges:
+            room = [rooms[slr] for slr in slrs]
+            if min(room) > 0 and sum(room) >= config.cols:
+                chain = [slr for slr in slrs for _ in range(rooms[slr])]
+                return chain[: config.cols]
+    # It fits nowhere by these estimates: equal shares, and the placer decides.
+    return [number * count // config.cols for number in range(config.cols)]
 
 
 def floorplan(config: Config, dies: Dies) -> str:

@@ -66,7 +66,9 @@ def mark_interfaces(
 
     interfaces = [name for clock in clocks for name in clock.interfaces]
     for port in component.signature.members:
-        owner = max((name for name in interfaces if port.startswith(f"{name}_")), key=len, default=None)
+        owner = max(
+            (name for name in interfaces if port.startswith(f"{name}_")), key=len, default=None
+        )
         if owner is not None:
             signal = port.removeprefix(f"{owner}_").upper()
             marks[port] = {"X_INTERFACE_INFO": f"xilinx.com:interface:aximm:1.0 {owner} {signal}"}

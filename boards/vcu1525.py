@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rtl.config import Config
 from rtl.interface.axi import LITE_ADDRESS_BITS
+from rtl.interface.register_map import memory_base_registers
 
 from .board import Board, Command, write_gateware
 from .floorplan import Dies, floorplan
@@ -49,7 +50,9 @@ class VCU1525(Board):
             self._refuse(config, "device", "generic or xcvu9p")
         if config.memory_bytes > config.channels * DIMM_BYTES:
             self._refuse(config, "memory_bytes", f"at most {DIMM_BYTES} for each channel")
-        sources = write_gateware(XdmaTop(config, DIMM_BYTES), TOP, config, output)
+        bases = memory_base_registers(config.channels)
+        top = XdmaTop(config, DIMM_BYTES)
+        sources = write_gateware(top, TOP, config, output, bases.values())
         texts = {
             "settings.tcl": settings(
                 {

@@ -47,7 +47,8 @@ class XdmaTop(wiring.Component):
     Attributes
     ----------
     ap_clk, ap_rst_n, m_axi_*, s_axi_control_*
-        Those of `rtl.top.Top`; the masters' addresses begin with the number of their channel.
+        Those of `rtl.top.Top`; each master addresses the window of its channel, unless registers
+        say otherwise.
     host_clk : In
         Clock of the DMA engine, to which these ports belong:
     s_axi_host_* : AXI4 slave
@@ -71,7 +72,8 @@ class XdmaTop(wiring.Component):
             )
         self._config = config
         self._window_bits = window_bytes.bit_length() - 1
-        self._top = Top(config)
+        windows = [channel * window_bytes for channel in range(config.channels)]
+        self._top = Top(config, memory_bases=windows)
         self._core_ports = dict(self._top.signature.members.items())
         self._host_ports = _host_ports()
         ports: dict[str, Any] = self._core_ports | {"host_clk": In(1)}
@@ -98,12 +100,6 @@ class XdmaTop(wiring.Component):
                 m.d.comb += inside.eq(outside)
             elif name != "interrupt":
                 m.d.comb += outside.eq(inside)
-        for channel, name in enumerate(masters(self._config)):
-            for address in (f"{name}_araddr", f"{name}_awaddr"):
-                m.d.comb += getattr(self, address).eq(
-                    getattr(top, address) | channel << self._window_bits
-                )
-
         interrupt_sync = Signal(2, attrs={"ASYNC_REG": "TRUE"})
         m.d.host += interrupt_sync.eq(Cat(top.interrupt, interrupt_sync[0]))
         m.d.comb += self.interrupt.eq(interrupt_sync[1])

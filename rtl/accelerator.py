@@ -1,5 +1,7 @@
 """Registers, core and soft reset."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import (
     ClockDomain,
     ClockSignal,
@@ -31,9 +33,10 @@ class Accelerator(wiring.Component):
     ----------
     config
         Its configuration.
-    relocatable
-        To all addresses on the bus, the memory base of their channel is added, which has registers
-        of its own: for systems in which a runtime says where the accelerator's memory is.
+    memory_bases
+        Where the memory of each channel begins on the bus, for systems in which that isn't 0. It's
+        added to all addresses, and registers of its own change it, for a runtime that allocates
+        the memory.
 
     Attributes
     ----------
@@ -45,9 +48,9 @@ class Accelerator(wiring.Component):
         Level, active high.
     """
 
-    def __init__(self, config: Config, relocatable: bool = False) -> None:
+    def __init__(self, config: Config, memory_bases: Sequence[int] | None = None) -> None:
         self._config = config
-        self._relocatable = relocatable
+        self._memory_bases = memory_bases
         read = Out(AXI4ReadSignature(config.beat_bits))
         write = Out(AXI4WriteSignature(config.beat_bits))
         if config.channels > 1:
@@ -73,9 +76,7 @@ class Accelerator(wiring.Component):
         ]
         core = Core(self._config)
         m.submodules.core = DomainRenamer("core")(core)
-        m.submodules.registers = registers = RegisterFile(
-            self._config, self._relocatable
-        )
+        m.submodules.registers = registers = RegisterFile(self._config, self._memory_bases)
         if self._config.channels == 1:
             reads, writes = [(core.read, self.read)], [(core.write, self.write)]
         else:
@@ -88,7 +89,7 @@ class Accelerator(wiring.Component):
             writes = list(zip(write_striper.channels, self.write, strict=True))
         for inside, outside in (*reads, *writes):
             wiring.connect(m, inside, wiring.flipped(outside))
-        if self._relocatable:
+        if self._memory_bases is not None:
             for base, (read, read_bus), (write, write_bus) in zip(
                 registers.memory_base, reads, writes, strict=True
             ):

@@ -1,5 +1,7 @@
 """The accelerator as boards and simulators see it: flat port names, one clock, one reset."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import ClockDomain, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
@@ -18,8 +20,8 @@ class Top(wiring.Component):
     ----------
     config
         Configuration of the accelerator.
-    relocatable
-        A runtime says where the accelerator's memory is; see `Accelerator`.
+    memory_bases
+        Where the channels' memory begins on the bus; see `Accelerator`.
 
     Attributes
     ----------
@@ -32,9 +34,9 @@ class Top(wiring.Component):
         Level, active high.
     """
 
-    def __init__(self, config: Config, relocatable: bool = False) -> None:
+    def __init__(self, config: Config, memory_bases: Sequence[int] | None = None) -> None:
         self._accelerator = Flattened(
-            Accelerator(config, relocatable), read="m_axi", write="m_axi", control="s_axi_control"
+            Accelerator(config, memory_bases), read="m_axi", write="m_axi", control="s_axi_control"
         )
         super().__init__(
             {"ap_clk": In(1), "ap_rst_n": In(1)} | dict(self._accelerator.signature.members.items())

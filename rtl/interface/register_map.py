@@ -185,10 +185,10 @@ _MEMORY_BASE = 0x050
 
 
 def memory_base_registers(channels: int) -> dict[str, Register]:
-    """Return the registers that only a relocatable accelerator has, by name.
+    """Return the registers that only an accelerator with `memory_bases` has, by name.
 
     Two for each channel, low word first, which a runtime takes for one pointer of 64 bits: where
-    the channel's memory begins.
+    the channel's memory begins on the bus.
     """
     return {
         register.name: register

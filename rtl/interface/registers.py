@@ -1,5 +1,7 @@
 """Register file behind the AXI4-Lite control port."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -29,8 +31,9 @@ class RegisterFile(wiring.Component):
     ----------
     config
         Configuration of the accelerator.
-    relocatable
-        There are `memory_base_registers`, too.
+    memory_bases
+        Where each channel's memory begins on the bus, as long as no register says otherwise: then
+        there are `memory_base_registers`, too.
 
     Attributes
     ----------
@@ -53,12 +56,12 @@ class RegisterFile(wiring.Component):
     interrupt : Out
         Level, high while an enabled cause is set.
     memory_base : Out
-        Array of the channels' memory bases, if relocatable.
+        Where each channel's memory begins, an array; only with `memory_bases`.
     """
 
-    def __init__(self, config: Config, relocatable: bool = False) -> None:
+    def __init__(self, config: Config, memory_bases: Sequence[int] | None = None) -> None:
         self._config = config
-        self._relocatable = relocatable
+        self._memory_bases = memory_bases
         ports = {
             "axi": In(AXI4LiteSignature()),
             "start": Out(1),
@@ -74,7 +77,7 @@ class RegisterFile(wiring.Component):
             "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
             "interrupt": Out(1),
         }
-        if relocatable:
+        if memory_bases is not None:
             ports["memory_base"] = Out(64).array(config.channels)
         super().__init__(ports)
 
@@ -122,9 +125,11 @@ class RegisterFile(wiring.Component):
             "PROGRAM_COMMANDS": self.commands,
         }
         registers = REGISTERS
-        if self._relocatable:
+        if self._memory_bases is not None:
             registers = REGISTERS | memory_base_registers(self._config.channels)
-            for channel, base in enumerate(self.memory_base):
+            for channel, address in enumerate(self._memory_bases):
+                base = Signal(64, init=address, name=f"memory_base_{channel}")
+                m.d.comb += self.memory_base[channel].eq(base)
                 for half, value in (("LOW", base[:32]), ("HIGH", base[32:])):
                     readable[f"MEMORY_BASE_{channel}_{half}"] = value
                     writable[f"MEMORY_BASE_{channel}_{half}"] = value
