@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rtl.build import elaborate
 from rtl.config import Config, ConfigError
 from rtl.headers import c_header, describe
 from rtl.interface.register_map import Register
+from rtl.systemrdl import register_header, systemrdl
 from rtl.technology import DEVICE_TECHNOLOGY
 
 __all__ = ["Board", "Command", "MissingTool", "find_tool", "run", "write_gateware"]
@@ -61,7 +62,7 @@ class Board(ABC):
 
     name: str
     preset: str
-    clock_mhz: float = 250
+    clock_mhz: float = 250.0
 
     @abstractmethod
     def write(self, config: Config, output: Path, clock_mhz: float) -> list[Path]:
@@ -124,9 +125,9 @@ def write_gateware(
     name: str,
     config: Config,
     output: Path,
-    registers: Iterable[Register] = (),
+    registers: Collection[Register] = (),
 ) -> list[Path]:
-    """Write a board's Verilog to ``rtl`` in `output`, register map (JSON) and C header beside it.
+    """Write a board's Verilog to ``rtl`` in `output`, register map and C headers beside it.
 
     Returns the Verilog files, that of the top level first.
 
@@ -151,6 +152,8 @@ def write_gateware(
     rtl.mkdir(parents=True)
     (output / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
     (output / f"{name}.h").write_text(c_header(config))
+    (output / f"{name}.rdl").write_text(systemrdl(config, registers))
+    (output / "sat_registers.h").write_text(register_header(config, registers))
     texts = elaborate(component, name, technology)
     for file, text in texts.items():
         (rtl / file).write_text(text)

@@ -166,7 +166,7 @@ class SelfTest:
 
     def _check_memory(self) -> str:
         """Patterns, page borders of all channels, odd addresses and sizes, address lines."""
-        random, size = self._random(), self._config.memory_bytes
+        random, size = self._random(), self._card.memory_bytes
         block = min(_MEMORY_BLOCK, size // 4)
         words = np.arange(block // 4, dtype="<u4")
         patterns = {
@@ -309,9 +309,9 @@ class SelfTest:
     def _check_recovery(self) -> str:
         """A read behind the end of memory stops the program; a reset makes all well again."""
         config = self._config
-        end = config.memory_bytes
+        end, last = config.memory_bytes, self._card.memory_bytes - 64
         kept = self._random().integers(0, 256, 64, np.uint8)
-        self._card.write_memory(end - 64, kept)
+        self._card.write_memory(last, kept)
         program = Program(config, "a read behind the end of memory")
         aux = {"rows": 2, "d_words": 1}
         for address in (0, end - config.beat_bytes, 0):
@@ -338,7 +338,7 @@ class SelfTest:
             raise CheckFailed(f"counters aren't zero after a reset: {moved}")
         if self._card.wait_interrupt(0):
             raise CheckFailed("the interrupt is high after a reset")
-        _expect_bytes("memory after a reset", self._card.read_memory(end - 64, 64), kept, end - 64)
+        _expect_bytes("memory after a reset", self._card.read_memory(last, 64), kept, last)
         self._product(Pattern.DENSE)
         return "fault ADDRESS_RANGE with its command and address, reset, a product"
 

@@ -7,7 +7,7 @@ import enum
 import inspect
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,16 @@ _ACTIONS = Control.START | Control.SOFT_RESET
 """Bits of CONTROL that start something when they are written 1."""
 
 
-def systemrdl(config: Config) -> str:
-    """Return the register map of a card as SystemRDL: one address map, called ``sat``."""
+def systemrdl(config: Config, registers: Iterable[Register] = ()) -> str:
+    """Return the register map of a card as SystemRDL: one address map, called ``sat``.
+
+    Parameters
+    ----------
+    config
+        The card's configuration.
+    registers
+        Registers that it has besides those of every card.
+    """
     lines = [
         f"// SAT, configuration '{config.name}'. Made by rtl.build; don't edit.",
         "",
@@ -42,7 +50,7 @@ def systemrdl(config: Config) -> str:
         "    default regwidth = 32;",
         "    default accesswidth = 32;",
     ]
-    for register in REGISTERS.values():
+    for register in (*REGISTERS.values(), *registers):
         reset = config.hash if register.name == "CONFIG_HASH" else register.reset
         lines += [
             "",
@@ -112,27 +120,30 @@ def _description(words: str) -> str:
 
 
 @contextmanager
-def _compiled(config: Config) -> Iterator[Any]:
+def _compiled(config: Config, registers: Iterable[Register]) -> Iterator[Any]:
     """Compile a card's register map; its source is there as long as it may be asked for."""
     from systemrdl import RDLCompiler  # here, as it takes half a second to import
 
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "sat.rdl"
-        file.write_text(systemrdl(config))
+        file.write_text(systemrdl(config, registers))
         compiler = RDLCompiler()
         compiler.compile_file(str(file))
         yield compiler.elaborate()
 
 
-def register_header(config: Config) -> str:
-    """Return the C header of the registers, by PeakRDL: masks and a ``struct``, ``sat_t``."""
+def register_header(config: Config, registers: Iterable[Register] = ()) -> str:
+    """Return the C header of the registers, by PeakRDL: masks and a ``struct``, ``sat_t``.
+
+    Parameters are those of `systemrdl`.
+    """
     from peakrdl_cheader.c_standards import CStandard
     from peakrdl_cheader.exporter import CHeaderExporter
 
-    with _compiled(config) as registers, tempfile.TemporaryDirectory() as directory:
+    with _compiled(config, registers) as node, tempfile.TemporaryDirectory() as directory:
         # The name of the file is that of its include guard.
         file = Path(directory) / "sat_registers.h"
-        CHeaderExporter().export(registers, str(file), std=CStandard.gnu99)
+        CHeaderExporter().export(node, str(file), std=CStandard.gnu99)
         return file.read_text()
 
 
@@ -140,5 +151,5 @@ def write_register_pages(config: Config, directory: Path) -> None:
     """Write the registers' documentation by PeakRDL: ``index.html`` and what it needs."""
     from peakrdl_html import HTMLExporter
 
-    with _compiled(config) as registers:
-        HTMLExporter().export(registers, str(directory))
+    with _compiled(config, ()) as node:
+        HTMLExporter().export(node, str(directory))

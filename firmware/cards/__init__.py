@@ -16,6 +16,7 @@ MODELS = {
     "verilated": "the gateware itself, simulated by Verilator",
     "bridged": "the same with its serial bridge and a line, simulated bit by bit",
     "cycles": "model of the gateware's time, to the cycle, which computes nothing",
+    "c": "the simulated gateware, through the C driver",
 }
 """Kinds of card in software, each with a line about it. Named ``KIND:PRESET``."""
 
@@ -83,6 +84,10 @@ def open_card(name: str, *, trace: Path | None = None, description: Path | None 
             from .serial import SerialCard
 
             return SerialCard(SimulatedLine(config), name, baud=BAUD)
+        if kind == "c":
+            from .compiled import CompiledVerilatedCard
+
+            return CompiledVerilatedCard(config)
         from .verilated import VerilatedCard
 
         return VerilatedCard(config, trace=trace)

@@ -14,6 +14,9 @@ from ..errors import CardError
 
 __all__ = ["identify", "read_description"]
 
+_NOBODY = 0xFFFFFFFF
+"""What a read over PCIe gives when nothing answers."""
+
 
 def read_description(file: Path) -> Config:
     """Return the configuration in a JSON file that ``rtl.build`` wrote.
@@ -59,6 +62,8 @@ def identify(
         This is no SAT card, or its configuration isn't known; the message says which are.
     """
     identity = read_register(REGISTERS["IDENTITY"].offset)
+    if identity == _NOBODY:
+        raise CardError(f"{place}: nothing answers on the bus, registers read {_NOBODY:#010x}")
     if identity != IDENTITY:
         raise CardError(
             f"{place}: this is no SAT card: IDENTITY is {identity:#010x}, expected {IDENTITY:#010x}"

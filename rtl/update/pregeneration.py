@@ -251,8 +251,8 @@ class UpdateUnit(wiring.Component):
     ) -> None:
         """Join chunks to beats and put them into `fifo`, weights before momentum.
 
-        Pairs are at least two cycles apart, since their beats arrived one by one; the FIFO has room
-        for all that was issued.
+        Pairs are at least two cycles apart, which `StateIntake` sees to; the FIFO has room for all
+        that was issued.
         """
         bits = self._config.beat_bits
         chunks = self._config.floats // self._config.update_lanes

@@ -201,10 +201,11 @@ class VectorUnit(wiring.Component):
                         ),
                     ]
 
-        # A slice goes on if there's room for what it gives, and if nothing is in its way.
+        # A slice goes on if there's room for what it gives, and if nothing is in its way. Phases
+        # are counted from the command on, so that its time doesn't depend on those before it.
         folds = body.fold != Fold.NONE
         phase = Signal(range(SLOWEST))
-        m.d.sync += phase.eq(Mux(phase + 1 >= sequencer.spacing, 0, phase + 1))
+        m.d.sync += phase.eq(Mux(sequencer.begin | (phase + 1 >= sequencer.spacing), 0, phase + 1))
         tile_pause = Signal(range(_FOLD_SPACING))
         begins_tile = intake.next.place == 0
         place = intake.next.place
