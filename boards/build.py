@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     board = BOARDS[options.board]
     output = (options.out or Path("build") / "boards" / board.name).resolve()
-    clock_mhz = options.clock or board.clock_mhz
+    clock_mhz = board.clock_mhz if options.clock is None else options.clock
     if not 10 <= clock_mhz <= 500:
         parser.error(f"--clock is {clock_mhz}, must be 10 to 500 MHz")
     try:

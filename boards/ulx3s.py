@@ -102,7 +102,6 @@ class ULX3STop(Elaboratable):
         m = Module()
         clock, locked = Signal(), Signal()
         m.submodules.pll = _pll(platform.request("clk25").i, clock, locked, self._clock_mhz)
-        platform.add_clock_constraint(clock, self._clock_mhz * 1e6)
         m.domains.sync = ClockDomain()
         m.d.comb += ClockSignal().eq(clock)
         m.submodules.reset = ResetSynchronizer(~locked | platform.request("button_fire", 0).i)
@@ -116,7 +115,10 @@ class ULX3STop(Elaboratable):
 
 
 def _pll(oscillator: Signal, clock: Signal, locked: Signal, clock_mhz: int) -> Instance:
-    """Return an EHXPLLL that makes `clock` of the board's oscillator (FPGA-TN-02200)."""
+    """Return an EHXPLLL that makes `clock` of the board's oscillator (FPGA-TN-02200).
+
+    nextpnr derives the constraint of the clock from that of the oscillator and the parameters here.
+    """
     divider = _VCO_MHZ // clock_mhz
     return Instance(
         "EHXPLLL",

@@ -226,9 +226,7 @@ class SerialBridge(wiring.Component):
             with m.State("Give-Byte"):
                 m.d.comb += [
                     fill.en.eq(1),
-                    fill.data.eq(
-                        Mux(header.command == Command.PING, PROTOCOL, self.interrupt)
-                    ),
+                    fill.data.eq(Mux(header.command == Command.PING, PROTOCOL, self.interrupt)),
                 ]
                 m.next = "Answer-Header"
 

@@ -93,9 +93,7 @@ class VectorWriter(wiring.Component):
             earlier = Signal(config.beat_bits - len(halves), reset_less=True)
             earlier_floats = earlier[len(earlier) - (config.beat_bits - len(floats)) :]
             joined = Signal(config.beat_bits)
-            m.d.comb += joined.eq(
-                Mux(self.wide, Cat(earlier_floats, floats), Cat(earlier, halves))
-            )
+            m.d.comb += joined.eq(Mux(self.wide, Cat(earlier_floats, floats), Cat(earlier, halves)))
             # A beat of binary32 has half as many slices.
             slice_ = Signal(range(config.vector_slices))
             ends_beat = (slice_[-1] | self.wide) & (slice_[:-1] == config.vector_slices // 2 - 1)

@@ -40,9 +40,7 @@ class SimulatedLine:
     """
 
     def __init__(self, config: Config) -> None:
-        self._library = library = ctypes.CDLL(
-            str(build_serial_library(config, CLOCK_HERTZ, BAUD))
-        )
+        self._library = library = ctypes.CDLL(str(build_serial_library(config, CLOCK_HERTZ, BAUD)))
         library.line_create.restype = ctypes.c_void_p
         library.line_create.argtypes = [ctypes.c_uint32]
         library.line_destroy.argtypes = [ctypes.c_void_p]

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from boards import build, flash
 from boards import board as board_module
+from boards import build, flash
 from boards.ulx3s import ULX3S, read_report
 from rtl.config import ConfigError, preset
 from rtl.interface.serial_protocol import BAUD

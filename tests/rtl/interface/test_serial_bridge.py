@@ -1,4 +1,4 @@
-"""The serial bridge on a line of bits: every command, what goes wrong on lines, and no write twice."""
+"""The serial bridge on a line of bits: every command, what goes wrong, and no write twice."""
 
 import zlib
 

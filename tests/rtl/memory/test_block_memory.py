@@ -65,9 +65,7 @@ async def holds_what_is_written(dut):
     await start(dut)
     random, size = rng(), config().beat_bytes
     content = random.bytes(64 * size)
-    beats = [
-        int.from_bytes(content[i : i + size], "little") for i in range(0, len(content), size)
-    ]
+    beats = [int.from_bytes(content[i : i + size], "little") for i in range(0, len(content), size)]
     bursts = [(size * start, beats[start : start + 8], 1) for start in range(0, 64, 8)]
     assert await write(dut, bursts, random) == [Response.OKAY.value] * 8
     # An abandoned burst writes nothing.
