@@ -31,8 +31,9 @@ _READY_BEATS = 32
 class StoreUnit(wiring.Component):
     """Checks each STORE and streams its O words through the epilogue, one a cycle.
 
-    With `Config.epilogue_slices` a word takes as many cycles. The check takes 14. Words are read only when there is room for their beats, so that
-    nothing in the pipeline ever stalls; a result that is compressed waits for room once a tile.
+    With `Config.epilogue_slices` a word takes as many cycles. The check takes 14. Words are read only
+    when there is room for their beats, so that nothing in the pipeline ever stalls; a result that is
+    compressed waits for room once a tile.
     Holds the auxiliary scratchpad (biases, masks and what is added).
 
     Parameters
@@ -101,7 +102,7 @@ class StoreUnit(wiring.Component):
             *body.descriptor.counts,
             Mux(body.compress, body.rows >> block_shift, body.rows),
             Mux(body.convert, body.words >> 1, body.words),
-            Mux(body.compress, compressor.beats, 1) if compressor else Const(1),
+            Mux(body.compress, compressor.beats, 1) if compressor is not None else Const(1),
             body.rows,
             body.words >> 1,
             (body.rows - 1) >> cols_shift,
@@ -181,10 +182,10 @@ class StoreUnit(wiring.Component):
         begins_beat = ~body.compress & (~body.convert | ~walk.upper) & begins_word
         begins_tile = walk.begins_tile & begins_word
         room = ~begins_beat | (reserved != _READY_BEATS)
-        if compressor:
+        read = Signal()
+        if compressor is not None:
             room &= ~begins_tile | compressor.free
             m.d.comb += compressor.begin.eq(read & begins_tile)
-        read = Signal()
         m.d.comb += [
             read.eq(walk.valid & room & self.o_read.ready),
             walk.take.eq(read & (slice_ == slices - 1)),
@@ -254,7 +255,7 @@ class StoreUnit(wiring.Component):
             self.data.payload.eq(ready_beats.r_data),
             self.data.valid.eq(ready_beats.r_rdy),
         ]
-        if compressor:
+        if compressor is not None:
             m.d.comb += [
                 compressor.i.payload.eq(epilogue.halves),
                 compressor.i.valid.eq(epilogue.halves_valid & body.compress),
