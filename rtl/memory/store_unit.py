@@ -31,9 +31,9 @@ _READY_BEATS = 32
 class StoreUnit(wiring.Component):
     """Checks each STORE and streams its O words through the epilogue, one a cycle.
 
-    With `Config.epilogue_slices` a word takes as many cycles. The check takes 14. Words are read only
-    when there is room for their beats, so that nothing in the pipeline ever stalls; a result that is
-    compressed waits for room once a tile.
+    With `Config.epilogue_slices` a word takes as many cycles. The check takes 14. Words are read
+    only when there is room for their beats, so that nothing in the pipeline ever stalls; a result
+    that is compressed waits for room once a tile.
     Holds the auxiliary scratchpad (biases, masks and what is added).
 
     Parameters
