@@ -46,7 +46,9 @@ setattr -mod -set keep_hierarchy 1 {" ".join(f"*.core.{unit}" for unit in _UNITS
 setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i
 setparam -set COLLISION_X_MASK 1'0 *.core.vector/t:$memrd_v2 *_vector_lane*/t:$memrd_v2
 setattr -set ram_style "block" *.core.store.ready_beats*/m:*
+rename -hide w:*\\[* x:* %d
 """
+"""The last line is for ABC9 of Yosys 0.70, which fails over names that end like the bit of a bus."""
 
 _BEHIND_SYNTHESIS = """
 setattr -mod -unset keep_hierarchy *

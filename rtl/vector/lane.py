@@ -56,7 +56,7 @@ class SecondAddend(enum.Enum, shape=2):
     """A sum of products."""
 
 
-class OutputSource(enum.Enum, shape=2):
+class OutputSource(enum.Enum, shape=3):
     """What leaves the lane."""
 
     RESULT = 0
@@ -65,6 +65,8 @@ class OutputSource(enum.Enum, shape=2):
     PRODUCT_SUM = 2
     STORED = 3
     """An element of the tile folded."""
+    RESULT_PRODUCT = 4
+    """The product of a result and ``y``."""
 
 
 class LaneCommand(data.Struct):
@@ -361,6 +363,7 @@ class VectorLane(wiring.Component):
             OutputSource.ACCUMULATED: first_sum.o,
             OutputSource.PRODUCT_SUM: second_sum.o,
             OutputSource.STORED: stored,
+            OutputSource.RESULT_PRODUCT: q.o,
         }
         with m.If(step.output):
             m.d.sync += self.o.eq(_select(m, step.output_source, outputs))

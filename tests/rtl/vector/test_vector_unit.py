@@ -206,6 +206,10 @@ TIMING = {
     "sums and average of sums": (
         3, NARROW | SUMS | TERMS | {
             "window": 4, "groups": 2, "fold": Fold.SUM, "function": Function.RECIPROCAL}),
+    "gelu": (1, NARROW | {"y": VectorOperand.X, "times_y": 1, "function": Function.NORMAL}),
+    "times y": (1, NARROW | {
+        "held": 1, "y": VectorOperand.HELD_0, "times_y": 1, "c": register(2)}),
+    "times y and sums": (2, NARROW | SUMS | TERMS | {"times_y": 1}),
     "wide": (2, {"target": VectorTarget.WIDE, "function": Function.LOG2}),
 }  # fmt: skip
 """Commands with the cycles that a slice of theirs takes at most."""
