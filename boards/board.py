@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -55,10 +56,13 @@ class Board(ABC):
         What ``boards.build`` and ``boards.flash`` know it by.
     preset
         Configuration that it's built with unless another is asked for.
+    clock_mhz
+        Clock of the accelerator, likewise.
     """
 
     name: str
     preset: str
+    clock_mhz: float = 250.0
 
     @abstractmethod
     def write(self, config: Config, output: Path, clock_mhz: float) -> list[Path]:
@@ -77,6 +81,10 @@ class Board(ABC):
     @abstractmethod
     def flash_command(self, image: Path, device: str | None) -> Command:
         """Return what loads `image` onto the card that `device` names, or the only one."""
+
+    def report(self, output: Path) -> str | None:
+        """Return what the tools found out about the image in `output`, if they say."""
+        return None
 
     @property
     @abstractmethod
@@ -99,7 +107,8 @@ def find_tool(command: Command) -> str:
         It isn't installed; the message says what to install.
     """
     for tool in command.tools:
-        path = shutil.which(tool)
+        # Tools that are Python packages are beside this Python.
+        path = shutil.which(tool, path=str(Path(sys.executable).parent)) or shutil.which(tool)
         if path:
             return path
     raise MissingTool(f"'{command.tools[0]}' not found; it comes with {command.package}")

@@ -3,38 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rtl.control.commands import Stage
+
 from .driver import Driver, RunResult
 from .forward_flow import ForwardFlow
 from .gradient_flow import GradientFlow
-from .layers import BatchNormTensors, ConvolutionTensors
+from .layers import (
+    AttentionBuffers,
+    BatchNormTensors,
+    ConvolutionTensors,
+    LayerNormBuffers,
+    LayerNormTensors,
+    PositionTensors,
+)
 from .model import (
+    GELU,
     Addition,
+    Attention,
     BatchNorm,
     Convolution,
     GlobalAveragePool,
     Input,
     Layer,
+    LayerNorm,
     MaxPool,
     Model,
+    PositionEmbedding,
     Shape,
 )
 from .program import Program
 from .schedule import (
     AdditionSchedule,
     Assembly,
+    AttentionSchedule,
     Backlog,
     ConvolutionSchedule,
+    GELUSchedule,
+    LayerNormSchedule,
     LossSchedule,
     LossTensors,
     NormalisationSchedule,
     PartialSums,
     PoolingSchedule,
+    PositionSchedule,
+    RelayoutSchedule,
     Statistics,
     Step,
     WeightGradientSchedule,
@@ -42,8 +62,12 @@ from .schedule import (
     require_support,
 )
 from .tensor import Activations, UnfoldedImages
+from .tokens import TokenActivations, on_tokens, token_layers
 
 __all__ = ["Loss", "Network"]
+
+_Learned = ConvolutionTensors | BatchNormTensors | LayerNormTensors | PositionTensors
+"""What training changes of a layer."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +103,7 @@ class _Side:
         The assembly of the program that depends on the step.
     """
 
-    def __init__(self, tensors: dict[Layer, ConvolutionTensors | BatchNormTensors]) -> None:
+    def __init__(self, tensors: dict[Layer, _Learned]) -> None:
         self.tensors = tensors
         self.programs: dict[str, Program] = {}
         self.adjustable: Assembly | None = None
@@ -117,6 +141,7 @@ class Network:
         self._config, self._memory = driver.config, driver.memory
         for layer in model.layers:
             require_support(layer, self._config)
+        self._on_tokens = token_layers(model)
         # Inputs of few channels are unfolded for the layer that takes them.
         self._unfolded: dict[Layer, UnfoldedImages] = {}
         for layer in model.layers:
@@ -127,11 +152,30 @@ class Network:
             ):
                 self._unfolded[layer] = UnfoldedImages(self._config, self._memory, batch, layer)
         self._side, self._other = (_Side(self._learned_tensors()) for _ in range(2))
-        self._activations = {layer: self._images(layer.shape) for layer in model.layers}
+        self._activations = {layer: self._output(layer) for layer in model.layers}
+        # Of those that are also taken by layers on tokens, or by others though they are on tokens.
+        self._copies = {
+            source: self._output(source, on_tokens=layer in self._on_tokens)
+            for layer in model.layers
+            for source in layer.sources
+            if layer not in self._unfolded and self._rearranged(source, layer)
+        }
         self._gradients = {
-            layer: self._images(layer.shape, transposed=layer is model.logits)
+            layer: self._output(layer, transposed=layer is model.logits)
             for layer in model.layers
             if model.passes_gradient(layer)
+        }
+        self._attention = {
+            layer: AttentionBuffers(
+                layer, self._tokens(layer.source, layer), self._config, self._memory
+            )
+            for layer in model.layers
+            if isinstance(layer, Attention)
+        }
+        self._layer_norm = {
+            layer: LayerNormBuffers(self._operand(layer.source, layer), self._config, self._memory)
+            for layer in model.layers
+            if isinstance(layer, LayerNorm)
         }
         classes = model.logits.shape.channels
         self._loss = LossTensors(self._config, self._memory, batch, classes)
@@ -142,17 +186,16 @@ class Network:
         # Where the backward pass leaves the gradient of each layer's output.
         self._collected: dict[Layer, Activations] = {}
         # Of the inputs of batch normalisations.
-        self._sums = {
-            layer.sources[0]: PartialSums(
-                self._config, self._memory, self._activations[layer.sources[0]]
-            )
+        normalised = (
+            self._operand(layer.source, layer)
             for layer in model.layers
             if isinstance(layer, BatchNorm)
-        }
+        )
+        self._sums = {x: PartialSums(self._config, self._memory, x) for x in normalised}
         self._schedule()
 
     @property
-    def tensors(self) -> dict[Layer, ConvolutionTensors | BatchNormTensors]:
+    def tensors(self) -> dict[Layer, _Learned]:
         """What training changes of each layer, as it is now."""
         return self._side.tensors
 
@@ -178,6 +221,7 @@ class Network:
         *,
         biases: Mapping[str, ArrayLike] | None = None,
         norms: Mapping[str, Mapping[str, ArrayLike]] | None = None,
+        positions: Mapping[str, ArrayLike] | None = None,
     ) -> RunResult:
         """Start from the given values; the momentum of all is zero.
 
@@ -190,8 +234,11 @@ class Network:
         biases
             ``[outputs]`` of convolutions; zero if not given.
         norms
-            ``gain``, ``shift``, ``average`` and ``variance`` of each batch normalisation,
-            ``[channels]``; if not given, it changes nothing.
+            ``gain``, ``shift``, ``average`` and ``variance`` of each batch normalisation, ``gain``
+            and ``shift`` of each layer normalisation, ``[channels]``; if not given, the channels
+            stay as they are, or normalised.
+        positions
+            ``[height, width, channels]`` of position embeddings; zero if not given.
         """
         card = self.driver.card
         for layer, tensors in self.tensors.items():
@@ -201,10 +248,18 @@ class Network:
                 if tensors.bias_state is not None:
                     bias = (biases or {}).get(layer.name, np.zeros(layer.shape.channels))
                     tensors.bias_state.write(card, bias)
+            elif isinstance(tensors, PositionTensors):
+                shape = layer.shape
+                zeros = np.zeros((shape.height, shape.width, shape.channels))
+                tensors.values.write(card, (positions or {}).get(layer.name, zeros))
+                tensors.momentum.clear(card)
             else:
-                values = (norms or {}).get(layer.name, {"gain": 1, "variance": 1})
-                tensors.records.write(card, **values)
+                unchanged = {"gain": 1.0}
+                if isinstance(tensors, BatchNormTensors):
+                    unchanged["variance"] = 1.0
+                tensors.records.write(card, **(norms or {}).get(layer.name, unchanged))
         blocks = [*self._activations.values(), *self._gradients.values(), *self._temporaries]
+        blocks += self._copies.values()
         for block in (*blocks, *self._unfolded.values(), self._zeros):
             block.clear(card)
         return self.driver.run(self.programs["initialise"])
@@ -297,9 +352,9 @@ class Network:
 
     # Programs
 
-    def _learned_tensors(self) -> dict[Layer, ConvolutionTensors | BatchNormTensors]:
+    def _learned_tensors(self) -> dict[Layer, _Learned]:
         """Make tensors for all that training changes."""
-        tensors: dict[Layer, ConvolutionTensors | BatchNormTensors] = {}
+        tensors: dict[Layer, _Learned] = {}
         for layer in self.model.layers:
             if isinstance(layer, Convolution):
                 tensors[layer] = ConvolutionTensors(
@@ -310,6 +365,10 @@ class Network:
                 )
             elif isinstance(layer, BatchNorm):
                 tensors[layer] = BatchNormTensors(layer, self._config, self._memory)
+            elif isinstance(layer, LayerNorm):
+                tensors[layer] = LayerNormTensors(layer, self._config, self._memory)
+            elif isinstance(layer, PositionEmbedding):
+                tensors[layer] = PositionTensors(layer, self._config, self._memory)
         return tensors
 
     def _schedule(self) -> None:
@@ -323,10 +382,39 @@ class Network:
 
     def _scheduled(self, layer: Convolution) -> Convolution:
         """Return a convolution as the array computes it."""
-        return layer.unfolded() if layer in self._unfolded else layer
+        if layer in self._unfolded:
+            return layer.unfolded()
+        if layer in self._on_tokens:
+            return on_tokens(layer, self._config, self.batch)
+        return layer
 
-    def _images(self, shape: Shape, *, transposed: bool = False) -> Activations:
-        return Activations(self._config, self._memory, self.batch, shape, transposed=transposed)
+    def _output(
+        self, layer: Layer, *, on_tokens: bool | None = None, transposed: bool = False
+    ) -> Activations:
+        """Make a tensor for the output of a layer, or its gradient; as the layer has it."""
+        if on_tokens is None:
+            on_tokens = layer in self._on_tokens
+        if on_tokens:
+            return TokenActivations(self._config, self._memory, self.batch, layer.shape)
+        return Activations(
+            self._config, self._memory, self.batch, layer.shape, transposed=transposed
+        )
+
+    def _rearranged(self, source: Layer, layer: Layer) -> bool:
+        """Return whether a layer takes tiles of tokens and its source gives tiles of images."""
+        return (source in self._on_tokens) != (layer in self._on_tokens)
+
+    def _operand(self, source: Layer, layer: Layer) -> Activations:
+        """Return the output of a source as a layer takes it."""
+        if layer not in self._unfolded and self._rearranged(source, layer):
+            return self._copies[source]
+        return self._activations[source]
+
+    def _tokens(self, source: Layer, layer: Layer) -> TokenActivations:
+        """Return the same of a layer on tokens."""
+        x = self._operand(source, layer)
+        assert isinstance(x, TokenActivations)
+        return x
 
     def _overlap(self, layer: Layer, shape: Shape | None) -> Activations | None:
         """Return what the windows of a pooling layer need if they overlap: a block of images."""
@@ -345,23 +433,27 @@ class Network:
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
                 schedule = WeightGradientSchedule(assembly, self._scheduled(layer), tensors)
                 schedule.initialise(self._zeros)
+            elif isinstance(tensors, PositionTensors):
+                PositionSchedule(assembly, tensors).initialise()
         return assembly.program
 
     def _forward_program(self, name: str, *, training: bool) -> Program:
         assembly = self._assembly(name)
         flow = ForwardFlow()
+        self._put_copy(assembly, flow, self.model.input)
         for layer in self.model.layers[1:]:
+            part = assembly.part(layer.name)
             y = self._activations[layer]
-            sources = [self._activations[source] for source in layer.sources]
+            sources = [self._operand(source, layer) for source in layer.sources]
             x, others = sources[0], sources[1:]
             tensors = self._side.tensors.get(layer)
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
                 flow.complete(*others)
-                self._add_forward(assembly.part(layer.name), flow, layer, tensors, gathers=training)
+                self._add_forward(part, flow, layer, tensors, gathers=training)
             elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
-                norm = NormalisationSchedule(assembly.part(layer.name), layer, tensors)
+                norm = NormalisationSchedule(part, layer, tensors)
                 if training:
-                    norm.use_statistics(x, self._statistics(assembly.part(layer.name), flow, layer))
+                    norm.use_statistics(x, self._statistics(part, flow, layer))
                 else:
                     norm.use_averages(x)
                 add = others[0] if others else None
@@ -370,21 +462,43 @@ class Network:
             else:
                 reach = flow.reach_all(sources)
                 if isinstance(layer, (MaxPool, GlobalAveragePool)):
-                    flow.put(
-                        y,
-                        PoolingSchedule(assembly.part(layer.name), layer).forward(
-                            x, y, reach=reach
-                        ),
-                    )
+                    flow.put(y, PoolingSchedule(part, layer).forward(x, y, reach=reach))
                 elif isinstance(layer, Addition):
-                    addition = AdditionSchedule(assembly.part(layer.name), layer)
+                    addition = AdditionSchedule(part, layer)
                     flow.put(y, addition.forward(x, y, add=others[0], reach=reach))
+                elif isinstance(layer, GELU):
+                    flow.put(y, GELUSchedule(part).forward(x, y, reach=reach))
+                elif isinstance(layer, LayerNorm):
+                    layer_norm = self._layer_norm_schedule(part, layer)
+                    flow.put(y, layer_norm.forward(x, y, reach=reach))
+                else:
+                    assert isinstance(x, TokenActivations) and isinstance(y, TokenActivations)
+                    if isinstance(layer, Attention):
+                        attention = AttentionSchedule(part, layer, self._attention[layer])
+                        flow.beside(attention.forward(x, y, reach=reach), x, y)
+                    else:
+                        assert isinstance(tensors, PositionTensors)
+                        positions = PositionSchedule(part, tensors)
+                        flow.put(y, positions.forward(x, y, reach=reach))
+            self._put_copy(part, flow, layer)
         flow.finish()
         if training:
             logits = self.model.logits
             loss = LossSchedule(assembly.part("loss"), self._loss)
             loss.add(self._activations[logits], self._gradients[logits])
         return assembly.program
+
+    def _put_copy(self, assembly: Assembly, flow: ForwardFlow, layer: Layer) -> None:
+        """Add the copy of a layer's output for those that take it otherwise, if there are any."""
+        if layer in self._copies:
+            y, copy = self._activations[layer], self._copies[layer]
+            relayout = RelayoutSchedule(assembly, Stage.FF)
+            flow.put(copy, relayout.copy(y, copy, reach=flow.reach_all([y])))
+
+    def _layer_norm_schedule(self, assembly: Assembly, layer: LayerNorm) -> LayerNormSchedule:
+        tensors = self._side.tensors[layer]
+        assert isinstance(tensors, LayerNormTensors)
+        return LayerNormSchedule(assembly, layer, tensors, self._layer_norm[layer])
 
     def _add_forward(
         self,
@@ -396,8 +510,8 @@ class Network:
         gathers: bool,
     ) -> None:
         """Add FF of a convolution, and of its output what batch normalisations `gather`."""
-        x, y = self._activations[layer.source], self._activations[layer]
-        added = [self._activations[source] for source in layer.sources[1:]]
+        x, y = self._operand(layer.source, layer), self._activations[layer]
+        added = [self._operand(source, layer) for source in layer.sources[1:]]
         schedule = ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
         pieces = schedule.forward(
             self._unfolded.get(layer, x),
@@ -406,18 +520,17 @@ class Network:
             reach=flow.reach_all([x]),
             written=lambda tiles, word: flow.written(y, tiles, word),
         )
-        if gathers and layer in self._sums:
-            flow.gather(y, Statistics(assembly, y, self._sums[layer]))
+        if gathers and y in self._sums:
+            flow.gather(y, Statistics(assembly, y, self._sums[y]))
         flow.beside(pieces, x, y)
 
     def _statistics(self, assembly: Assembly, flow: ForwardFlow, layer: BatchNorm) -> Statistics:
         """Return the sums of a batch normalisation's input, all of which has been added."""
-        source = layer.sources[0]
-        x = self._activations[source]
+        x = self._operand(layer.source, layer)
         gathered = flow.gathered(x)
         if gathered is None:
             flow.complete(x)
-            gathered = Statistics(assembly, x, self._sums[source])
+            gathered = Statistics(assembly, x, self._sums[x])
             for word in range(x.words):
                 gathered.add(x.column(word), word)
             flow.gather(x, gathered)
@@ -427,76 +540,123 @@ class Network:
         self._side.adjustable = assembly = self._assembly("backward pass")
         existing = iter(list(self._temporaries))
 
-        def temporary(layer: Layer) -> Activations:
+        def temporary(layer: Layer, *, on_tokens: bool | None = None) -> Activations:
             """Return a tensor for the output of a layer; both sides share them."""
             tensor = next(existing, None)
             if tensor is None:
-                tensor = self._images(layer.shape)
+                tensor = self._output(layer, on_tokens=on_tokens)
                 self._temporaries.append(tensor)
             return tensor
 
         backlog = Backlog()
         flow = GradientFlow(assembly, self._activations, self._gradients, temporary, backlog.beside)
+
+        def give(source: Layer, layer: Layer, gradient: Activations) -> None:
+            """Add a contribution to the gradient of a source, as the layer that takes it has it."""
+            if self.model.passes_gradient(source) and self._rearranged(source, layer):
+                copy = temporary(source)
+                lines = RelayoutSchedule(assembly, Stage.BP).copy(gradient, copy)
+                backlog.beside(cycles for cycles, _ in lines)
+                gradient = copy
+            flow.add(source, gradient)
+
+        @contextmanager
+        def contribution(source: Layer, layer: Layer) -> Iterator[Activations]:
+            """Give a place for what a layer gives to its source, not masked by a ReLU there."""
+            part = temporary(source, on_tokens=layer in self._on_tokens)
+            yield part
+            give(source, layer, part)
+
         logits = self.model.logits
         flow.add(logits, self._gradients[logits])
         for layer in reversed(self.model.layers[1:]):
             if not self.model.passes_gradient(layer):
                 continue
+            part = assembly.part(layer.name)
             dy = self._collected[layer] = flow.collect(layer)
             source = layer.sources[0]
             # What is added has the gradient of the sum.
             for added in layer.sources[1:]:
-                flow.add(added, dy)
-            if isinstance(layer, Addition):
-                flow.add(source, dy)
-                continue
-            x, y = self._activations[source], self._activations[layer]
+                give(added, layer, dy)
+            if isinstance(layer, (Addition, PositionEmbedding)):
+                give(source, layer, dy)
+            x, y = self._operand(source, layer), self._activations[layer]
             tensors, updated = self._side.tensors.get(layer), self._other.tensors.get(layer)
             if isinstance(tensors, ConvolutionTensors) and isinstance(updated, ConvolutionTensors):
                 assert isinstance(layer, Convolution)
                 if self.model.passes_gradient(source):
-                    self._add_backward(assembly.part(layer.name), flow, backlog, layer, tensors, dy)
-                schedule = WeightGradientSchedule(
-                    assembly.part(layer.name), self._scheduled(layer), tensors, updated
-                )
+                    if self._rearranged(source, layer):
+                        with contribution(source, layer) as dx:
+                            self._add_backward(part, backlog, layer, tensors, dy, (dx, None, None))
+                    else:
+                        target = flow.target(source)
+                        self._add_backward(part, backlog, layer, tensors, dy, target)
+                schedule = WeightGradientSchedule(part, self._scheduled(layer), tensors, updated)
                 backlog.add(schedule.update(self._unfolded.get(layer, x), dy))
-            elif isinstance(tensors, BatchNormTensors) and isinstance(updated, BatchNormTensors):
+                continue
+            alone = flow.alone
+            if self._rearranged(source, layer):
+                alone = partial(contribution, layer=layer)
+            if isinstance(tensors, BatchNormTensors) and isinstance(updated, BatchNormTensors):
                 assert isinstance(layer, BatchNorm)
-                with flow.alone(source) as dx:
-                    norm = NormalisationSchedule(assembly.part(layer.name), layer, tensors)
+                with alone(source) as dx:
+                    norm = NormalisationSchedule(part, layer, tensors)
                     backlog.beside(norm.backward(x, dy, dx, masked=source.relu, updated=updated))
-            elif self.model.passes_gradient(source):
-                assert isinstance(layer, (MaxPool, GlobalAveragePool))
+            elif isinstance(layer, LayerNorm):
+                assert isinstance(updated, LayerNormTensors)
+                with contribution(source, layer) as dx:
+                    layer_norm = self._layer_norm_schedule(part, layer)
+                    backlog.beside(layer_norm.backward(x, dy, dx, updated=updated))
+            elif isinstance(tensors, PositionTensors):
+                assert isinstance(updated, PositionTensors) and isinstance(dy, TokenActivations)
+                backlog.beside(PositionSchedule(part, tensors).learn(dy, updated))
+            elif not self.model.passes_gradient(source):
+                continue
+            elif isinstance(layer, (MaxPool, GlobalAveragePool)):
                 mask = x if source.relu else None
-                pooling = PoolingSchedule(assembly.part(layer.name), layer)
-                with flow.alone(source) as dx:
+                pooling = PoolingSchedule(part, layer)
+                with alone(source) as dx:
                     parts = self._overlap(layer, pooling.overlap)
                     backlog.beside(pooling.backward(x, y, dy, dx, mask=mask, parts=parts))
+            elif isinstance(layer, GELU):
+                with contribution(source, layer) as dx:
+                    backlog.beside(GELUSchedule(part).backward(x, dy, dx))
+            elif isinstance(layer, Attention):
+                with contribution(source, layer) as dx:
+                    attention = AttentionSchedule(part, layer, self._attention[layer])
+                    assert isinstance(dx, TokenActivations) and isinstance(dy, TokenActivations)
+                    queries = self._tokens(source, layer)
+                    backlog.before(attention.backward(queries, dy, dx))
         backlog.finish()
         return assembly.program
 
     def _add_backward(
         self,
         assembly: Assembly,
-        flow: GradientFlow,
         backlog: Backlog,
         layer: Convolution,
         tensors: ConvolutionTensors,
         dy: Activations,
+        target: tuple[Activations, Activations | None, Activations | None],
     ) -> None:
-        """Add BP of a convolution."""
-        dx, add, mask = flow.target(layer.source)
-        schedule = ConvolutionSchedule(assembly, layer, tensors)
+        """Add BP of a convolution; `target` is as `GradientFlow.target` has it."""
+        dx, add, mask = target
+        schedule = ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
         phases = backlog.before(schedule.backward(dy, dx, add=add, mask=mask))
         # What is there already needs nothing.
         for phase in phases if add is not dx else ():
             backlog.beside(clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask))
 
 
-def _trained(tensors: ConvolutionTensors | BatchNormTensors) -> Iterator[tuple[str, Any]]:
+def _trained(tensors: _Learned) -> Iterator[tuple[str, Any]]:
     """Yield the tensors that training changes, with their names."""
-    if isinstance(tensors, BatchNormTensors):
+    if isinstance(tensors, (BatchNormTensors, LayerNormTensors)):
         yield "statistics and parameters", tensors.records
+        return
+    if isinstance(tensors, PositionTensors):
+        yield "positions", tensors.values
+        yield "momentum of the positions", tensors.momentum
+        yield "copy of the positions", tensors.copy
         return
     yield "weights and momentum", tensors.state
     yield "forward copy", tensors.forward

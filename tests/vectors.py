@@ -82,6 +82,8 @@ def random_body(
     if held and not wide and fold is Fold.NONE:
         masks += [Mask.FIRST_EQUAL] * 2
     has_y = y is not VectorOperand.NONE
+    folds = fold is not Fold.NONE
+    to_memory = target in (VectorTarget.NARROW, VectorTarget.WIDE)
     body = {
         "groups": groups, "window": window, "rows": rows, "held": held, "wide": wide,
         "from_registers": from_registers, "y": y, "fold": fold, "target": target,
@@ -92,6 +94,7 @@ def random_body(
         "mask": choose("mask", masks),
         "reduce": choose("reduce", [Fold.NONE, *Fold]),
         "reduce_product": choose("reduce_product", range(2)) if has_y else 0,
+        "times_y": choose("times_y", range(2)) if has_y and to_memory and not folds else 0,
         "x_register": int(random.integers(VECTOR_REGISTERS - rows + 1)),
         "y_register": int(random.integers(VECTOR_REGISTERS - rows + 1)),
         "target_register": int(random.integers(VECTOR_REGISTERS - rows + 1)),

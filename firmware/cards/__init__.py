@@ -14,6 +14,7 @@ __all__ = ["BOARDS", "KINDS", "MODELS", "Card", "open_card"]
 MODELS = {
     "golden": "software model, bit for bit, without a clock",
     "verilated": "the gateware itself, simulated by Verilator",
+    "bridged": "the same with its serial bridge and a line, simulated bit by bit",
     "cycles": "model of the gateware's time, to the cycle, which computes nothing",
     "c": "the simulated gateware, through the C driver",
 }
@@ -77,6 +78,12 @@ def open_card(name: str, *, trace: Path | None = None, description: Path | None 
     from sim.verilated.build import BuildError
 
     try:
+        if kind == "bridged":
+            from sim.verilated.serial_line import BAUD, SimulatedLine
+
+            from .serial import SerialCard
+
+            return SerialCard(SimulatedLine(config), name, baud=BAUD)
         if kind == "c":
             from .compiled import CompiledVerilatedCard
 
@@ -84,7 +91,7 @@ def open_card(name: str, *, trace: Path | None = None, description: Path | None 
         from .verilated import VerilatedCard
 
         return VerilatedCard(config, trace=trace)
-    except BuildError as error:
+    except (BuildError, ValueError) as error:
         raise CardError(str(error)) from None
 
 

@@ -11,7 +11,7 @@ from rtl.control.commands import Stage
 from rtl.sparsity.pattern import Pattern
 
 from ..errors import ModelError
-from .layer import PRODUCT_STAGES, Input, Layer
+from .layer import PRODUCT_STAGES, Input, Layer, Shape
 from .method import DENSE, Method
 
 __all__ = ["Convolution", "linear"]
@@ -106,9 +106,16 @@ class Convolution(Layer):
 
     def unfolded(self) -> Convolution:
         """Return the same as a convolution of one tap, over what is under the kernel."""
-        height, width = self.shape.height, self.shape.width
-        source = Input(f"{self.source.name}, unfolded", height, width, self.taps * self.inputs)
-        return replace(self, source=source, kernel=1, stride=1, padding=0)
+        shape = Shape(self.shape.height, self.shape.width, self.taps * self.inputs)
+        return self.pointwise(shape)
+
+    def pointwise(self, shape: Shape) -> Convolution:
+        """Return a convolution of one tap with its outputs, over images of another shape.
+
+        What it adds is left out.
+        """
+        source = Input(f"{self.source.name}, rearranged", shape.height, shape.width, shape.channels)
+        return replace(self, source=source, kernel=1, stride=1, padding=0, add=None)
 
     def initial_weights(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """Return weights ``[kernel, kernel, inputs, outputs]``, as He et al. start them."""

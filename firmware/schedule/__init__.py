@@ -6,11 +6,16 @@ computes; `firmware.program.Program` adds the tokens that keep all in order.
 
 from .addition import AdditionSchedule
 from .assembly import Assembly, Step
+from .attention import AttentionSchedule
 from .convolution import ConvolutionSchedule
+from .gelu import GELUSchedule
+from .layer_norm import LayerNormSchedule
 from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
 from .pieces import Backlog, Lines, Pieces, Reach, emit
 from .pooling import PoolingSchedule, accumulate, clear_phase
+from .positions import PositionSchedule
+from .relayout import RelayoutSchedule
 from .statistics import PartialSums, Statistics
 from .support import require_support
 from .weight_gradients import WeightGradientSchedule
@@ -18,8 +23,11 @@ from .weight_gradients import WeightGradientSchedule
 __all__ = [
     "AdditionSchedule",
     "Assembly",
+    "AttentionSchedule",
     "Backlog",
     "ConvolutionSchedule",
+    "GELUSchedule",
+    "LayerNormSchedule",
     "Lines",
     "LossSchedule",
     "LossTensors",
@@ -27,7 +35,9 @@ __all__ = [
     "PartialSums",
     "Pieces",
     "PoolingSchedule",
+    "PositionSchedule",
     "Reach",
+    "RelayoutSchedule",
     "Statistics",
     "Step",
     "WeightGradientSchedule",

@@ -20,6 +20,10 @@ _LEAD = 1 << 15
 """Cycles for which the array has more to do than the vector unit: it takes that long to load what
 comes next."""
 
+_HASTE = 3
+"""Cycles of the array's work for each of the vector unit's. What is done too early costs nothing,
+as long as there is more of it; where there is too little, the array waits."""
+
 Pieces = Generator[int, None, None]
 """Adds some commands to a program each time it is advanced, and says about how many cycles these
 keep the unit busy that it is for."""
@@ -85,7 +89,7 @@ class Backlog:
         """Add `pieces` of the vector unit, and beside them as much work as there is time for."""
         ahead = _LEAD
         for cycles in pieces:
-            ahead += cycles
+            ahead += _HASTE * cycles
             while ahead > 0 and self._waiting:
                 ahead -= self._advance()
 

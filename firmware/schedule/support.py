@@ -7,18 +7,33 @@ from rtl.sparsity.pattern import supported_patterns
 
 from ..errors import ScheduleError
 from ..model import (
+    GELU,
     Addition,
+    Attention,
     BatchNorm,
     Convolution,
     GlobalAveragePool,
     Input,
     Layer,
+    LayerNorm,
     MaxPool,
+    PositionEmbedding,
 )
 
 __all__ = ["require_support"]
 
-_SCHEDULED = (Addition, BatchNorm, Convolution, GlobalAveragePool, Input, MaxPool)
+_SCHEDULED = (
+    Addition,
+    Attention,
+    BatchNorm,
+    Convolution,
+    GELU,
+    GlobalAveragePool,
+    Input,
+    LayerNorm,
+    MaxPool,
+    PositionEmbedding,
+)
 
 
 def require_support(layer: Layer, config: Config) -> None:
@@ -27,12 +42,19 @@ def require_support(layer: Layer, config: Config) -> None:
     Raises
     ------
     ScheduleError
-        Of its kind or its patterns; the message names the layer and what is missing.
+        Of its kind, its heads or its patterns; the message names the layer and what is missing.
     """
     if not isinstance(layer, _SCHEDULED):
         raise ScheduleError(
             f"{layer.name}: there is no schedule for layers of kind {type(layer).__name__}"
         )
+    if isinstance(layer, Attention):
+        width, multiple = layer.shape.channels // layer.heads, config.elements
+        if width % multiple:
+            raise ScheduleError(
+                f"{layer.name}: a head has {width} channels, configuration '{config.name}' takes "
+                f"multiples of {multiple}"
+            )
     if isinstance(layer, Convolution):
         supported = supported_patterns(config)
         for direction in ("forward", "backward"):

@@ -22,7 +22,7 @@ from ..tensor import Records
 from .assembly import Assembly, Step, float_bits, nests
 from .pieces import PIECE_BEATS, Pieces, emit
 
-__all__ = ["Feed", "Register", "Vectors"]
+__all__ = ["Feed", "Gather", "Register", "Vectors"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ class Feed:
     tiles: Sequence[int]
     transpose: bool = False
     wide: bool = False
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Beats from anywhere, as a LOAD with these fields puts them together to tiles."""
+
+    fields: dict[str, Any]
 
 
 class Vectors:
@@ -185,7 +192,7 @@ class Vectors:
 
     def stream(
         self,
-        feeds: Sequence[Feed],
+        feeds: Sequence[Feed | Gather],
         *,
         groups: int,
         rows: int,
@@ -203,6 +210,7 @@ class Vectors:
         reduce: Fold = Fold.NONE,
         into: Register | None = None,
         product_into: Register | None = None,
+        times_y: bool = False,
     ) -> None:
         """Add one command on tiles from memory; see `rtl.control.commands.VectorBody`.
 
@@ -215,8 +223,11 @@ class Vectors:
         into, product_into
             Registers of the reductions.
         """
-        loads = []
+        loads: list[dict[str, Any]] = []
         for feed in feeds:
+            if isinstance(feed, Gather):
+                loads.append({"target": LoadTarget.STREAM, **feed.fields})
+                continue
             beats = 2 * rows if feed.wide else self._config.elements
             loads += self._assembly.feeds(feed.tiles, beats, transpose=feed.transpose)
         body: dict[str, Any] = {
@@ -224,12 +235,13 @@ class Vectors:
             "window": window,
             "rows": rows,
             "held": held,
-            "wide": int(feeds[-1].wide),
+            "wide": int(isinstance(feeds[-1], Feed) and feeds[-1].wide),
             "y": y,
             "function": function,
             "mask": mask,
             "fold": fold,
             "target": target,
+            "times_y": int(times_y),
             **_coefficients(a=a, b=b, c=c),
         }
         if results:

@@ -153,6 +153,10 @@ class Function(enum.Enum, shape=3):
     """Reciprocal of the square root."""
     EXP2 = 4
     LOG2 = 5
+    NORMAL = 6
+    """Distribution function of the normal distribution; times its argument it is GELU."""
+    GELU_SLOPE = 7
+    """Derivative of GELU."""
 
 
 class Fold(enum.Enum, shape=2):
@@ -404,11 +408,12 @@ class VectorBody(data.Struct):
         r = function(a * x + b * y + c)
 
     with every operation rounded, from left to right. An absent coefficient leaves its term out.
-    `b` and `reduce_product` need a ``y``. ``r`` is +0 where `mask` says so. If `fold` is given, the
-    results of a window become one tile, element by element, else each tile gives one. They go to
-    `target`; narrow tiles are completed with rows of zeros. `reduce` takes all results of a command
-    together, row by row. Registers are read before any is written; `target`, `reduce` and
-    `reduce_product` write them in this order.
+    `b`, `reduce_product` and `times_y` need a ``y``. ``r`` is +0 where `mask` says so. If `fold` is
+    given, the results of a window become one tile, element by element, else each tile gives one.
+    They go to `target`; narrow tiles are completed with rows of zeros. With `times_y`, which needs
+    a target in memory and no fold, the products ``r * y`` go there instead. `reduce` takes all
+    results of a command together, row by row. Registers are read before any is written; `target`,
+    `reduce` and `reduce_product` write them in this order.
 
     With `from_registers` there is no stream: ``x`` is the register `x_register` plus the row, there
     are no held tiles, and one group with a window of one.
@@ -434,6 +439,8 @@ class VectorBody(data.Struct):
     """What of all results goes to `reduce_register`: sum or maximum, of each of the G columns."""
     reduce_product: unsigned(1)
     """The sum of all products of result and ``y`` goes to `product_register`."""
+    times_y: unsigned(1)
+    """Results are multiplied by ``y`` before they are converted and written."""
     x_register: unsigned(6)
     y_register: unsigned(6)
     target_register: unsigned(6)

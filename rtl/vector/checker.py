@@ -11,7 +11,6 @@ from ..control.commands import (
     CoefficientKind,
     Fault,
     Fold,
-    Function,
     Mask,
     VectorBody,
     VectorOperand,
@@ -90,7 +89,7 @@ class VectorChecker(wiring.Component):
         first_equal = body.mask == Mask.FIRST_EQUAL
         needs_second = y_held[1] | (body.mask == Mask.HELD_1_POSITIVE)
         needs_first = y_held[0] | first_equal | (body.mask == Mask.HELD_0_POSITIVE)
-        uses_y = body.reduce_product | (body.b.kind != CoefficientKind.ABSENT)
+        uses_y = body.reduce_product | body.times_y | (body.b.kind != CoefficientKind.ABSENT)
         single = (body.groups == 1) & (folds | (body.window == 1))
         malformed = Signal()
         m.d.comb += malformed.eq(
@@ -106,8 +105,8 @@ class VectorChecker(wiring.Component):
             | (first_equal & (body.wide | folds))
             | (uses_y & (body.y == VectorOperand.NONE))
             | (to_registers & ~single)
+            | (body.times_y & (folds | ~(narrow | wide)))
             | _unknown(body.y, VectorOperand)
-            | _unknown(body.function, Function)
             | _unknown(body.mask, Mask)
             | _unknown(body.fold, Fold)
             | _unknown(body.reduce, Fold)

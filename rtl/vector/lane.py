@@ -56,7 +56,7 @@ class SecondAddend(enum.Enum, shape=2):
     """A sum of products."""
 
 
-class OutputSource(enum.Enum, shape=2):
+class OutputSource(enum.Enum, shape=3):
     """What leaves the lane."""
 
     RESULT = 0
@@ -65,6 +65,8 @@ class OutputSource(enum.Enum, shape=2):
     PRODUCT_SUM = 2
     STORED = 3
     """An element of the tile folded."""
+    RESULT_PRODUCT = 4
+    """The product of a result and ``y``."""
 
 
 class LaneCommand(data.Struct):
@@ -261,10 +263,21 @@ class VectorLane(wiring.Component):
 
         keep = self._mask(m, places)
 
-        # Coefficients of each slice.
+        # Coefficients of each slice: flip-flops, or LUTRAM where there are more than two.
         coefficients = []
         for index, slice_ in enumerate((step.factor_slice, step.factor_slice, step.summand_slice)):
             name = f"coefficient_{index}"
+            if slices > 2:
+                m.submodules[name] = values = Memory(shape=FLOAT, depth=slices, init=[])
+                write, read = values.write_port(), values.read_port(domain="comb")
+                m.d.comb += [
+                    write.addr.eq(step.load_slice),
+                    write.data.eq(self.coefficient),
+                    write.en.eq(step.load[index]),
+                    read.addr.eq(slice_),
+                ]
+                coefficients.append(read.data)
+                continue
             values = Signal(data.ArrayLayout(FLOAT, slices), reset_less=True, name=name)
             for position in range(slices):
                 with m.If(step.load[index] & (step.load_slice == position)):
@@ -350,6 +363,7 @@ class VectorLane(wiring.Component):
             OutputSource.ACCUMULATED: first_sum.o,
             OutputSource.PRODUCT_SUM: second_sum.o,
             OutputSource.STORED: stored,
+            OutputSource.RESULT_PRODUCT: q.o,
         }
         with m.If(step.output):
             m.d.sync += self.o.eq(_select(m, step.output_source, outputs))

@@ -174,7 +174,9 @@ class VectorSequencer(wiring.Component):
         # or if each gives two beats.
         twice = reduces & keeps_tile
         again = ~without_b & (reduces | keeps_tile)
-        products_beside = body.reduce_product & ~(without_b & without_c)
+        products_beside = (body.reduce_product & ~(without_b & without_c)) | (
+            body.times_y & ~without_b
+        )
         m.d.comb += self.spacing.eq(1)
         with m.If(twice & again):
             m.d.comb += self.spacing.eq(SLOWEST)
@@ -269,12 +271,13 @@ class VectorSequencer(wiring.Component):
             ),
         ]
 
-        # Sums of products.
-        multiplying = result_valid & body.reduce_product
+        # Products with y, and their sums.
+        multiplying = result_valid & (body.reduce_product | (body.times_y & ~result.combine))
         products = follow(multiplying, result, VectorLane.PRODUCT + FloatAdder.LATENCY)
         earlier_valid, earlier = products[VectorLane.PRODUCT - 2]
-        _, before = products[VectorLane.PRODUCT - 1]
+        multiplied, before = products[VectorLane.PRODUCT - 1]
         adding, addend = products[VectorLane.PRODUCT]
+        adding = adding & body.reduce_product
         summed, summed_token = products[-1]
         m.d.comb += [
             step.multiply.eq(multiplying),
@@ -306,8 +309,10 @@ class VectorSequencer(wiring.Component):
         to_memory, to_register = Signal(), Signal()
         register, slice_ = Signal.like(body.target_register), Signal(slice_bits)
         m.d.comb += step.output.eq(to_memory | to_register)
-        with m.If(result_valid & ~result.combine & writes & ~folds):
+        with m.If(result_valid & ~result.combine & writes & ~folds & ~body.times_y):
             m.d.comb += to_memory.eq(1)
+        with m.If(multiplied & ~before.combine & body.times_y):
+            m.d.comb += [to_memory.eq(1), step.output_source.eq(OutputSource.RESULT_PRODUCT)]
         with m.If(added & added_token.fold & added_token.row_slice.last & writes):
             m.d.comb += [to_memory.eq(1), step.output_source.eq(OutputSource.ACCUMULATED)]
         stored, stored_place = Signal(), Signal.like(drained, reset_less=True)

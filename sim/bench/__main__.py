@@ -1,11 +1,12 @@
 """Measures the accelerator: ``python -m sim.bench``.
 
 Four parts: ``area`` synthesises every preset, module by module, and elaborates it; ``gemm`` runs
-matrix products on the Verilated card; ``speed`` times the simulation; ``memory`` runs convolutions
-with their operands in card memory, on an array of 256 MACs unless ``--preset`` names others. The
-first three write ``engine.json`` with all figures, ``engine.txt`` with the tables that are printed,
-and ``engine.html`` with both and pictures; ``memory`` writes the same three files of its own. Every
-figure is shown with its change against the accepted run in ``docs/bench``.
+matrix products on the Verilated card; ``speed`` times the simulation, and the cycle model beside
+it; ``memory`` runs convolutions with their operands in card memory. The latter two take an array of
+256 MACs unless ``--preset`` names others. The first three write ``engine.json`` with all figures,
+``engine.txt`` with the tables that are printed, and ``engine.html`` with both and pictures;
+``memory`` writes the same three files of its own. Every figure is shown with its change against the
+accepted run in ``docs/bench``.
 
 Keys of ``engine.json``
 -----------------------
@@ -27,6 +28,10 @@ gemm
     weight-stationary dataflow at best.
 simulation
     ``cycles_per_second`` of the Verilated card with 256 MACs, while they multiply.
+model
+    The cycle model beside the Verilated card, on the last of the presets named, or else on that
+    with 256 MACs: ``max_relative_error`` of the cycles of a program and ``speed_ratio``, with
+    ``preset``, ``macs``, ``cycles``, ``card_cycles_per_second`` and ``model_cycles_per_second``.
 
 Keys of ``memory.json``
 -----------------------
@@ -55,7 +60,7 @@ from typing import Any
 
 from rtl.config import PRESETS, ConfigError, preset
 
-from . import engine_report, gemm, hardware, memory, memory_report
+from . import cycle_model, engine_report, gemm, hardware, memory, memory_report
 from .report import Report
 
 PARTS = ("area", "gemm", "speed", "memory")
@@ -100,6 +105,9 @@ def _measure_engine(options: argparse.Namespace, progress: _Progress) -> dict[st
         longest = max(shapes, key=lambda shape: shape.m * shape.n * shape.k, default=None)
         if longest:
             figures["simulation"] = gemm.measure([longest], progress)["simulation"]
+    if "speed" in only:
+        name = presets[-1] if options.preset or quick else memory.PRESET
+        figures["model"] = cycle_model.measure(name, progress)
     return figures
 
 
@@ -138,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--preset",
         nargs="+",
-        help=f"configurations (all, for memory {memory.PRESET}; tiny with --quick)",
+        help=f"configurations (all, for speed and memory {memory.PRESET}; tiny with --quick)",
     )
     parser.add_argument("--quick", action="store_true", help="a part that takes about a minute")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="(%(default)s)")

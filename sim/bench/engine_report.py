@@ -210,6 +210,26 @@ def _speed(figures: Figures, before: Figures) -> Table:
     return Table("Verilated card, multiplying", ("", "MACs", "cycles/s"), rows)
 
 
+def _model(figures: Figures, before: Figures) -> Table:
+    model = figures["model"]
+    accepted = before if get(before, "model", "preset") == model["preset"] else {}
+
+    def cell(key: str) -> str:
+        return figure(model[key], get(accepted, "model", key))
+
+    row = (
+        model["preset"],
+        f"{model['macs']:,}",
+        f"{model['cycles']:,}",
+        f"{model['max_relative_error']:.2%}",
+        cell("card_cycles_per_second"),
+        cell("model_cycles_per_second"),
+        cell("speed_ratio"),
+    )
+    heads = ("", "MACs", "cycles", "largest error", "card, cycles/s", "model, cycles/s", "ratio")
+    return Table("Cycle model beside the Verilated card", heads, [row])
+
+
 def _tables(figures: Figures, before: Figures) -> list[Table]:
     """Return the tables of what was measured, with the changes against `before`."""
     found = []
@@ -223,6 +243,8 @@ def _tables(figures: Figures, before: Figures) -> list[Table]:
         found.append(_gemm(figures, before))
     if "simulation" in figures:
         found.append(_speed(figures, before))
+    if "model" in figures:
+        found.append(_model(figures, before))
     return found
 
 

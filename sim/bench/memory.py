@@ -64,6 +64,7 @@ __all__ = [
     "QUICK_LAYERS",
     "REFERENCE",
     "Layer",
+    "Workload",
     "card_config",
     "measure",
     "run",
@@ -184,20 +185,20 @@ def timing_for(config: Config) -> MemoryTiming:
     return MemoryTiming(latency=LATENCY, bandwidth=min(beats, _PORT_BEATS))
 
 
-class _Workload:
+class Workload:
     """A layer on one card: its tensors, and a program for each stage.
 
     Parameters
     ----------
-    card
-        The card; its memory holds nothing else.
+    driver
+        Of the card, whose memory holds nothing else.
     layer, pattern
         What it computes. Two cards of one configuration are given the same values.
     """
 
-    def __init__(self, card: Card, layer: Layer, pattern: Pattern) -> None:
+    def __init__(self, driver: Driver, layer: Layer, pattern: Pattern) -> None:
         self._layer = layer.convolution(pattern)
-        self._driver = driver = Driver(card)
+        self._driver = driver
         config, memory = driver.config, driver.memory
         source, shape = self._layer.source.shape, self._layer.shape
         self._tensors = ConvolutionTensors(self._layer, config, memory, has_backward=True)
@@ -205,7 +206,7 @@ class _Workload:
         self._y, self._dy = (Activations(config, memory, layer.batch, shape) for _ in range(2))
         self._write(layer.batch)
         for tensor in (self._y, self._dx):
-            tensor.clear(card)
+            tensor.clear(driver.card)
 
     def _write(self, images: int) -> None:
         """Write the operands, and derive the copies of the weights."""
@@ -266,13 +267,13 @@ class _Workload:
         }
 
 
-def run(card: VerilatedCard, golden: Card, layer: Layer, pattern: Pattern) -> list[dict[str, Any]]:
+def run(driver: Driver, golden: Card, layer: Layer, pattern: Pattern) -> list[dict[str, Any]]:
     """Run the stages of a layer; return the figures of each.
 
     Parameters
     ----------
-    card, golden
-        What is measured, and a golden model of the same configuration.
+    driver, golden
+        Of the card that is measured, and a golden model of the same configuration.
     layer, pattern
         What they compute.
 
@@ -281,8 +282,8 @@ def run(card: VerilatedCard, golden: Card, layer: Layer, pattern: Pattern) -> li
     AssertionError
         A result isn't that of the golden model, or slots don't add up.
     """
-    config = card.config
-    measured, expected = (_Workload(each, layer, pattern) for each in (card, golden))
+    config = driver.config
+    measured, expected = (Workload(each, layer, pattern) for each in (driver, Driver(golden)))
     convolution = layer.convolution(pattern)
     figures = []
     for stage in layer.stages:
@@ -379,7 +380,7 @@ def _run_alone(config: Config, layer: Layer, pattern: str) -> list[dict[str, Any
         VerilatedCard(config, timing=timing_for(config)) as card,
         GoldenCard(config) as golden,
     ):
-        return run(card, golden, layer, Pattern.parse(pattern))
+        return run(Driver(card), golden, layer, Pattern.parse(pattern))
 
 
 def _stream_alone(config: Config) -> dict[str, float]:

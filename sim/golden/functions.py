@@ -12,6 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rtl.arithmetic.function_tables import (
+    FINE,
+    FINE_FRACTION_BITS,
+    FINE_RANGE,
+    FINE_UNIT_BITS,
     INDEX_BITS,
     LOG2_FRACTION_BITS,
     OFFSET_BITS,
@@ -22,7 +26,7 @@ from rtl.control.commands import Function
 
 from .arithmetic import CANONICAL_NAN, Floats
 
-__all__ = ["apply", "exp2", "log2", "reciprocal", "rsqrt"]
+__all__ = ["apply", "exp2", "gelu_slope", "log2", "normal", "reciprocal", "rsqrt"]
 
 Integers = npt.NDArray[np.int64]
 
@@ -59,6 +63,8 @@ def apply(function: Function, x: Floats) -> Floats:
         Function.RSQRT: rsqrt,
         Function.EXP2: exp2,
         Function.LOG2: log2,
+        Function.NORMAL: normal,
+        Function.GELU_SLOPE: gelu_slope,
     }[function](x)
 
 
@@ -95,11 +101,7 @@ def exp2(x: Floats) -> Floats:
     """Return 2**x; infinity from 128 on, +0 below -126."""
     operand = _Operand(x)
     huge = operand.exponent >= _BIAS + 7
-    # In units of 2**-24, cut towards zero.
-    significand = operand.fraction | 1 << _FRACTION_BITS
-    shift = np.clip(_BIAS + 6 - operand.exponent, 0, 31)
-    magnitude = (significand << 7) >> shift
-    fixed = np.where(operand.negative, -magnitude, magnitude)
+    fixed = _fixed(operand)
     argument = fixed & (1 << _ARGUMENT_BITS) - 1
     bits = _pack((fixed >> _ARGUMENT_BITS) + _BIAS, _interpolate(Function.EXP2, argument))
     return _select(
@@ -115,29 +117,67 @@ def log2(x: Floats) -> Floats:
     operand = _Operand(x)
     logarithm = _interpolate(Function.LOG2, operand.fraction << 1)
     fixed = (operand.exponent - _BIAS << LOG2_FRACTION_BITS) + logarithm
-    # Normalise to a significand of 32 bits, and round that to 24: nearest, ties to even.
-    magnitude = np.abs(fixed)
-    _, length = np.frexp(magnitude.astype(np.float64))
-    normal = magnitude << 32 - np.minimum(length, 32)
-    rounded = (normal + 0x7F + (normal >> 8 & 1) >> 8) - (1 << _FRACTION_BITS)
-    bits = (length - 1 - LOG2_FRACTION_BITS + _BIAS << _FRACTION_BITS) + rounded
     return _select(
-        np.where(fixed < 0, _SIGN, 0) | bits,
+        _round(fixed, LOG2_FRACTION_BITS),
         (operand.zero, _SIGN | _INFINITY),
         (operand.nan | operand.negative, CANONICAL_NAN),
         (operand.infinite, _INFINITY),
-        (fixed == 0, 0),
     )
+
+
+def normal(x: Floats) -> Floats:
+    """Return the distribution function of the normal distribution."""
+    return _fine(Function.NORMAL, x)
+
+
+def gelu_slope(x: Floats) -> Floats:
+    """Return the derivative of ``x * normal(x)``."""
+    return _fine(Function.GELU_SLOPE, x)
+
+
+def _fine(function: Function, x: Floats) -> Floats:
+    """Return one of the functions that are interpolated over `FINE_RANGE` and its negative."""
+    operand = _Operand(x)
+    ends = np.where(operand.negative, 0, (1 << _ARGUMENT_BITS) - 1)
+    beyond = operand.exponent >= _BIAS + FINE_RANGE.bit_length() - 1
+    moved = (_fixed(operand) >> FINE_RANGE.bit_length()) + (1 << _ARGUMENT_BITS - 1)
+    argument = np.where(beyond, ends, moved)
+    bits = _round(_interpolate(function, argument), FINE_FRACTION_BITS)
+    return _select(bits, (operand.nan, CANONICAL_NAN))
+
+
+def _fixed(operand: _Operand) -> Integers:
+    """Return numbers below 2**7 in units of 2**-24, cut towards zero; others have any value."""
+    significand = operand.fraction | 1 << _FRACTION_BITS
+    shift = np.clip(_BIAS + 6 - operand.exponent, 0, 31)
+    magnitude = (significand << 7) >> shift
+    return np.where(operand.negative, -magnitude, magnitude)
+
+
+def _round(fixed: Integers, fraction_bits: int) -> Integers:
+    """Return binary32 of numbers in units of ``2**-fraction_bits``, of at most 32 bits."""
+    # Normalise to a significand of 32 bits, and round that to 24: nearest, ties to even.
+    magnitude = np.abs(fixed)
+    _, length = np.frexp(magnitude.astype(np.float64))
+    significand = magnitude << 32 - np.minimum(length, 32)
+    rounded = (significand + 0x7F + (significand >> 8 & 1) >> 8) - (1 << _FRACTION_BITS)
+    bits = (length - 1 - fraction_bits + _BIAS << _FRACTION_BITS) + rounded
+    return np.where(fixed == 0, 0, np.where(fixed < 0, _SIGN, 0) | bits)
 
 
 def _interpolate(function: Function, argument: Integers) -> Integers:
     """Return the result of `function` for arguments in units of 2**-24, cut after its last bit."""
     c0, c1, c2 = _TABLES[function]
-    segment, offset = argument >> OFFSET_BITS, argument & (1 << OFFSET_BITS) - 1
+    finer = int(function in FINE)
+    segment = argument >> OFFSET_BITS - finer
+    offset = argument << finer & (1 << OFFSET_BITS) - 1
     slope = c1[segment] + (c2[segment] * offset >> OFFSET_BITS)
     total = (c0[segment] << OFFSET_BITS) + slope * offset
-    fraction_bits = LOG2_FRACTION_BITS if function is Function.LOG2 else _FRACTION_BITS
-    return total >> UNIT_BITS + OFFSET_BITS - fraction_bits
+    unit_bits = FINE_UNIT_BITS if finer else UNIT_BITS
+    fraction_bits = FINE_FRACTION_BITS if finer else _FRACTION_BITS
+    if function is Function.LOG2:
+        fraction_bits = LOG2_FRACTION_BITS
+    return total >> unit_bits + OFFSET_BITS - fraction_bits
 
 
 def _pack(exponent: Integers, fraction: Integers) -> Integers:

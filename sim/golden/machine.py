@@ -704,7 +704,11 @@ class Machine:
                 assert halves is not None
                 result = np.where(first_equal(halves, held[:, :1]), result, np.uint32(0))
 
+        products = multiply(result, y) if y is not None else None
         folded = fold_window(result, Fold(body.fold))
+        if body.times_y:
+            assert products is not None
+            folded = products
         match VectorTarget(body.target):
             case VectorTarget.NARROW:
                 tiles = np.zeros((folded.size // (rows * g), g, g), np.uint16)
@@ -719,9 +723,9 @@ class Machine:
             total = reduce_rows(result.reshape(-1, g), Fold(body.reduce))
             self._registers[body.reduce_register] = total
         if body.reduce_product:
-            assert y is not None
-            products = multiply(result, y).reshape(-1, g)
-            self._registers[body.product_register] = reduce_rows(products, Fold.SUM)
+            assert products is not None
+            total = reduce_rows(products.reshape(-1, g), Fold.SUM)
+            self._registers[body.product_register] = total
 
     def _check_vector(self, body: SimpleNamespace) -> None:
         """Refuse a VECTOR that can't be carried out."""
@@ -748,12 +752,16 @@ class Machine:
         self._refuse_if(bool(body.from_registers) and (groups, window, body.held) != (1, 1, 0))
         folds = body.fold != Fold.NONE.value
         self._refuse_if(mask is Mask.FIRST_EQUAL and bool(body.wide or folds))
-        uses_y = bool(body.reduce_product) or body.b.kind != CoefficientKind.ABSENT.value
+        uses_y = (
+            bool(body.reduce_product or body.times_y) or body.b.kind != CoefficientKind.ABSENT.value
+        )
         self._refuse_if(y is VectorOperand.NONE and uses_y)
         tiles = groups if folds else groups * window
         target = VectorTarget(body.target)
         self._refuse_if(target is VectorTarget.REGISTERS and tiles != 1)
-        if target in (VectorTarget.NARROW, VectorTarget.WIDE):
+        to_memory = target in (VectorTarget.NARROW, VectorTarget.WIDE)
+        self._refuse_if(bool(body.times_y) and (folds or not to_memory))
+        if to_memory:
             tile_beats = config.elements if target is VectorTarget.NARROW else 2 * rows
             self._refuse_if(body.descriptor.beats != tiles * tile_beats)
 

@@ -134,7 +134,7 @@ class Reference:
         elif isinstance(layer, GELU):
             y = inputs[0] * _normal(inputs[0])
         elif isinstance(layer, PositionEmbedding):
-            y = inputs[0] + self.parameters[layer, "positions"]
+            y = inputs[0] + self._round(self.parameters[layer, "positions"])
         elif isinstance(layer, Attention):
             y = self._attend(layer, inputs[0])
         else:
@@ -244,7 +244,7 @@ class Reference:
     def _normalise_tokens(self, layer, x):
         mean, variance = (part(x, axis=-1, keepdims=True) for part in (np.mean, np.var))
         inverse = 1 / np.sqrt(variance + layer.epsilon)
-        self.kept[layer] = normal = (x - mean) * inverse
+        self.kept[layer] = normal = self._round((x - mean) * inverse)
         self.kept[layer, "inverse"] = inverse
         return normal * self.parameters[layer, "gain"] + self.parameters[layer, "shift"]
 
@@ -252,7 +252,7 @@ class Reference:
         normal, inverse = self.kept[layer], self.kept[layer, "inverse"]
         self.slopes[layer, "gain"] = (dy * normal).sum(axis=(0, 1, 2))
         self.slopes[layer, "shift"] = dy.sum(axis=(0, 1, 2))
-        slope = dy * self.parameters[layer, "gain"]
+        slope = self._round(dy * self.parameters[layer, "gain"])
         along = (slope * normal).mean(axis=-1, keepdims=True)
         return inverse * (slope - slope.mean(axis=-1, keepdims=True) - normal * along)
 
@@ -261,9 +261,9 @@ class Reference:
         shape, heads = layer.shape, layer.heads
         split = x.reshape(len(x), shape.positions, 3, heads, shape.channels // heads)
         queries, keys, values = self.kept[layer] = split.transpose(2, 0, 3, 1, 4)
-        scores = queries @ keys.swapaxes(-1, -2) / np.sqrt(queries.shape[-1])
+        scores = self._round(queries @ keys.swapaxes(-1, -2)) / np.sqrt(queries.shape[-1])
         powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        probabilities = powers / powers.sum(axis=-1, keepdims=True)
+        probabilities = self._round(powers / powers.sum(axis=-1, keepdims=True))
         self.kept[layer, "probabilities"] = probabilities
         outputs = (probabilities @ values).swapaxes(1, 2)
         return outputs.reshape(len(x), shape.height, shape.width, shape.channels)
@@ -273,9 +273,9 @@ class Reference:
         probabilities = self.kept[layer, "probabilities"]
         images, heads, tokens, width = queries.shape
         slope = dy.reshape(images, tokens, heads, width).swapaxes(1, 2)
-        slopes = slope @ values.swapaxes(-1, -2)
+        slopes = self._round(slope @ values.swapaxes(-1, -2))
         mean = (slopes * probabilities).sum(axis=-1, keepdims=True)
-        scores = probabilities * (slopes - mean) / np.sqrt(width)
+        scores = self._round(probabilities * (slopes - mean) / np.sqrt(width))
         parts = scores @ keys, scores.swapaxes(-1, -2) @ queries, (
             probabilities.swapaxes(-1, -2) @ slope
         )  # fmt: skip

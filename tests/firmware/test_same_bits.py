@@ -38,7 +38,7 @@ TALL = dataclasses.replace(
 QUAD = dataclasses.replace(
     TINY, name="quad", rows=8, channels=4, vector_slices=1, outstanding_reads=16, burst_beats=32
 )
-"""Like the largest cards: four channels, two ways out of a column, whole rows in the vector unit."""
+"""As large cards: four channels, two ways out of a column, a whole row at once for vectors."""
 SHORT = dataclasses.replace(TINY, name="short", cols=4, interleave=8, drain_rows=4)
 """As wide a beat as the smallest preset's, on an array of another shape."""
 STEPS = 3

@@ -207,7 +207,7 @@ def test_writes_verilog_register_map_and_header(tmp_path, capsys):
         (["--set", "device=xcvu9p"], Technology.ULTRASCALE_PLUS),
         (["--technology", "ultrascale_plus"], Technology.ULTRASCALE_PLUS),
         (["--set", "device=xcvu9p", "--technology", "generic"], Technology.GENERIC),
-        (["--set", "device=lfe5u-85f"], Technology.GENERIC),
+        (["--set", "device=lfe5u-85f"], Technology.ECP5),
     ],
 )
 def test_technology_is_the_devices_unless_told(

@@ -5,12 +5,12 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from rtl.arithmetic.function import FunctionUnit
-from rtl.arithmetic.function_tables import INDEX_BITS, OFFSET_BITS
+from rtl.arithmetic.function_tables import FINE, INDEX_BITS, OFFSET_BITS, SEGMENTS
 from rtl.control.commands import Function
 from sim.golden import functions as golden
 from tests.harness import rng, simulate, start
 
-TABULATED = [Function.RECIPROCAL, Function.RSQRT, Function.EXP2, Function.LOG2]
+TABULATED = [*SEGMENTS]
 
 MAGNITUDES = [
     # Zeros, subnormal numbers, the smallest normal ones; infinity and NaNs.
@@ -26,6 +26,8 @@ MAGNITUDES = [
     0x43000001, 0x43010000, 0x43150000, 0x43160000, 0x43170000, 0x437F0000, 0x43800000, 0x3F000000,
     # Powers of two that are one, or nearly so.
     0x32FFFFFF, 0x33000000, 0x33000001, 0x33800000, 0x34000000, 0x34000001, 0x347FFFFF, 0x35000000,
+    # Around eight, where FINE functions are constant, and the zero of GELU's slope.
+    0x40FFFFFF, 0x41000000, 0x41000001, 0x3F40754C, 0x3F407556, 0x3F407560, 0x3F407600,
 ]  # fmt: skip
 
 
@@ -87,6 +89,10 @@ async def meets_the_ends_of_every_segment(dut):
         await check_each(dut, TABULATED, fractions | np.uint32(exponent << 23))
     await check_each(dut, [Function.EXP2], fractions | np.uint32(1 << 31 | 126 << 23))
     await check_each(dut, [Function.EXP2], fractions | np.uint32(1 << 31 | 133 << 23))
+    # FINE functions have segments of a sixteenth, up to eight.
+    ends = np.arange(1 << INDEX_BITS, dtype=np.float32) / 16
+    near = ends.view(np.uint32)[:, None] + np.array([0xFFFFFFFF, 0, 1, 1 << 18], np.uint32)
+    await check_each(dut, FINE, both_signs(near.ravel()))
 
 
 @cocotb.test()

@@ -46,6 +46,11 @@ def figures():
             "cycles_per_second": 40_000.0, "macs": 32,
             "presets": {"tiny": {"macs": 32, "cycles_per_second": 40_000.0}},
         },
+        "model": {
+            "preset": "tiny", "macs": 32, "cycles": 5000, "max_relative_error": 0.001,
+            "card_cycles_per_second": 30_000, "model_cycles_per_second": 3_000_000,
+            "speed_ratio": 100.0,
+        },
     }  # fmt: skip
 
 
@@ -188,6 +193,7 @@ def test_quick_run(tmp_path, capsys):
     assert result["depth"]["stages"][0]["ns"] == result["depth"]["worst_ns"] > 0
     assert {entry["pattern"] for entry in result["gemm"]} >= {"dense", "2:8"}
     assert result["simulation"]["cycles_per_second"] > 0
+    assert result["model"]["max_relative_error"] == 0 and result["model"]["speed_ratio"] > 10
     shown = capsys.readouterr()
     assert "Where" not in shown.out and "Products" in shown.out
     assert "synthesis" in shown.err

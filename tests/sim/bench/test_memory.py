@@ -6,6 +6,7 @@ import pytest
 
 from firmware.cards.golden import GoldenCard
 from firmware.cards.verilated import VerilatedCard
+from firmware.driver import Driver
 from rtl.config import PRESETS, preset
 from rtl.control.commands import Stage
 from rtl.sparsity.pattern import Pattern
@@ -54,7 +55,7 @@ def golden():
 )
 def test_slots_add_up_and_bytes_are_counted(card, golden, layer, pattern):
     pattern = Pattern.parse(pattern)
-    rows = run(card, golden, layer, pattern)
+    rows = run(Driver(card), golden, layer, pattern)
     convolution = layer.convolution(pattern)
     assert [row["stage"] for row in rows] == ["FF", "BP", "WU"]
     for row in rows:
@@ -87,7 +88,7 @@ def test_slots_add_up_and_bytes_are_counted(card, golden, layer, pattern):
 @pytest.mark.parametrize("stage", ["FF", "BP", "WU"])
 def test_a_wrong_result_is_noticed(card, golden, monkeypatch, stage):
     """One bit of what the golden model has written."""
-    from sim.bench.memory import _Workload
+    from sim.bench.memory import Workload
 
     def results(self, of):
         found = right(self, of)
@@ -96,16 +97,16 @@ def test_a_wrong_result_is_noticed(card, golden, monkeypatch, stage):
             found = found | {name: found[name][:-1] + bytes([found[name][-1] ^ 0x80])}
         return found
 
-    right = _Workload.results
-    monkeypatch.setattr(_Workload, "results", results)
+    right = Workload.results
+    monkeypatch.setattr(Workload, "results", results)
     with pytest.raises(AssertionError, match=f"small, dense, {stage}: .* differs from the golden"):
-        run(card, golden, QUICK_LAYERS[0], Pattern.DENSE)
+        run(Driver(card), golden, QUICK_LAYERS[0], Pattern.DENSE)
 
 
 def test_a_lost_slot_is_noticed(card, golden, monkeypatch):
     monkeypatch.delitem(LOST, "operand")
     with pytest.raises(AssertionError, match=r"small, 2:8, FF: .* aren't \d+ in all"):
-        run(card, golden, QUICK_LAYERS[0], Pattern.N2M8)
+        run(Driver(card), golden, QUICK_LAYERS[0], Pattern.N2M8)
 
 
 def test_streams_use_the_slots_of_the_port(card, golden):

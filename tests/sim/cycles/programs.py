@@ -221,9 +221,12 @@ class _Builder:
         b, reduce_product = self._coefficient(), self._maybe(0.3)
         if b["kind"] is CoefficientKind.ABSENT and not reduce_product:
             operands.append(VectorOperand.NONE)
+        to_memory = target in (VectorTarget.NARROW, VectorTarget.WIDE)
+        times_y = to_memory and fold is Fold.NONE and self._maybe(0.2)
+        if times_y and VectorOperand.NONE in operands:
+            operands.remove(VectorOperand.NONE)
         tiles = groups * (window if fold is Fold.NONE else 1)
         beats = tiles * (2 * rows if target is VectorTarget.WIDE else g)
-        to_memory = target in (VectorTarget.NARROW, VectorTarget.WIDE)
         where = {"descriptor": self._descriptor(beats)} if to_memory else {}
         streamed = groups * (held * g + window * (2 * rows if wide else g))
         feeds = [] if from_registers else self._feeds(streamed)
@@ -233,6 +236,7 @@ class _Builder:
             y=self._choice(operands), a=self._coefficient(), b=b, c=self._coefficient(),
             function=self._choice(list(Function)), mask=self._choice(masks), fold=fold,
             target=target, reduce=self._choice(list(Fold)), reduce_product=reduce_product,
+            times_y=times_y,
             **{
                 f"{part}_register": self._base(VECTOR_REGISTERS, rows)
                 for part in ("x", "y", "target", "reduce", "product")

@@ -1,7 +1,6 @@
 """The cycle model against the gateware, to the cycle and in every counter."""
 
 import dataclasses
-import functools
 import time
 
 import numpy as np
@@ -10,9 +9,10 @@ import pytest
 from firmware.allocator import Allocator
 from firmware.cards.golden import GoldenCard
 from firmware.cards.verilated import MemoryTiming, VerilatedCard
+from firmware.driver import Driver
 from firmware.layers import ConvolutionTensors
 from firmware.network import Network
-from firmware.program import Program
+from firmware.program import Program, descriptor, walk
 from firmware.schedule import (
     Assembly,
     ConvolutionSchedule,
@@ -22,7 +22,7 @@ from firmware.schedule import (
 )
 from firmware.tensor import Activations
 from rtl.config import PRESETS
-from rtl.control.commands import Opcode, Queue, Stage, encode
+from rtl.control.commands import LoadTarget, Opcode, Queue, Stage, encode
 from rtl.sparsity.pattern import Pattern
 from sim.bench import gemm, memory
 from sim.bench.slots import account
@@ -96,11 +96,57 @@ def test_products(card):
 
 
 @pytest.mark.parametrize("pattern", [Pattern.DENSE, Pattern.N2M8], ids=str)
-def test_convolutions_in_memory(card, pattern, monkeypatch):
-    driver = functools.partial(CheckedDriver, timing=memory.timing_for(TINY))
-    monkeypatch.setattr(memory, "Driver", driver)
+def test_convolutions_in_memory(card, pattern):
+    driver = CheckedDriver(card, memory.timing_for(TINY))
     with GoldenCard(TINY) as golden:
-        memory.run(card, golden, memory.QUICK_LAYERS[0], pattern)
+        memory.run(driver, golden, memory.QUICK_LAYERS[0], pattern)
+
+
+OPERANDS, RESULTS = 1 << 18, 1 << 19
+
+
+def adding_program(config, accumulate):
+    """Return a product, and one whose first results have the places of its last ones, read back."""
+    program = Program(config, "sums" if accumulate else "products")
+    g, contexts = config.elements, config.interleave
+    s_beats, d_rows = Pattern.N2M8.tile_beats(config), contexts * config.cols
+    stride = -(-config.rows // config.floats)
+    rows = (2 * contexts - 1) * config.cols
+    program.load(
+        LoadTarget.S, Stage.FF, rows=g, d_words=1, pattern=Pattern.N2M8,
+        descriptor=descriptor(config, OPERANDS, s_beats),
+    )  # fmt: skip
+    program.load(
+        LoadTarget.D, Stage.FF, rows=d_rows, d_words=1,
+        descriptor=descriptor(config, OPERANDS + s_beats * config.beat_bytes, d_rows),
+    )  # fmt: skip
+    for first, adds in ((0, False), (contexts - 1, accumulate)):
+        program.compute(
+            Stage.FF, pattern=Pattern.N2M8, d_words=1, a_tiles=1, b_tiles=1, a_contexts=0,
+            o_base=first * stride, o_stride=stride, accumulate=adds,
+            d_rows=walk((contexts, 1)), d_reduction=walk((1, 1)),
+        )  # fmt: skip
+    program.store(
+        Stage.FF, rows=rows, words=stride, o_stride=stride,
+        descriptor=descriptor(config, RESULTS, rows * stride),
+    )  # fmt: skip
+    return program
+
+
+@pytest.mark.parametrize("config", [TINY, QUAD], ids=lambda config: config.name)
+def test_results_wait_for_what_they_are_added_to(config):
+    """Four cycles: sums of a way out with four rows follow each other more closely than that."""
+    values = np.random.default_rng(default_seed()).standard_normal(1 << 12).astype(np.float16)
+    lost, results = {}, []
+    with VerilatedCard(config) as card, GoldenCard(config) as golden:
+        for driver in (CheckedDriver(card, MemoryTiming()), Driver(golden)):
+            driver.card.write_memory(OPERANDS, values.view(np.uint8))
+            for accumulate in (False, True):
+                counters = driver.run(adding_program(config, accumulate)).counters
+                lost.setdefault(accumulate, counters["LOST_DRAIN"])
+            results.append(driver.card.read_memory(RESULTS, 1 << 12).tobytes())
+    assert lost[True] == lost[False] + 4
+    assert results[0] == results[1] and any(results[0])
 
 
 @pytest.mark.long

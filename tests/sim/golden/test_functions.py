@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +31,10 @@ REFERENCE: dict[Function, Callable[[Numbers], Numbers]] = {
     Function.RSQRT: lambda x: 1 / np.sqrt(x),
     Function.EXP2: np.exp2,
     Function.LOG2: np.log2,
+    Function.NORMAL: lambda x: (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2,
+    Function.GELU_SLOPE: lambda x: (
+        REFERENCE[Function.NORMAL](x) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    ),
 }
 
 
@@ -146,6 +151,21 @@ def test_log2_over_the_whole_range() -> None:
     assert_monotonic(Function.LOG2, np.sort(x))
 
 
+@pytest.mark.parametrize(
+    ("function", "bound"), [(Function.NORMAL, 2**-19.6), (Function.GELU_SLOPE, 2**-17)]
+)
+def test_of_the_normal_distribution(function: Function, bound: float) -> None:
+    x = bits(np.linspace(-9, 9, 200_001))
+    error, where = largest_error(function, x, relative=False)
+    assert error < bound, where
+    if function is Function.NORMAL:
+        result = numbers(golden.normal(x))
+        # Where it's flat it may turn back by a unit of its last place.
+        assert (np.diff(result) >= -(2.0**-24)).all()
+        # The first and the last result are exact.
+        assert (result[0], result[100_000], result[-1]) == (0, 0.5, 1)
+
+
 def test_powers_of_two_are_exact() -> None:
     powers = np.arange(-126, 128)
     x = bits(np.exp2(powers.astype(float)))
@@ -188,6 +208,17 @@ NAN = CANONICAL_NAN
              SIGN | SMALLEST: NAN, SIGN | ONE: NAN, ONE: 0, LARGEST: int(bits(128.0)),
              SMALLEST: int(bits(-126.0))},
         ),
+        (
+            golden.normal,
+            {0: 0x3F000000, SIGN: 0x3F000000, SUBNORMAL: 0x3F000000, SIGN | SMALLEST: 0x3F000000,
+             INFINITY: ONE, MINUS_INFINITY: 0, LARGEST: ONE, SIGN | LARGEST: 0,
+             int(bits(8.0)): ONE, int(bits(-8.0)): 0},
+        ),
+        (
+            golden.gelu_slope,
+            {0: 0x3F000000, SIGN: 0x3F000000, INFINITY: ONE, MINUS_INFINITY: 0, LARGEST: ONE,
+             SIGN | LARGEST: 0, int(bits(8.0)): ONE, int(bits(-8.0)): 0},
+        ),
     ],
 )  # fmt: skip
 def test_special_values(function: Callable[[Numbers], Numbers], cases: dict[int, int]) -> None:
@@ -211,7 +242,7 @@ def test_segments_fit_their_widths_and_join(function: Function) -> None:
     for segment, following in itertools.pairwise(segments):
         assert sum(segment) == following.c0
     for c0, c1, c2 in segments:
-        assert 0 <= c0 < 1 << C0_BITS
+        assert -(1 << C0_BITS - 1) <= c0 < 1 << C0_BITS - 1
         assert -(1 << C1_BITS - 1) <= c1 < 1 << C1_BITS - 1
         assert -(1 << C2_BITS - 1) <= c2 < 1 << C2_BITS - 1
 

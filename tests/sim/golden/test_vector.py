@@ -173,7 +173,13 @@ class Scalar:
                     results[-1].append(made)
                     all_results.append(made)
                     all_products.append(products)
-            if body["fold"] is Fold.NONE:
+            if body["times_y"]:
+                first = len(all_products) - window * rows
+                tiles += [
+                    all_products[first + tile * rows : first + (tile + 1) * rows]
+                    for tile in range(window)
+                ]
+            elif body["fold"] is Fold.NONE:
                 tiles += results
             else:
                 tiles.append([
@@ -504,6 +510,14 @@ FAULTS: dict[str, tuple[dict[str, Any], Fault, int]] = {
     "two folds in registers": (
         BASE | {"fold": Fold.SUM, "target": VectorTarget.REGISTERS}, Fault.MALFORMED, 0),
     "products without y": (BASE | {"reduce_product": 1}, Fault.MALFORMED, 0),
+    "times no y": (NARROW | {"times_y": 1}, Fault.MALFORMED, 0),
+    "times y to nowhere": (
+        BASE | {"times_y": 1, "y": VectorOperand.X}, Fault.MALFORMED, 0),
+    "times y folded": (
+        NARROW | {"times_y": 1, "y": VectorOperand.X, "fold": Fold.SUM,
+                  "descriptor": nest(OUTPUT, 2 * G)}, Fault.MALFORMED, 0),
+    "times y in registers": (
+        IN_REGISTERS | {"times_y": 1, "y": VectorOperand.REGISTER}, Fault.MALFORMED, 0),
     "term without y": (BASE | {"b": register(64)}, Fault.MALFORMED, 0),
     "narrow beats": (NARROW | {"descriptor": nest(OUTPUT, 4 * G + 1)}, Fault.MALFORMED, 0),
     "folded beats": (
@@ -526,7 +540,7 @@ FAULTS: dict[str, tuple[dict[str, Any], Fault, int]] = {
 }  # fmt: skip
 """Faults with the address that they report."""
 
-UNKNOWN = {"y": 5, "function": 6, "mask": 4, "fold": 3, "reduce": 3, "a": 3, "b": 3, "c": 3}
+UNKNOWN = {"y": 5, "mask": 4, "fold": 3, "reduce": 3, "a": 3, "b": 3, "c": 3}
 """Values that the enumerations don't have."""
 
 

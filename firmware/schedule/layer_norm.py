@@ -1,0 +1,282 @@
+"""Layer normalisation on the vector unit.
+
+The unit sums up columns, and here each row is to be summed up: so the statistics are taken, and
+applied, of transposed tiles, a column for each token. Gain and shift belong to channels and are
+applied to the tiles as they were. Backward, with ``g = gain * dy`` and its means ``m`` and, of its
+product with the normalised input ``n``, ``t``::
+
+    dx = inverse * (g - m - n * t) = inverse * g + b * x + c
+    b = -inverse**2 * t        c = -inverse * (m + offset * t)
+
+where ``n = inverse * x + offset``. (J. L. Ba et al., "Layer normalization", 2016.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from rtl.control.commands import Fold, Function, Stage, VectorOperand, VectorTarget
+
+from ..layers import LayerNormBuffers, LayerNormTensors
+from ..model import LayerNorm
+from ..tensor import Activations
+from .assembly import Assembly, nests
+from .pieces import PIECE_BEATS, Lines, Pieces, Reach, line_pieces
+from .vectors import Feed, Register, Vectors
+
+__all__ = ["LayerNormSchedule"]
+
+(
+    _SUM,
+    _PRODUCTS,
+    _MEAN,
+    _VARIANCE,
+    _INVERSE,
+    _OFFSET,
+    _ALONG,
+    _X_FACTOR,
+    _SUMMAND,
+    _SCRATCH,
+) = (Register(number) for number in range(10))
+
+# Of a word of channels, in the order of their record.
+_GAIN, _SHIFT, _GAIN_MOMENTUM, _SHIFT_MOMENTUM, _GAIN_GRADIENT, _SHIFT_GRADIENT = (
+    Register(number) for number in range(10, 16)
+)
+
+_PARTS = Register(16)
+"""From here on, sums of parts: first of all products, then of all values."""
+
+_MOST_PARTS = 24
+
+
+class LayerNormSchedule:
+    """Adds the passes of one layer normalisation to a program.
+
+    Parameters
+    ----------
+    assembly
+        The program.
+    layer, tensors, buffers
+        The layer.
+    """
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        layer: LayerNorm,
+        tensors: LayerNormTensors,
+        buffers: LayerNormBuffers,
+    ) -> None:
+        self._assembly = assembly
+        self._config = assembly.config
+        self._layer = layer
+        self._records = tensors.records
+        self._buffers = buffers
+
+    def forward(self, x: Activations, y: Activations, *, reach: Reach) -> Lines:
+        """Add ``y = gain * n + shift``; `reach` is called before lines of `x` are read."""
+        vectors, g = Vectors(self._assembly, Stage.FF), self._config.elements
+        for block, lines in line_pieces(x, 1):
+            reach(block, lines.stop)
+            for line in lines:
+                for column in range(x.shape.width):
+                    self._normalise(vectors, x, (block, line, column))
+                    yield 2 * x.words * g, None
+            for word in range(x.words):
+                vectors.fill(self._records, word, 2, _GAIN)
+                vectors.stream(
+                    [Feed(self._buffers.normal.tiles(word, block, lines), transpose=True)],
+                    groups=len(lines) * x.shape.width,
+                    rows=g,
+                    a=_GAIN,
+                    c=_SHIFT,
+                    target=VectorTarget.NARROW,
+                    results=y.tiles(word, block, lines),
+                )
+                yield len(lines) * x.shape.width * g, None
+            yield 0, (block, lines.stop)
+
+    def _normalise(self, vectors: Vectors, x: Activations, place: tuple[int, int, int]) -> None:
+        """Add the statistics of G tokens, and their normalised values."""
+        buffers, layer = self._buffers, self._layer
+        tiles = [x.tile(*place, word) for word in range(x.words)]
+        vectors.stream(
+            [Feed(tiles, transpose=True)],
+            groups=x.words,
+            rows=self._config.elements,
+            a=1.0,
+            y=VectorOperand.X,
+            reduce=Fold.SUM,
+            into=_SUM,
+            product_into=_PRODUCTS,
+        )
+        share = 1 / x.shape.channels
+        vectors.compute(_MEAN, _SUM, a=share)
+        # Rounding must not make it negative.
+        vectors.compute(_VARIANCE, _PRODUCTS, a=share, b=-_MEAN, y=_MEAN, function=Function.RELU)
+        vectors.compute(_INVERSE, _VARIANCE, c=layer.epsilon, function=Function.RSQRT)
+        vectors.compute(_OFFSET, _MEAN, a=-_INVERSE)
+        vectors.spill(buffers.statistics, self._number(x, place), "inverse", 2, _INVERSE)
+        for words, rows in self._words(x):
+            vectors.stream(
+                [Feed([tiles[word] for word in words], transpose=True)],
+                groups=len(words),
+                rows=rows,
+                a=_INVERSE,
+                c=_OFFSET,
+                target=VectorTarget.NARROW,
+                results=[buffers.normal.tile(*place, word) for word in words],
+            )
+
+    def backward(
+        self, x: Activations, dy: Activations, dx: Activations, *, updated: LayerNormTensors
+    ) -> Pieces:
+        """Add the gradient of the input, and those of what is learned, with its update.
+
+        Parameters
+        ----------
+        x
+            The input, as `forward` read it.
+        dy, dx
+            Gradients by the output and by the input.
+        updated
+            Receives what the next step needs.
+        """
+        vectors, buffers = Vectors(self._assembly, Stage.BP), self._buffers
+        for word in range(x.words):
+            yield from self._learn(vectors, dy, word, updated)
+            # The registers may have been used meanwhile.
+            for tiles, results in self._pieces(dy.column(word), buffers.scaled.column(word)):
+                vectors.fill(self._records, word, 1, _GAIN)
+                vectors.stream(
+                    [Feed(tiles)],
+                    groups=len(tiles),
+                    rows=self._config.elements,
+                    a=_GAIN,
+                    target=VectorTarget.NARROW,
+                    results=results,
+                )
+                yield len(tiles) * self._config.elements
+        for block in range(x.batch_blocks):
+            for line in range(x.shape.height):
+                for column in range(x.shape.width):
+                    self._add_gradient(vectors, x, (block, line, column))
+                    yield 4 * x.words * self._config.elements
+        for word in range(x.words):
+            for tiles, results in self._pieces(buffers.gradient.column(word), dx.column(word)):
+                vectors.stream(
+                    [Feed(tiles, transpose=True)],
+                    groups=len(tiles),
+                    rows=self._config.elements,
+                    a=1.0,
+                    target=VectorTarget.NARROW,
+                    results=results,
+                )
+                yield len(tiles) * self._config.elements
+
+    def _learn(
+        self, vectors: Vectors, dy: Activations, word: int, updated: LayerNormTensors
+    ) -> Pieces:
+        """Add the gradients of gain and shift of G channels, and their update."""
+        config, records = self._config, self._records
+        pairs = list(zip(self._buffers.normal.column(word), dy.column(word), strict=True))
+        size = max(PIECE_BEATS // (2 * config.elements), -(-len(pairs) // _MOST_PARTS))
+        parts = [pairs[first : first + size] for first in range(0, len(pairs), size)]
+        for number, part in enumerate(parts):
+            feeds = [(Feed([normal], transpose=True), Feed([slope])) for normal, slope in part]
+            vectors.stream(
+                list(chain.from_iterable(feeds)),
+                groups=len(part),
+                rows=config.elements,
+                held=1,
+                a=1.0,
+                y=VectorOperand.HELD_0,
+                reduce=Fold.SUM,
+                into=Register(_PARTS.number + _MOST_PARTS + number),
+                product_into=Register(_PARTS.number + number),
+            )
+        for first, gradient in ((0, _GAIN_GRADIENT), (_MOST_PARTS, _SHIFT_GRADIENT)):
+            vectors.compute(
+                None,
+                Register(_PARTS.number + first),
+                rows=len(parts),
+                reduce=Fold.SUM,
+                into=gradient,
+            )
+        vectors.fill(records, word, 4, _GAIN)
+        vectors.spill(records, word, "gain_gradient", 2, _GAIN_GRADIENT)
+        update = Vectors(self._assembly, Stage.UPDATE)
+        for value, momentum, gradient in (
+            (_GAIN, _GAIN_MOMENTUM, _GAIN_GRADIENT),
+            (_SHIFT, _SHIFT_MOMENTUM, _SHIFT_GRADIENT),
+        ):
+            update.compute(momentum, momentum, a=0.0, b=1.0, y=gradient)
+            update.adjust(a=lambda step: step.momentum, b=lambda step: 2.0**-step.scale)
+            update.compute(value, value, b=0.0, y=momentum)
+            update.adjust(b=lambda step: -step.rate)
+        update.spill(updated.records, word, "gain", 4, _GAIN)
+        yield 3 * len(pairs) * config.elements
+
+    def _add_gradient(self, vectors: Vectors, x: Activations, place: tuple[int, int, int]) -> None:
+        """Add the gradient of G tokens, its tiles transposed."""
+        buffers, count = self._buffers, x.shape.channels
+        pairs = [
+            (x.tile(*place, word), buffers.scaled.tile(*place, word)) for word in range(x.words)
+        ]
+        vectors.stream(
+            [Feed(list(chain.from_iterable(pairs)), transpose=True)],
+            groups=len(pairs),
+            rows=self._config.elements,
+            held=1,
+            a=1.0,
+            y=VectorOperand.HELD_0,
+            reduce=Fold.SUM,
+            into=_SUM,
+            product_into=_PRODUCTS,
+        )
+        vectors.fill(buffers.statistics, self._number(x, place), 2, _INVERSE)
+        # The mean of g * n: products with n are those with x, moved and scaled.
+        vectors.compute(_ALONG, _PRODUCTS, a=_INVERSE)
+        vectors.compute(_SCRATCH, _SUM, a=_OFFSET)
+        vectors.compute(_ALONG, _ALONG, a=1 / count, b=1 / count, y=_SCRATCH)
+        vectors.compute(_SCRATCH, _INVERSE, a=-_INVERSE)
+        vectors.compute(_X_FACTOR, _SCRATCH, a=_ALONG)
+        vectors.compute(_SCRATCH, _SUM, a=1 / count, b=_OFFSET, y=_ALONG)
+        vectors.compute(_SUMMAND, _SCRATCH, a=-_INVERSE)
+        for words, rows in self._words(x):
+            vectors.stream(
+                [Feed([tile for word in words for tile in pairs[word]], transpose=True)],
+                groups=len(words),
+                rows=rows,
+                held=1,
+                a=_INVERSE,
+                b=_X_FACTOR,
+                c=_SUMMAND,
+                y=VectorOperand.HELD_0,
+                target=VectorTarget.NARROW,
+                results=[buffers.gradient.tile(*place, word) for word in words],
+            )
+
+    def _words(self, x: Activations) -> list[tuple[range, int]]:
+        """Return the words of a token, and how many of their channels aren't padding."""
+        g = self._config.elements
+        whole, rest = divmod(x.shape.channels, g)
+        parts = [(range(whole), g), (range(whole, whole + 1), rest)]
+        return [(words, rows) for words, rows in parts if words and rows]
+
+    def _number(self, x: Activations, place: tuple[int, int, int]) -> int:
+        """Return the number of a tile among those of its word."""
+        block, line, column = place
+        return (block * x.shape.height + line) * x.shape.width + column
+
+    def _pieces(
+        self, sources: Sequence[int], results: Sequence[int]
+    ) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+        """Cut tiles that correspond into pieces that one descriptor can name the results of."""
+        size = max(PIECE_BEATS // self._config.elements, 1)
+        for start in range(0, len(results), size):
+            for first, count, _ in nests(results[start : start + size]):
+                part = slice(start + first, start + first + count)
+                yield sources[part], results[part]
