@@ -1,5 +1,11 @@
 """The serial bridge as docs/serial.md describes it, in front of any card, and lines to it."""
 
+import os
+import pty
+import select
+import threading
+import time
+import tty
 import zlib
 from collections import deque
 
@@ -159,3 +165,36 @@ class TimedLine:
 
     def close(self):
         self.closed = True
+
+
+class Terminal:
+    """A bridge behind a pseudo-terminal, in a thread."""
+
+    def __init__(self, card):
+        self.host, device = pty.openpty()
+        tty.setraw(device)
+        self.name = os.ttyname(device)
+        self._device = device
+        self._bridge = Bridge(card)
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        # Only the time in which nothing was there counts as silence, however busy the machine is.
+        clock = 0.0
+        while not self._stop:
+            start = time.monotonic()
+            if not select.select([self.host], [], [], SILENCE / 4)[0]:
+                clock += time.monotonic() - start
+                continue
+            for byte in os.read(self.host, 4096):
+                answer = self._bridge.take(byte, clock)
+                for part in range(0, len(answer), 300):
+                    os.write(self.host, answer[part : part + 300])
+
+    def unplug(self):
+        self._stop = True
+        self._thread.join()
+        os.close(self.host)
+        os.close(self._device)

@@ -1,12 +1,6 @@
 """The serial card: whatever happens to bytes on the line, everything is done once or refused."""
 
-import os
-import pty
 import random
-import select
-import threading
-import time
-import tty
 
 import numpy as np
 import pytest
@@ -21,7 +15,7 @@ from rtl.interface.register_map import REGISTERS
 from rtl.interface.serial_protocol import MAX_COUNT, Command, Status
 from tests.harness import default_seed
 
-from .serial_bridge import Bridge, TimedLine
+from .serial_bridge import Bridge, Terminal, TimedLine
 
 TINY = PRESETS["tiny"]
 PROGRAM_LOW = REGISTERS["PROGRAM_LOW"].offset
@@ -209,36 +203,6 @@ def test_interrupts_are_asked_for():
     assert card.wait_interrupt(10)
     assert 2 < card._line.now() - start < 2.1
     assert driver.config is TINY
-
-
-class Terminal:
-    """A bridge behind a pseudo-terminal, in a thread."""
-
-    def __init__(self, card):
-        self.host, device = pty.openpty()
-        tty.setraw(device)
-        self.name = os.ttyname(device)
-        self._device = device
-        self._bridge = Bridge(card)
-        self._stop = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        while not self._stop:
-            if not select.select([self.host], [], [], 0.01)[0]:
-                continue
-            for byte in os.read(self.host, 4096):
-                # Time isn't that of a line, so that nothing arrives too early.
-                answer = self._bridge.take(byte, time.monotonic())
-                for start in range(0, len(answer), 300):
-                    os.write(self.host, answer[start : start + 300])
-
-    def unplug(self):
-        self._stop = True
-        self._thread.join()
-        os.close(self.host)
-        os.close(self._device)
 
 
 def test_a_terminal():
