@@ -95,11 +95,11 @@ def test_any_one_damaged_byte_is_survived(damage, direction):
 
 
 def test_a_bad_line_only_takes_longer():
-    """One byte in 3,000 is lost, changed, doubled or preceded by another, in either direction."""
+    """One byte in 5,000 is lost, changed, doubled or preceded by another, in either direction."""
     chance = random.Random(default_seed())
 
     def damage(direction, index, byte):
-        if chance.random() >= 1 / 3000:
+        if chance.random() >= 1 / 5000:
             return [byte]
         kind = chance.choice(["lost", "changed", "doubled", "inserted"])
         return [byte ^ 1 << chance.randrange(8)] if kind == "changed" else DAMAGES[kind](byte)
