@@ -48,7 +48,7 @@ setparam -set COLLISION_X_MASK 1'0 *.core.vector/t:$memrd_v2 *_vector_lane*/t:$m
 setattr -set ram_style "block" *.core.store.ready_beats*/m:*
 rename -hide w:*\\[* x:* %d
 """
-"""The last line is for ABC9 of Yosys 0.70, which fails over names that end like the bit of a bus."""
+"""The last line is for Yosys 0.70, whose ABC9 fails over names that end like the bit of a bus."""
 
 _BEHIND_SYNTHESIS = """
 setattr -mod -unset keep_hierarchy *

@@ -76,6 +76,7 @@ WIDE = {"lanes": 16, "rows": 8, "drain_rows": 8}
         ),
         ({"vector_slices": 64}, r"vector_slices is 64, must be 1 to 32 \(elements of a D word\)"),
         ({"epilogue_slices": 32}, r"epilogue_slices is 32, must be 1 to 16 \(values of an O word"),
+        ({"compressed_stores": 2}, "compressed_stores is 2, must be 0 or 1"),
         ({"update_slices": 16}, r"update_slices is 16, must be 1 to 8 \(group\)"),
     ],
 )  # fmt: skip

@@ -52,6 +52,14 @@ def test_store_unit(name):
     simulate(StoreUnit(chosen), name=f"store_unit_{name}", testbench=__name__, config=chosen)
 
 
+def test_store_unit_without_compression():
+    chosen = dataclasses.replace(preset("tiny"), name="plain", compressed_stores=0)
+    simulate(
+        StoreUnit(chosen), name="store_unit_plain", testbench=__name__, config=chosen,
+        testcase=["stores_every_way", "stores_random_results", "compresses_where_it_can"],
+    )  # fmt: skip
+
+
 SPECIAL_FLOATS = np.array(
     [
         0x00000000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x3F800000, 0xBF800000, 0x477FEFFF,
@@ -292,6 +300,21 @@ async def prunes_corners(dut):
         card.o = random.choice(np.array(choice, np.uint32), card.o.shape)
         commands = [compressed(0, 2, 1, 1, pattern) for pattern in supported_patterns(config())]
         await run(dut, card, commands)
+
+
+@cocotb.test()
+async def compresses_where_it_can(dut):
+    card = await begin(dut, rng())
+    fields = compressed(0, 2, 1, 1, Pattern.N2M8)
+    if config().compressed_stores:
+        await run(dut, card, [fields])
+        return
+    sender = cocotb.start_soon(send(dut, "command", [pack(StoreBody, fields)] * 2))
+    await clocks(dut, 40)
+    fault = unpack(FaultReport, dut.fault.value)
+    assert (fault.code, fault.address) == (Fault.PATTERN, 0)
+    assert not dut.command__ready.value and not dut.descriptor__valid.value
+    sender.cancel()
 
 
 @cocotb.test()
