@@ -9,7 +9,7 @@ from rtl.top import Top
 
 from .board import Board, Command, write_gateware
 from .floorplan import Dies, column_slrs, floorplan
-from .interfaces import Clock, mark_interfaces
+from .interfaces import Clock, interface_marks
 from .tcl import copy_scripts, settings
 from .xdma_top import masters
 
@@ -61,9 +61,10 @@ class Alveo(Board):
         top = Top(config, memory_bases=[0] * config.channels)
         interfaces = (*masters(config), "s_axi_control")
         bursts = dict.fromkeys(masters(config), config.burst_beats)
-        mark_interfaces(top, [Clock("ap_clk", interfaces, "ap_rst_n")], "interrupt", bursts)
+        clock = Clock("ap_clk", interfaces, "ap_rst_n")
+        marks = interface_marks(top.signature.members, [clock], "interrupt", bursts)
         bases = memory_base_registers(config.channels)
-        sources = write_gateware(top, KERNEL, config, output, bases.values())
+        sources = write_gateware(top, KERNEL, config, output, marks, bases.values())
         texts = {
             "settings.tcl": settings(
                 {

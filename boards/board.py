@@ -16,6 +16,8 @@ from rtl.headers import c_header, describe
 from rtl.interface.register_map import Register
 from rtl.technology import DEVICE_TECHNOLOGY
 
+from .interfaces import Marks, mark_ports
+
 __all__ = ["Board", "Command", "MissingTool", "find_tool", "run", "write_gateware"]
 
 
@@ -115,6 +117,7 @@ def write_gateware(
     name: str,
     config: Config,
     output: Path,
+    marks: Marks,
     registers: Iterable[Register] = (),
 ) -> list[Path]:
     """Write a board's Verilog to ``rtl`` in `output`, register map (JSON) and C header beside it.
@@ -129,6 +132,8 @@ def write_gateware(
         Configuration of the accelerator.
     output
         Directory, made if it isn't there.
+    marks
+        Attributes of the top level's ports.
     registers
         Registers that the board has besides those of every accelerator.
     """
@@ -143,6 +148,7 @@ def write_gateware(
     (output / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
     (output / f"{name}.h").write_text(c_header(config))
     texts = elaborate(component, name, technology)
+    texts[f"{name}.v"] = mark_ports(texts[f"{name}.v"], marks)
     for file, text in texts.items():
         (rtl / file).write_text(text)
     return [rtl / file for file in texts]

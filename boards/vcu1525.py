@@ -52,7 +52,7 @@ class VCU1525(Board):
             self._refuse(config, "memory_bytes", f"at most {DIMM_BYTES} for each channel")
         bases = memory_base_registers(config.channels)
         top = XdmaTop(config, DIMM_BYTES)
-        sources = write_gateware(top, TOP, config, output, bases.values())
+        sources = write_gateware(top, TOP, config, output, top.marks, bases.values())
         texts = {
             "settings.tcl": settings(
                 {
