@@ -4,8 +4,9 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rtl.build import elaborate
 from rtl.config import Config, ConfigError
 from rtl.headers import c_header, describe
 from rtl.interface.register_map import Register
+from rtl.systemrdl import register_header, systemrdl
 from rtl.technology import DEVICE_TECHNOLOGY
 
 from .interfaces import Marks, mark_ports
@@ -56,10 +58,13 @@ class Board(ABC):
         What ``boards.build`` and ``boards.flash`` know it by.
     preset
         Configuration that it's built with unless another is asked for.
+    clock_mhz
+        Clock of the accelerator, likewise.
     """
 
     name: str
     preset: str
+    clock_mhz: float = 250.0
 
     @abstractmethod
     def write(self, config: Config, output: Path, clock_mhz: float) -> list[Path]:
@@ -78,6 +83,10 @@ class Board(ABC):
     @abstractmethod
     def flash_command(self, image: Path, device: str | None) -> Command:
         """Return what loads `image` onto the card that `device` names, or the only one."""
+
+    def report(self, output: Path) -> str | None:
+        """Return what the tools found out about the image in `output`, if they say."""
+        return None
 
     @property
     @abstractmethod
@@ -100,7 +109,8 @@ def find_tool(command: Command) -> str:
         It isn't installed; the message says what to install.
     """
     for tool in command.tools:
-        path = shutil.which(tool)
+        # Tools that are Python packages are beside this Python.
+        path = shutil.which(tool, path=str(Path(sys.executable).parent)) or shutil.which(tool)
         if path:
             return path
     raise MissingTool(f"'{command.tools[0]}' not found; it comes with {command.package}")
@@ -118,9 +128,9 @@ def write_gateware(
     config: Config,
     output: Path,
     marks: Marks,
-    registers: Iterable[Register] = (),
+    registers: Collection[Register] = (),
 ) -> list[Path]:
-    """Write a board's Verilog to ``rtl`` in `output`, register map (JSON) and C header beside it.
+    """Write a board's Verilog to ``rtl`` in `output`, register map and C headers beside it.
 
     Returns the Verilog files, that of the top level first.
 
@@ -147,6 +157,8 @@ def write_gateware(
     rtl.mkdir(parents=True)
     (output / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
     (output / f"{name}.h").write_text(c_header(config))
+    (output / f"{name}.rdl").write_text(systemrdl(config, registers))
+    (output / "sat_registers.h").write_text(register_header(config, registers))
     texts = elaborate(component, name, technology)
     texts[f"{name}.v"] = mark_ports(texts[f"{name}.v"], marks)
     for file, text in texts.items():

@@ -15,11 +15,12 @@ from rtl.config import ConfigError
 
 from .alveo import U200, U250
 from .board import Board, MissingTool, run
+from .ulx3s import ULX3S
 from .vcu1525 import VCU1525
 
 __all__ = ["BOARDS", "main"]
 
-BOARDS: dict[str, Board] = {board.name: board for board in (VCU1525(), U200, U250)}
+BOARDS: dict[str, Board] = {board.name: board for board in (ULX3S(), VCU1525(), U200, U250)}
 """Every board by its name."""
 
 STATUS_FAILED = 1
@@ -65,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="directory (build/boards/<board>)")
     parser.add_argument(
-        "--clock", type=float, default=250, metavar="MHZ",
-        help="clock of the accelerator (%(default)s)",
+        "--clock", type=float, metavar="MHZ",
+        help="clock of the accelerator (the board's own)",
     )  # fmt: skip
     parser.add_argument(
         "--no-tools", action="store_true", help="write what the board's tools start from, no more"
@@ -74,11 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     board = BOARDS[options.board]
     output = (options.out or Path("build") / "boards" / board.name).resolve()
-    if not 10 <= options.clock <= 500:
-        parser.error(f"--clock is {options.clock}, must be 10 to 500 MHz")
+    clock_mhz = board.clock_mhz if options.clock is None else options.clock
+    if not 10 <= clock_mhz <= 500:
+        parser.error(f"--clock is {clock_mhz}, must be 10 to 500 MHz")
     try:
         config = configure(options.preset or board.preset, options.settings)
-        files = board.write(config, output, options.clock)
+        files = board.write(config, output, clock_mhz)
         (output / "README.md").write_text(readme(board, config.name, files, output))
     except ConfigError as error:
         parser.error(str(error))
@@ -98,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"'{command.tools[0]}' failed with status {status}", file=sys.stderr)
             return STATUS_FAILED
     print(f"made {output / board.image}")
+    report = board.report(output)
+    if report:
+        print(report)
     return 0
 
 

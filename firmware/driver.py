@@ -70,7 +70,7 @@ class Driver:
     def __init__(self, card: Card) -> None:
         self.card = card
         self.config = card.config
-        self.memory = Allocator(self.config.memory_bytes, self.config.beat_bytes)
+        self.memory = Allocator(card.memory_bytes, self.config.beat_bytes)
         self._resident: dict[int, bytes] = {}
         for name, expected, meaning in (
             ("IDENTITY", IDENTITY, "this is no SAT card"),

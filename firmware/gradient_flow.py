@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from .model import Layer
-from .schedule import Assembly, accumulate
+from .schedule import Assembly, Pieces, accumulate
 from .tensor import Activations
 
 __all__ = ["GradientFlow"]
@@ -27,6 +27,8 @@ class GradientFlow:
         Tensors of the layers; `gradients` of those whose gradient is needed.
     temporary
         Makes a tensor for the output of a layer.
+    add_pieces
+        Adds pieces of the vector unit to the program.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class GradientFlow:
         activations: Mapping[Layer, Activations],
         gradients: Mapping[Layer, Activations],
         temporary: Callable[[Layer], Activations],
+        add_pieces: Callable[[Pieces], None],
     ) -> None:
         self._assembly = assembly
         self._activations = activations
         self._gradients = gradients
         self._temporary = temporary
+        self._add_pieces = add_pieces
         self._parts: dict[Layer, list[Activations]] = {}
 
     def add(self, layer: Layer, gradient: Activations) -> None:
@@ -66,7 +70,7 @@ class GradientFlow:
         else:
             part = self._temporary(layer)
             yield part
-            accumulate(self._assembly, [earlier, part], own, mask=self._mask(layer))
+            self._accumulate([earlier, part], own, layer)
         self._parts[layer] = [own]
 
     def collect(self, layer: Layer) -> Activations:
@@ -75,7 +79,7 @@ class GradientFlow:
         assert gradient is not None
         mask = self._mask(layer)
         if gradient is not own and mask is not None:
-            accumulate(self._assembly, [gradient], own, mask=mask)
+            self._accumulate([gradient], own, layer)
             gradient = own
         return gradient
 
@@ -84,9 +88,15 @@ class GradientFlow:
         parts = self._parts.get(layer, [])
         while len(parts) > 1:
             own = self._gradients[layer]
-            accumulate(self._assembly, parts[:2], own, mask=self._mask(layer))
+            self._accumulate(parts[:2], own, layer)
             parts = [own, *parts[2:]]
         return parts[0] if parts else None
 
     def _mask(self, layer: Layer) -> Activations | None:
         return self._activations[layer] if layer.relu else None
+
+    def _accumulate(
+        self, gradients: Sequence[Activations], total: Activations, layer: Layer
+    ) -> None:
+        part = self._assembly.part(layer.name)
+        self._add_pieces(accumulate(part, gradients, total, mask=self._mask(layer)))

@@ -45,24 +45,27 @@ class BatchNormTensors:
     Attributes
     ----------
     records
-        Of each channel what it learns, ``gain`` and ``shift`` with their momentum, the running
-        ``average`` and ``variance``, of the last batch ``mean`` and ``inverse`` (of the standard
-        deviation), the factor and summand that follow from them, and the gradients.
+        Of each channel what it learns, ``gain`` and ``shift``, the running ``average`` and
+        ``variance``, the momentum of what it learns; of the last batch ``mean`` and ``inverse`` (of
+        the standard deviation), the factor and summand that follow from them, and the gradients;
+        factor and summand that follow from the running values.
     """
 
     NAMES = (
         "gain",
-        "gain_momentum",
         "shift",
-        "shift_momentum",
         "average",
         "variance",
+        "gain_momentum",
+        "shift_momentum",
         "mean",
         "inverse",
         "factor",
         "summand",
         "gain_gradient",
         "shift_gradient",
+        "running_factor",
+        "running_summand",
     )
 
     def __init__(self, layer: BatchNorm, config: Config, memory: Allocator) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .driver import Driver, RunResult
+from .forward_flow import ForwardFlow
 from .gradient_flow import GradientFlow
 from .layers import BatchNormTensors, ConvolutionTensors
 from .model import (
@@ -27,11 +28,14 @@ from .program import Program
 from .schedule import (
     AdditionSchedule,
     Assembly,
+    Backlog,
     ConvolutionSchedule,
     LossSchedule,
     LossTensors,
     NormalisationSchedule,
+    PartialSums,
     PoolingSchedule,
+    Statistics,
     Step,
     WeightGradientSchedule,
     clear_phase,
@@ -58,6 +62,29 @@ class Loss:
     right: int
 
 
+class _Side:
+    """What training changes, and the programs that work on it.
+
+    There are two, in turns the one that a step reads and the one that it writes: a step whose
+    gradients overflow then leaves what is learned as it was, though its updates go on beside the
+    rest of the backward pass, before all gradients are known.
+
+    Attributes
+    ----------
+    tensors
+        Of each layer that has any.
+    programs
+        By name.
+    adjustable
+        The assembly of the program that depends on the step.
+    """
+
+    def __init__(self, tensors: dict[Layer, ConvolutionTensors | BatchNormTensors]) -> None:
+        self.tensors = tensors
+        self.programs: dict[str, Program] = {}
+        self.adjustable: Assembly | None = None
+
+
 class Network:
     """A network for batches of a fixed size.
 
@@ -81,11 +108,6 @@ class Network:
     ----------
     model, batch
         As given.
-    tensors
-        Of each layer that has any.
-    programs
-        By name: ``initialise``; ``forward`` with the loss, ``backward`` and ``update``, which make
-        a training step; and ``infer``, with the running averages of batch normalisation.
     """
 
     def __init__(self, driver: Driver, model: Model, batch: int) -> None:
@@ -95,23 +117,16 @@ class Network:
         self._config, self._memory = driver.config, driver.memory
         for layer in model.layers:
             require_support(layer, self._config)
-        self.tensors: dict[Layer, ConvolutionTensors | BatchNormTensors] = {}
         # Inputs of few channels are unfolded for the layer that takes them.
         self._unfolded: dict[Layer, UnfoldedImages] = {}
         for layer in model.layers:
-            if isinstance(layer, Convolution):
-                if isinstance(layer.source, Input) and UnfoldedImages.suits(
-                    self._config, layer, batch
-                ):
-                    self._unfolded[layer] = UnfoldedImages(self._config, self._memory, batch, layer)
-                self.tensors[layer] = ConvolutionTensors(
-                    self._scheduled(layer),
-                    self._config,
-                    self._memory,
-                    has_backward=model.passes_gradient(layer.source),
-                )
-            elif isinstance(layer, BatchNorm):
-                self.tensors[layer] = BatchNormTensors(layer, self._config, self._memory)
+            if (
+                isinstance(layer, Convolution)
+                and isinstance(layer.source, Input)
+                and UnfoldedImages.suits(self._config, layer)
+            ):
+                self._unfolded[layer] = UnfoldedImages(self._config, self._memory, batch, layer)
+        self._side, self._other = (_Side(self._learned_tensors()) for _ in range(2))
         self._activations = {layer: self._images(layer.shape) for layer in model.layers}
         self._gradients = {
             layer: self._images(layer.shape, transposed=layer is model.logits)
@@ -123,16 +138,37 @@ class Network:
         # As many zeros as a tile of G rows by one D word has.
         self._zeros = Activations(self._config, self._memory, self._config.elements, Shape(1, 1, 1))
         self._temporaries: list[Activations] = []
+        self._overlaps: dict[Layer, Activations] = {}
         # Where the backward pass leaves the gradient of each layer's output.
         self._collected: dict[Layer, Activations] = {}
-        self._update: Assembly | None = None
-        self.programs = {
-            "initialise": self._initialise_program(),
-            "forward": self._forward_program("forward pass", training=True),
-            "backward": self._backward_program(),
-            "update": self._update_program(),
-            "infer": self._forward_program("inference", training=False),
+        # Of the inputs of batch normalisations.
+        self._sums = {
+            layer.sources[0]: PartialSums(
+                self._config, self._memory, self._activations[layer.sources[0]]
+            )
+            for layer in model.layers
+            if isinstance(layer, BatchNorm)
         }
+        self._schedule()
+
+    @property
+    def tensors(self) -> dict[Layer, ConvolutionTensors | BatchNormTensors]:
+        """What training changes of each layer, as it is now."""
+        return self._side.tensors
+
+    @property
+    def programs(self) -> dict[str, Program]:
+        """Programs that work on `tensors`.
+
+        By name: ``initialise``; ``forward`` with the loss and ``backward`` with the update, which
+        make a training step; and ``infer``, with the running averages of batch normalisation.
+        """
+        return self._side.programs
+
+    @property
+    def step_programs(self) -> tuple[Program, ...]:
+        """The programs of a training step, in their order."""
+        return self.programs["forward"], self.programs["backward"]
 
     # What a host does with it
 
@@ -211,15 +247,20 @@ class Network:
         mean = -np.log(2) * values["log_probability"][:count].astype(np.float64).mean()
         return Loss(float(mean), int((values["margin"][:count] == 0).sum())), result
 
-    def backward(self) -> RunResult:
-        """Carry the gradient of the last batch's loss back to every layer."""
+    def backward(self, step: Step) -> RunResult:
+        """Carry the gradient of the last batch's loss back, and learn from it.
+
+        What is learned stays apart until `apply` is called.
+        """
+        assert self._side.adjustable is not None
+        self._side.adjustable.set_step(step)
         return self.driver.run(self.programs["backward"])
 
-    def update(self, step: Step) -> RunResult:
-        """Update all that is learned by the gradients of the last `backward`."""
-        assert self._update is not None
-        self._update.set_step(step)
-        return self.driver.run(self.programs["update"])
+    def apply(self) -> None:
+        """Go on with what the last `backward` has learned."""
+        self._side, self._other = self._other, self._side
+        if not self._side.programs:
+            self._schedule()
 
     def infer(self, images: ArrayLike) -> tuple[NDArray[np.float16], RunResult]:
         """Return the logits ``[images, classes]`` of a batch."""
@@ -256,26 +297,44 @@ class Network:
 
     # Programs
 
+    def _learned_tensors(self) -> dict[Layer, ConvolutionTensors | BatchNormTensors]:
+        """Make tensors for all that training changes."""
+        tensors: dict[Layer, ConvolutionTensors | BatchNormTensors] = {}
+        for layer in self.model.layers:
+            if isinstance(layer, Convolution):
+                tensors[layer] = ConvolutionTensors(
+                    self._scheduled(layer),
+                    self._config,
+                    self._memory,
+                    has_backward=self.model.passes_gradient(layer.source),
+                )
+            elif isinstance(layer, BatchNorm):
+                tensors[layer] = BatchNormTensors(layer, self._config, self._memory)
+        return tensors
+
+    def _schedule(self) -> None:
+        """Make the programs that read one side and write the other."""
+        self._side.programs = {
+            "initialise": self._initialise_program(),
+            "forward": self._forward_program("forward pass", training=True),
+            "backward": self._backward_program(),
+            "infer": self._forward_program("inference", training=False),
+        }
+
     def _scheduled(self, layer: Convolution) -> Convolution:
         """Return a convolution as the array computes it."""
         return layer.unfolded() if layer in self._unfolded else layer
 
-    def _convolution(
-        self, assembly: Assembly, layer: Convolution, tensors: ConvolutionTensors
-    ) -> ConvolutionSchedule:
-        return ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
-
-    def _weight_gradients(
-        self, assembly: Assembly, layer: Convolution, tensors: ConvolutionTensors
-    ) -> WeightGradientSchedule:
-        return WeightGradientSchedule(assembly, self._scheduled(layer), tensors)
-
     def _images(self, shape: Shape, *, transposed: bool = False) -> Activations:
         return Activations(self._config, self._memory, self.batch, shape, transposed=transposed)
 
-    def _temporary(self, layer: Layer) -> Activations:
-        self._temporaries.append(self._images(layer.shape))
-        return self._temporaries[-1]
+    def _overlap(self, layer: Layer, shape: Shape | None) -> Activations | None:
+        """Return what the windows of a pooling layer need if they overlap: a block of images."""
+        if shape is not None and layer not in self._overlaps:
+            self._overlaps[layer] = Activations(
+                self._config, self._memory, self._config.elements, shape
+            )
+        return self._overlaps.get(layer)
 
     def _assembly(self, name: str) -> Assembly:
         return Assembly(Program(self._config, name))
@@ -284,36 +343,100 @@ class Network:
         assembly = self._assembly("initialisation")
         for layer, tensors in self.tensors.items():
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                self._weight_gradients(assembly, layer, tensors).initialise(self._zeros)
+                schedule = WeightGradientSchedule(assembly, self._scheduled(layer), tensors)
+                schedule.initialise(self._zeros)
         return assembly.program
 
     def _forward_program(self, name: str, *, training: bool) -> Program:
         assembly = self._assembly(name)
+        flow = ForwardFlow()
         for layer in self.model.layers[1:]:
             y = self._activations[layer]
-            x = self._activations[layer.sources[0]]
-            others = [self._activations[source] for source in layer.sources[1:]]
-            add = others[0] if others else None
-            tensors = self.tensors.get(layer)
+            sources = [self._activations[source] for source in layer.sources]
+            x, others = sources[0], sources[1:]
+            tensors = self._side.tensors.get(layer)
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                schedule = self._convolution(assembly, layer, tensors)
-                schedule.forward(self._unfolded.get(layer, x), y, add=add)
+                flow.complete(*others)
+                self._add_forward(assembly.part(layer.name), flow, layer, tensors, gathers=training)
             elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
-                norm = NormalisationSchedule(assembly, layer, tensors)
-                norm.forward(x, y, add=add, training=training)
-            elif isinstance(layer, (MaxPool, GlobalAveragePool)):
-                PoolingSchedule(assembly, layer).forward(x, y)
-            elif isinstance(layer, Addition):
-                AdditionSchedule(assembly, layer).forward(x, y, add=others[0])
+                norm = NormalisationSchedule(assembly.part(layer.name), layer, tensors)
+                if training:
+                    norm.use_statistics(x, self._statistics(assembly.part(layer.name), flow, layer))
+                else:
+                    norm.use_averages(x)
+                add = others[0] if others else None
+                reach = flow.reach_all(sources)
+                flow.put(y, norm.forward(x, y, add=add, training=training, reach=reach))
+            else:
+                reach = flow.reach_all(sources)
+                if isinstance(layer, (MaxPool, GlobalAveragePool)):
+                    flow.put(
+                        y,
+                        PoolingSchedule(assembly.part(layer.name), layer).forward(
+                            x, y, reach=reach
+                        ),
+                    )
+                elif isinstance(layer, Addition):
+                    addition = AdditionSchedule(assembly.part(layer.name), layer)
+                    flow.put(y, addition.forward(x, y, add=others[0], reach=reach))
+        flow.finish()
         if training:
             logits = self.model.logits
-            loss = LossSchedule(assembly, self._loss)
+            loss = LossSchedule(assembly.part("loss"), self._loss)
             loss.add(self._activations[logits], self._gradients[logits])
         return assembly.program
 
+    def _add_forward(
+        self,
+        assembly: Assembly,
+        flow: ForwardFlow,
+        layer: Convolution,
+        tensors: ConvolutionTensors,
+        *,
+        gathers: bool,
+    ) -> None:
+        """Add FF of a convolution, and of its output what batch normalisations `gather`."""
+        x, y = self._activations[layer.source], self._activations[layer]
+        added = [self._activations[source] for source in layer.sources[1:]]
+        schedule = ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
+        pieces = schedule.forward(
+            self._unfolded.get(layer, x),
+            y,
+            add=added[0] if added else None,
+            reach=flow.reach_all([x]),
+            written=lambda tiles, word: flow.written(y, tiles, word),
+        )
+        if gathers and layer in self._sums:
+            flow.gather(y, Statistics(assembly, y, self._sums[layer]))
+        flow.beside(pieces, x, y)
+
+    def _statistics(self, assembly: Assembly, flow: ForwardFlow, layer: BatchNorm) -> Statistics:
+        """Return the sums of a batch normalisation's input, all of which has been added."""
+        source = layer.sources[0]
+        x = self._activations[source]
+        gathered = flow.gathered(x)
+        if gathered is None:
+            flow.complete(x)
+            gathered = Statistics(assembly, x, self._sums[source])
+            for word in range(x.words):
+                gathered.add(x.column(word), word)
+            flow.gather(x, gathered)
+        return gathered
+
     def _backward_program(self) -> Program:
-        assembly = self._assembly("backward pass")
-        flow = GradientFlow(assembly, self._activations, self._gradients, self._temporary)
+        self._side.adjustable = assembly = self._assembly("backward pass")
+        existing = iter(list(self._temporaries))
+
+        def temporary(layer: Layer) -> Activations:
+            """Return a tensor for the output of a layer; both sides share them."""
+            tensor = next(existing, None)
+            if tensor is None:
+                tensor = self._images(layer.shape)
+                self._temporaries.append(tensor)
+            return tensor
+
+        backlog = Backlog()
+        flow = GradientFlow(assembly, self._activations, self._gradients, temporary, backlog.beside)
         logits = self.model.logits
         flow.add(logits, self._gradients[logits])
         for layer in reversed(self.model.layers[1:]):
@@ -327,37 +450,47 @@ class Network:
             if isinstance(layer, Addition):
                 flow.add(source, dy)
                 continue
-            if not self.model.passes_gradient(source) and not isinstance(layer, BatchNorm):
-                continue
             x, y = self._activations[source], self._activations[layer]
-            tensors = self.tensors.get(layer)
-            if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                dx, add, mask = flow.target(source)
-                schedule = ConvolutionSchedule(assembly, layer, tensors)
-                for phase in schedule.backward(dy, dx, add=add, mask=mask):
-                    # What is there already needs nothing.
-                    if add is not dx:
-                        clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask)
-            elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
+            tensors, updated = self._side.tensors.get(layer), self._other.tensors.get(layer)
+            if isinstance(tensors, ConvolutionTensors) and isinstance(updated, ConvolutionTensors):
+                assert isinstance(layer, Convolution)
+                if self.model.passes_gradient(source):
+                    self._add_backward(assembly.part(layer.name), flow, backlog, layer, tensors, dy)
+                schedule = WeightGradientSchedule(
+                    assembly.part(layer.name), self._scheduled(layer), tensors, updated
+                )
+                backlog.add(schedule.update(self._unfolded.get(layer, x), dy))
+            elif isinstance(tensors, BatchNormTensors) and isinstance(updated, BatchNormTensors):
+                assert isinstance(layer, BatchNorm)
                 with flow.alone(source) as dx:
-                    norm = NormalisationSchedule(assembly, layer, tensors)
-                    norm.backward(x, dy, dx, masked=source.relu)
-            elif isinstance(layer, (MaxPool, GlobalAveragePool)):
+                    norm = NormalisationSchedule(assembly.part(layer.name), layer, tensors)
+                    backlog.beside(norm.backward(x, dy, dx, masked=source.relu, updated=updated))
+            elif self.model.passes_gradient(source):
+                assert isinstance(layer, (MaxPool, GlobalAveragePool))
                 mask = x if source.relu else None
+                pooling = PoolingSchedule(assembly.part(layer.name), layer)
                 with flow.alone(source) as dx:
-                    PoolingSchedule(assembly, layer).backward(x, y, dy, dx, mask=mask)
+                    parts = self._overlap(layer, pooling.overlap)
+                    backlog.beside(pooling.backward(x, y, dy, dx, mask=mask, parts=parts))
+        backlog.finish()
         return assembly.program
 
-    def _update_program(self) -> Program:
-        self._update = assembly = self._assembly("weight update")
-        for layer, tensors in self.tensors.items():
-            if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                x = self._unfolded.get(layer, self._activations[layer.source])
-                schedule = self._weight_gradients(assembly, layer, tensors)
-                schedule.update(x, self._collected[layer])
-            elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
-                NormalisationSchedule(assembly, layer, tensors).update()
-        return assembly.program
+    def _add_backward(
+        self,
+        assembly: Assembly,
+        flow: GradientFlow,
+        backlog: Backlog,
+        layer: Convolution,
+        tensors: ConvolutionTensors,
+        dy: Activations,
+    ) -> None:
+        """Add BP of a convolution."""
+        dx, add, mask = flow.target(layer.source)
+        schedule = ConvolutionSchedule(assembly, layer, tensors)
+        phases = backlog.before(schedule.backward(dy, dx, add=add, mask=mask))
+        # What is there already needs nothing.
+        for phase in phases if add is not dx else ():
+            backlog.beside(clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask))
 
 
 def _trained(tensors: ConvolutionTensors | BatchNormTensors) -> Iterator[tuple[str, Any]]:

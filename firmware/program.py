@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rtl.config import COMMAND_BYTES, Config
 from rtl.control.commands import (
@@ -25,11 +26,18 @@ from rtl.control.commands import (
 from rtl.memory.descriptor import DIMENSIONS
 from rtl.sparsity.pattern import Pattern
 
+from .access_index import AccessIndex
+
 __all__ = ["Program", "descriptor", "matrix_walks", "product", "walk"]
 
 _LARGEST_COUNT = (1 << 16) - 1
 
 _MEMORY = "memory"
+
+_STATE_BEATS = 4
+"""Beats of weights and momentum in a row of a tile."""
+
+_TO_MEMORY = (VectorTarget.NARROW, VectorTarget.WIDE)
 
 
 def descriptor(config: Config, address: int, beats: int, *loops: tuple[int, int]) -> dict[str, Any]:
@@ -183,30 +191,24 @@ def _coefficient(fields: dict[str, Any]) -> str:
     return "none"
 
 
-@dataclass(frozen=True)
-class _Region:
+class _Region(NamedTuple):
     """Words of a scratchpad or bytes of memory, `stop` excluded."""
 
     space: str
     start: int
     stop: int
 
-    def overlaps(self, other: _Region) -> bool:
-        return self.start < other.stop and other.start < self.stop
 
-    def covers(self, other: _Region) -> bool:
-        return self.start <= other.start and other.stop <= self.stop
-
-
-@dataclass
+@dataclass(slots=True)
 class _Command:
-    """One command and the commands of other queues that must have ended before it starts."""
+    """One command and the latest of each queue that must have ended before it starts."""
 
     opcode: Opcode
     queue: Queue
     stage: Stage
     body: dict[str, Any]
-    after: set[int] = field(default_factory=set)
+    label: str
+    after: list[int] = field(default_factory=lambda: [-1] * len(Queue))
     wait: int = 0
     signal: int = 0
 
@@ -245,14 +247,25 @@ class Program:
         self.config = config
         self.name = name
         self.address: int | None = None
+        self._label = ""
         self._commands: list[_Command] = []
-        self._accesses: dict[str, list[tuple[_Region, int, bool]]] = defaultdict(list)
+        self._reads: dict[str, AccessIndex] = defaultdict(AccessIndex)
+        self._writes: dict[str, AccessIndex] = defaultdict(AccessIndex)
         self._encoded: list[bytes] | None = None
         self._last = -1
 
     def __len__(self) -> int:
         """Commands, with the FINISH that ends every program."""
         return len(self._commands) + 1
+
+    def part(self, label: str) -> Program:
+        """Return the program as one of its parts sees it, a layer say.
+
+        What is added through it belongs to `label`, of which there may be several under way.
+        """
+        part = copy.copy(self)
+        part._label = label
+        return part
 
     def load(self, target: LoadTarget, stage: Stage, **body: Any) -> None:
         """Add a LOAD; `body` holds the other fields of `rtl.control.commands.LoadBody`.
@@ -329,13 +342,14 @@ class Program:
         bank_rows = -(-((tiles - 1) * config.elements + rows) // config.cols)
         reads = [_Region("O", o_base, o_base + (bank_rows - 1) * body["o_stride"] + 2)]
         address = body["state_address"]
-        writes = [_Region(_MEMORY, address, address + tiles * rows * 4 * config.beat_bytes)]
-        for copy in ("row", "column"):
-            if body.get(f"{copy}_copy"):
-                address = body[f"{copy}_address"]
-                whole = rows == config.elements
-                beats = body[f"{copy}_pattern"].tile_beats(config) if whole else rows
-                last = (tiles - 1) * body.get(f"{copy}_stride", 0)
+        writes = [
+            _Region(_MEMORY, address, address + tiles * rows * _STATE_BEATS * config.beat_bytes)
+        ]
+        for side in ("row", "column"):
+            if body.get(f"{side}_copy"):
+                address = body[f"{side}_address"]
+                beats = self._copy_beats(body, side)
+                last = (tiles - 1) * body.get(f"{side}_stride", 0)
                 stop = address + last + beats * config.beat_bytes
                 writes.append(_Region(_MEMORY, address, stop))
         self._add(Opcode.UPDATE, stage, body, reads, writes)
@@ -360,7 +374,7 @@ class Program:
         for feed in feeds:
             load = self._append(Opcode.LOAD, stage, feed)
             self._depend(load, index, [self._extent(feed["descriptor"])], [], remember=False)
-        to_memory = body.get("target") in (VectorTarget.NARROW, VectorTarget.WIDE)
+        to_memory = body.get("target") in _TO_MEMORY
         writes = [self._extent(body["descriptor"])] if to_memory else []
         self._depend(vector, index, [], writes)
         self._last = index
@@ -379,11 +393,46 @@ class Program:
 
     def encode(self) -> bytes:
         """Return the program as it lies in memory, FINISH at its end."""
-        if self._encoded is None:
+        if self._encoded is None or len(self._encoded) != len(self):
             self._assign_tokens()
             finish = encode(Opcode.FINISH)
             self._encoded = [*(command.encode() for command in self._commands), finish]
         return b"".join(self._encoded)
+
+    @property
+    def labels(self) -> list[str]:
+        """What each command but FINISH belongs to: the label of its `part`."""
+        return [command.label for command in self._commands]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Stage of each command but FINISH."""
+        return [command.stage for command in self._commands]
+
+    @property
+    def opcodes(self) -> list[Opcode]:
+        """Opcode of each command but FINISH."""
+        return [command.opcode for command in self._commands]
+
+    def traffic(self, index: int) -> tuple[int, int]:
+        """Return the bytes that command `index` reads from memory, and those that it writes."""
+        command = self._commands[index]
+        body = command.body
+        beat = self.config.beat_bytes
+        match command.opcode:
+            case Opcode.LOAD:
+                return math.prod(body["descriptor"]["counts"]) * beat, 0
+            case Opcode.STORE:
+                return 0, math.prod(body["descriptor"]["counts"]) * beat
+            case Opcode.VECTOR if body.get("target") in _TO_MEMORY:
+                return 0, math.prod(body["descriptor"]["counts"]) * beat
+            case Opcode.UPDATE:
+                beats = body["rows"] * _STATE_BEATS
+                for side in ("row", "column"):
+                    if body.get(f"{side}_copy"):
+                        beats += self._copy_beats(body, side)
+                return 0, body["tiles"] * beats * beat
+        return 0, 0
 
     @property
     def nbytes(self) -> int:
@@ -430,6 +479,11 @@ class Program:
         """Return the whole program in words, a command to a line."""
         return "\n".join(self.describe(index) for index in range(len(self)))
 
+    def _copy_beats(self, body: dict[str, Any], side: str) -> int:
+        """Return the beats that an UPDATE writes of a compressed copy, for each tile."""
+        whole = body["rows"] == self.config.elements
+        return body[f"{side}_pattern"].tile_beats(self.config) if whole else body["rows"]
+
     def _extent(self, fields: dict[str, Any]) -> _Region:
         """Return the range of memory that a descriptor reaches over."""
         lowest, highest = _reach({"counts": fields["counts"][1:], "steps": fields["strides"]})
@@ -452,8 +506,7 @@ class Program:
         self._depend(command, self._last, reads, writes, remember=remember)
 
     def _append(self, opcode: Opcode, stage: Stage, body: dict[str, Any]) -> _Command:
-        self._encoded = None
-        command = _Command(opcode, QUEUE_OF[opcode], stage, body)
+        command = _Command(opcode, QUEUE_OF[opcode], stage, body, self._label)
         self._commands.append(command)
         return command
 
@@ -467,21 +520,24 @@ class Program:
         remember: bool = True,
     ) -> None:
         """Let a command wait for those before `index`, its own or that of what it feeds."""
-        for region, is_write in [(r, False) for r in reads] + [(w, True) for w in writes]:
-            accesses = self._accesses[region.space]
-            command.after.update(
-                other
-                for earlier, other, was_write in accesses
-                if (is_write or was_write)
-                and other != index
-                and earlier.overlaps(region)
-                and self._commands[other].queue is not command.queue
-            )
-            if is_write:
-                # Whoever depends on what this write covers depends on this write as well.
-                accesses[:] = [access for access in accesses if not region.covers(access[0])]
+        own = command.queue.value
+        for space, start, stop in reads:
+            self._await(command, self._writes[space], start, stop)
             if remember:
-                accesses.append((region, index, is_write))
+                self._reads[space].add(start, stop, own, index)
+        for space, start, stop in writes:
+            # Whoever depends on what this write covers depends on this write as well.
+            for earlier in (self._reads[space], self._writes[space]):
+                self._await(command, earlier, start, stop)
+                earlier.forget(start, stop)
+            if remember:
+                self._writes[space].add(start, stop, own, index)
+
+    def _await(self, command: _Command, accesses: AccessIndex, start: int, stop: int) -> None:
+        """Let a command wait for those of other queues that have accessed an interval."""
+        for queue, latest in enumerate(command.after):
+            if queue != command.queue.value:
+                command.after[queue] = accesses.latest(start, stop, queue, latest)
 
     def _assign_tokens(self) -> None:
         """Turn dependencies into tokens.
@@ -492,12 +548,11 @@ class Program:
         """
         for command in self._commands:
             command.wait = command.signal = 0
-        reached: dict[tuple[Queue, Queue], int] = {}
+        reached = [[-1] * len(Queue) for _ in Queue]
         for command in self._commands:
-            for queue in Queue:
-                others = [i for i in command.after if self._commands[i].queue is queue]
-                latest = max(others, default=-1)
-                if latest > reached.get((queue, command.queue), -1):
-                    reached[queue, command.queue] = latest
-                    command.wait |= 1 << queue.value
-                    self._commands[latest].signal |= 1 << command.queue.value
+            own = command.queue.value
+            for queue, latest in enumerate(command.after):
+                if latest > reached[queue][own]:
+                    reached[queue][own] = latest
+                    command.wait |= 1 << queue
+                    self._commands[latest].signal |= 1 << own

@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from rtl.config import Config
 from rtl.interface.register_map import STAGE_NAMES
 
+from . import page
 from .training import Outcome, Settings
 
 __all__ = ["rows", "summary", "write"]
@@ -313,32 +314,7 @@ def _draw_slots(axes: Any, figures: Mapping[str, Any]) -> None:
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>SAT: training report</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #212529; max-width: 64rem;
-  margin: 2.5rem auto; padding: 0 1.25rem; }}
-h1 {{ font-size: 1.6rem; margin-bottom: 0.25rem; }}
-h2 {{ font-size: 1.1rem; margin-top: 2.25rem; }}
-p.lead {{ color: #495057; margin-top: 0; }}
-img {{ width: 100%; height: auto; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ text-align: right; padding: 0.35rem 0.75rem; border-bottom: 1px solid #dee2e6; }}
-th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
-thead th {{ border-bottom: 2px solid #495057; }}
-.exact {{ color: #2b7a3d; font-weight: 600; }}
-.wrong {{ color: #9e2a2b; font-weight: 600; }}
-details table {{ font-size: 0.875rem; }}
-summary {{ cursor: pointer; color: #495057; }}
-</style>
-</head>
-<body>
-<h1>Training with {pattern} weights</h1>
-<p class="lead">{lead}</p>
+_CONTENT = """<p class="lead">{lead}</p>
 <p class="{verdict_class}">{verdict}</p>
 <img alt="Loss curves, cycles by stage, use of the MACs" src="data:image/png;base64,{picture}">
 <h2>Dense against {pattern}</h2>
@@ -347,10 +323,7 @@ summary {{ cursor: pointer; color: #495057; }}
 {settings}
 <details><summary>Counters of the card</summary>
 {counters}
-</details>
-</body>
-</html>
-"""
+</details>"""
 
 
 def _page(figures: Mapping[str, Any], picture: bytes) -> str:
@@ -390,7 +363,7 @@ def _page(figures: Mapping[str, Any], picture: bytes) -> str:
         for name, value in figures["counters_dense"].items()
     ]
     pattern = figures["pattern"]
-    return _PAGE.format(
+    content = _CONTENT.format(
         pattern=html.escape(pattern),
         lead=html.escape(
             f"{layers[settings['model']]}; the first and the last layer are dense. "
@@ -401,22 +374,12 @@ def _page(figures: Mapping[str, Any], picture: bytes) -> str:
         verdict_class=verdicts[exact][0],
         verdict=html.escape(verdicts[exact][1]),
         picture=base64.b64encode(picture).decode(),
-        table=_html_table(("", "dense", pattern, ""), rows(figures)),
-        settings=_html_table(("setting", "value"), values),
-        counters=_html_table(("counter", "dense", pattern), counters),
+        table=page.table(("", "dense", pattern, ""), rows(figures)),
+        settings=page.table(("setting", "value"), values),
+        counters=page.table(("counter", "dense", pattern), counters),
     )
+    return page.page("training report", f"Training with {pattern} weights", content)
 
 
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-
-
-def _html_table(head: tuple[str, ...], body: Sequence[tuple[str, ...]]) -> str:
-    def row(cells: tuple[str, ...], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return (
-        f"<table><thead>{row(head, 'th')}</thead><tbody>"
-        + "".join(row(cells, "td") for cells in body)
-        + "</tbody></table>"
-    )

@@ -23,6 +23,7 @@ from .program import descriptor
 
 __all__ = [
     "Activations",
+    "Block",
     "Compressed",
     "Images",
     "KernelState",
@@ -48,7 +49,7 @@ class Tensor(Protocol):
     nbytes: int
 
 
-class _Block:
+class Block:
     """A tensor's block of memory; subclasses give it a shape."""
 
     def __init__(self, config: Config, memory: Allocator, beats: int) -> None:
@@ -102,8 +103,22 @@ class Images(Protocol):
     batch_blocks: int
     words: int
 
-    def load_images(self, block: int, rows: Span, columns: Span) -> dict[str, Any]:
-        """Return the fields of the LOAD that brings an area of G images, tile by tile."""
+    def load_images(
+        self, block: int, rows: Span, columns: Span, words: range, step: int = 1
+    ) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G images, tile by tile.
+
+        Parameters
+        ----------
+        block
+            Of G images.
+        rows, columns
+            Of the image.
+        words
+            Of each pixel.
+        step
+            Distance of neighbouring rows and columns, which are counted in such steps.
+        """
 
     def load_channels(self, word: int, blocks: range, rows: Span, columns: Span) -> dict[str, Any]:
         """Return the fields of the LOAD that brings an area of G channels of blocks of images."""
@@ -124,7 +139,7 @@ def _frame(rows: Span, columns: Span, pixel_beats: int, images: int) -> dict[str
     }
 
 
-class Activations(_Block):
+class Activations(Block):
     """Binary16 images, or their gradients, as tiles of G images by G channels.
 
     Laid out ``[batch block][y][x][word][G images][G channels]``, so that a product's row
@@ -186,18 +201,26 @@ class Activations(_Block):
         first = self.tile(0, 0, 0, word)
         return [first + position * self.position_bytes for position in range(positions)]
 
-    def load_images(self, block: int, rows: Span, columns: Span) -> dict[str, Any]:
+    def tiles(self, word: int, block: int, lines: range) -> list[int]:
+        """Return the addresses of the tiles of G channels of some lines of a block of images."""
+        first = self.tile(block, lines.start, 0, word)
+        positions = len(lines) * self.shape.width
+        return [first + position * self.position_bytes for position in range(positions)]
+
+    def load_images(
+        self, block: int, rows: Span, columns: Span, words: range, step: int = 1
+    ) -> dict[str, Any]:
         """Return the fields of the LOAD that brings an area of G images, tile by tile."""
-        beats = self.words * self.config.elements
+        beats = len(words) * self.config.elements
         return {
             "transpose": int(self.transposed),
             "frame": _frame(rows, columns, beats, 1),
             "descriptor": descriptor(
                 self.config,
-                self.tile(block, rows.start, columns.start, 0),
+                self.tile(block, rows.start * step, columns.start * step, words.start),
                 beats,
-                (columns.count, self.position_bytes),
-                (rows.count, self.line_bytes),
+                (columns.count, step * self.position_bytes),
+                (rows.count, step * self.line_bytes),
             ),
         }
 
@@ -249,12 +272,14 @@ class Activations(_Block):
         return whole[: self.images, ..., : shape.channels]
 
 
-class UnfoldedImages(_Block):
-    """Images of few channels, as the input of a convolution whose kernel takes one D word.
+class UnfoldedImages(Block):
+    """Images of few channels, as the input of a convolution whose taps share D words.
 
-    Laid out ``[batch block][y][x][channel]`` beats of G images, with the zeros around each image.
-    A LOAD gathers what is under the kernel to a tile, ``[tap, channel][G images]``, completed with
-    zeros. To the array that is an image with a channel for each weight of the kernel.
+    Laid out ``[batch block][x of the output][y][tap in x][channel]`` beats of G images, with the
+    zeros above and below each image: the host unfolds it along x. What is under the kernel then are
+    beats that follow each other, line after line. A LOAD takes them for each output, completed with
+    zeros to tiles of G channels. To the array that is an image with a channel for each weight of
+    the kernel.
 
     Attributes
     ----------
@@ -263,56 +288,64 @@ class UnfoldedImages(_Block):
     shape
         Of the image that the array sees.
     batch_blocks, words
-        Blocks of G images; D words of a pixel, which is one.
+        Blocks of G images; D words of a pixel.
     """
 
-    words = 1
-
     @classmethod
-    def suits(cls, config: Config, layer: Convolution, images: int) -> bool:
-        """Return whether a dense convolution's input can be laid out so: a batch of one block."""
-        return (
-            layer.taps > 1
-            and layer.taps * layer.inputs <= config.elements
-            and layer.method.forward is Pattern.DENSE
-            and images <= config.elements
+    def suits(cls, config: Config, layer: Convolution) -> bool:
+        """Return whether a convolution, if its input is laid out so, takes fewer D words."""
+        unfolded = padded(config, layer.taps * layer.inputs)
+        return layer.method.forward is Pattern.DENSE and unfolded < layer.taps * padded(
+            config, layer.inputs
         )
 
     def __init__(self, config: Config, memory: Allocator, images: int, layer: Convolution) -> None:
         self.images, self._layer = images, layer
-        self.batch_blocks = 1
-        self.shape = Shape(layer.shape.height, layer.shape.width, layer.taps * layer.inputs)
-        source, around = layer.source.shape, 2 * layer.padding
-        self._padded = Shape(source.height + around, source.width + around, source.channels)
-        super().__init__(config, memory, self._padded.positions * source.channels)
+        self.shape = layer.unfolded().source.shape
+        self.batch_blocks = padded(config, images) // config.elements
+        self.words = padded(config, self.shape.channels) // config.elements
+        self._lines = layer.source.shape.height + 2 * layer.padding
+        self._line_bytes = layer.kernel * layer.inputs * config.beat_bytes
+        column_beats = self._lines * layer.kernel * layer.inputs
+        super().__init__(config, memory, self.batch_blocks * self.shape.width * column_beats)
 
-    def load_images(self, block: int, rows: Span, columns: Span) -> dict[str, Any]:
+    @property
+    def block_bytes(self) -> int:
+        """Bytes from one block of images to the next."""
+        return self.shape.width * self._lines * self._line_bytes
+
+    def load_images(
+        self, block: int, rows: Span, columns: Span, words: range, step: int = 1
+    ) -> dict[str, Any]:
         """Return the fields of the LOAD that brings an area of G images, tile by tile."""
-        return {"transpose": 1} | self._gather(rows, columns)
+        blocks = range(block, block + 1)
+        return {"transpose": 1} | self._gather(blocks, rows, columns, words, step)
 
     def load_channels(self, word: int, blocks: range, rows: Span, columns: Span) -> dict[str, Any]:
         """Return the fields of the LOAD that brings an area of G channels of blocks of images."""
-        return self._gather(rows, columns)
+        return self._gather(blocks, rows, columns, range(word, word + 1), 1)
 
-    def _gather(self, rows: Span, columns: Span) -> dict[str, Any]:
-        layer, g = self._layer, self.config.elements
-        pixel = self._padded.channels * self.config.beat_bytes
-        line = self._padded.width * pixel
-        first = (rows.start * line + columns.start * pixel) * layer.stride
+    def _gather(
+        self, blocks: range, rows: Span, columns: Span, words: range, step: int
+    ) -> dict[str, Any]:
+        config, g = self.config, self.config.elements
+        beats = min(words.stop * g, self.shape.channels) - words.start * g
+        missing = len(words) * g - beats
+        line = self._layer.stride * self._line_bytes
+        column = self._lines * self._line_bytes
+        first = blocks.start * self.block_bytes + words.start * g * config.beat_bytes
+        first += step * (rows.start * line + columns.start * column)
+        pixels = len(blocks) * rows.count * columns.count
+        frame = {"images": 1, "lines": pixels, "beats": beats, "after": missing}
         return {
-            "frame": {
-                "images": 1,
-                "lines": rows.count * columns.count,
-                "beats": self.shape.channels,
-                "after": g - self.shape.channels,
-            },
+            "frame": frame if missing else {},
             "descriptor": descriptor(
-                self.config,
+                config,
                 self.address + first,
-                layer.kernel * self._padded.channels,
-                (layer.kernel, line),
-                (columns.count, layer.stride * pixel),
-                (rows.count, layer.stride * line),
+                beats,
+                (columns.count, step * column),
+                (rows.count, step * line),
+                (len(blocks), self.block_bytes),
             ),
         }
 
@@ -323,18 +356,23 @@ class UnfoldedImages(_Block):
         """
         with np.errstate(over="ignore"):
             half = np.asarray(values).astype("<f2")
-        source, around = self._layer.source.shape, self._layer.padding
+        layer, g = self._layer, self.config.elements
+        source, around = layer.source.shape, layer.padding
         expected = (source.height, source.width, source.channels)
         if half.ndim != 4 or len(half) > self.images or half.shape[1:] != expected:
             raise ValueError(f"there is room for {self.images} images {source}, got {half.shape}")
-        padded_shape = (self._padded.height, self._padded.width, self._padded.channels)
-        whole = np.zeros((*padded_shape, self.config.elements), "<f2")
+        sides = (self._lines, source.width + 2 * around)
+        whole = np.zeros((self.batch_blocks * g, *sides, source.channels), "<f2")
         inside = (slice(around, around + source.height), slice(around, around + source.width))
-        whole[*inside, :, : len(half)] = half.transpose(1, 2, 3, 0)
-        self._write(card, whole)
+        whole[: len(half), *inside] = half
+        blocks = whole.reshape(self.batch_blocks, g, *whole.shape[1:])
+        last = (self.shape.width - 1) * layer.stride + 1
+        taps = [blocks[:, :, :, tap : tap + last : layer.stride] for tap in range(layer.kernel)]
+        # From [block][tap][image][y][x][channel].
+        self._write(card, np.stack(taps, axis=1).transpose(0, 4, 3, 1, 5, 2))
 
 
-class Compressed(_Block):
+class Compressed(Block):
     """A compressed copy of a kernel as an S operand: tiles of G rows by one D word.
 
     The D words of a row are those of one tap after the other.
@@ -375,7 +413,7 @@ class Compressed(_Block):
         return self.address + number * self.tile_bytes
 
 
-class Vector(_Block):
+class Vector(Block):
     """Binary16 vector, such as a bias."""
 
     def __init__(self, config: Config, memory: Allocator, length: int) -> None:
@@ -392,7 +430,7 @@ class Vector(_Block):
         return self.read_bytes(card).view("<f2")[: self.length]
 
 
-class KernelState(_Block):
+class KernelState(Block):
     """Master weights and momentum ``[taps][inputs][outputs]``, binary32, in tiles of G by G.
 
     Laid out ``[output block][input block][tap]``, each tile ``[input][2]{weights, momentum}`` beats
@@ -440,7 +478,7 @@ class KernelState(_Block):
         return {"weights": weights, "momentum": momentum}
 
 
-class VectorState(_Block):
+class VectorState(Block):
     """Master values and momentum of a vector, binary32."""
 
     BEATS = 4
@@ -471,7 +509,7 @@ class VectorState(_Block):
         return {"weights": whole[0, : self.length], "momentum": whole[1, : self.length]}
 
 
-class Records(_Block):
+class Records(Block):
     """Named binary32 values of each channel, for the vector unit's registers.
 
     Laid out ``[block of G channels][value][2]`` beats: what a wide tile is.
@@ -496,6 +534,20 @@ class Records(_Block):
         """Return the address of a value of G channels."""
         row = block * len(self.names) + self.names.index(name)
         return self.address + row * 2 * self.config.beat_bytes
+
+    def rows(self, blocks: range, name: str, count: int) -> dict[str, Any]:
+        """Return the descriptor of `count` values of several blocks, from value `name` on.
+
+        All blocks' first value comes first, then their second.
+        """
+        row = 2 * self.config.beat_bytes
+        return descriptor(
+            self.config,
+            self.row(blocks.start, name),
+            2,
+            (len(blocks), len(self.names) * row),
+            (count, row),
+        )
 
     def write(self, card: Card, **values: ArrayLike) -> None:
         """Write some values ``[channels]`` or one for all; the others become zero."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtl.control.commands import Stage
 from rtl.interface.register_map import STAGE_NAMES
 from rtl.sparsity.pattern import Pattern
 
@@ -306,7 +307,7 @@ class _Run:
             for result in results:
                 total = result if total is None else total + result
             outcome.losses.append(loss)
-            self._count_products(outcome, len(results))
+            self._count_products(outcome, PRODUCT_STAGES if len(results) > 1 else [Stage.FF])
             skipped_in_a_row = 0 if clean else skipped_in_a_row + 1
             if skipped_in_a_row == _HOPELESS:
                 raise Diverged(
@@ -349,12 +350,12 @@ class _Run:
         results = [forward]
         clean = not forward.counters["NONFINITE"]
         if clean:
-            backward = self.network.backward()
+            step = Step(rate, settings.momentum, settings.decay, scale.exponent)
+            backward = self.network.backward(step)
             results.append(backward)
             clean = not backward.counters["NONFINITE"]
         if clean:
-            step = Step(rate, settings.momentum, settings.decay, scale.exponent)
-            results.append(self.network.update(step))
+            self.network.apply()
         scale.observe(clean=clean)
         return loss.mean, loss.right, clean, results
 
@@ -363,9 +364,9 @@ class _Run:
         shape = self.network.model.input.shape
         return images.reshape(-1, shape.height, shape.width, shape.channels)
 
-    def _count_products(self, outcome: Outcome, passes: int) -> None:
-        """Count the multiply-adds of a step's first passes, of FF, BP and WU."""
+    def _count_products(self, outcome: Outcome, stages: Iterable[Stage]) -> None:
+        """Count the multiply-adds of some stages of a step."""
         batch, model = self._settings.batch, self.network.model
-        for stage in PRODUCT_STAGES[:passes]:
+        for stage in stages:
             outcome.useful += batch * model.kept_macs(stage)
             outcome.dense_useful += batch * model.macs(stage)

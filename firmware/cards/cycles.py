@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from rtl.config import COMMAND_BYTES, Config
 from rtl.control.commands import Opcode, Stage, encode
-from sim.cycles.model import Outcome, measure
+from sim.cycles.gateware import parameters
+from sim.cycles.model import Measurement, Outcome, measure
 from sim.verilated.model import MemoryTiming
 
 from ..errors import CardError
@@ -30,6 +31,16 @@ class CycleCard(modelled.ModelledCard):
         Configuration to model.
     timing
         How each channel of its memory behaves; without random pauses.
+
+    Attributes
+    ----------
+    measurement
+        Of the program that ran last, when each of its commands began and ended too.
+
+    Raises
+    ------
+    CardError
+        The model doesn't know the configuration.
     """
 
     computes = False
@@ -38,6 +49,11 @@ class CycleCard(modelled.ModelledCard):
         self.timing = timing or MemoryTiming()
         self._programs: dict[int, bytes] = {}
         self._stage = Stage.FF
+        self.measurement: Measurement | None = None
+        try:
+            parameters(config)
+        except ValueError as error:
+            raise CardError(str(error)) from None
         super().__init__(config)
 
     def read_memory(self, address: int, size: int) -> NDArray[np.uint8]:
@@ -63,4 +79,5 @@ class CycleCard(modelled.ModelledCard):
         except ValueError as error:
             raise CardError(f"the program at {address:#x} can't be timed: {error}") from None
         self._stage = measured.stage
+        self.measurement = measured
         return modelled.Outcome(measured.counters, measured.outcome is Outcome.FINISHED)

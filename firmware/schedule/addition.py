@@ -7,6 +7,7 @@ from rtl.control.commands import Function, Stage, VectorOperand
 from ..model import Addition
 from ..tensor import Activations
 from .assembly import Assembly
+from .pieces import Lines, Reach, line_pieces
 from .vectors import Vectors
 
 __all__ = ["AdditionSchedule"]
@@ -27,16 +28,21 @@ class AdditionSchedule:
         self._assembly = assembly
         self._layer = layer
 
-    def forward(self, x: Activations, y: Activations, *, add: Activations) -> None:
-        """Add ``y = relu(x + add)``."""
+    def forward(self, x: Activations, y: Activations, *, add: Activations, reach: Reach) -> Lines:
+        """Add ``y = relu(x + add)``; `reach` is called before lines of `x` and `add` are read."""
         vectors = Vectors(self._assembly, Stage.FF)
-        for word in range(x.words):
-            vectors.map(
-                [add.column(word), x.column(word)],
-                y.column(word),
-                rows=self._assembly.config.elements,
-                a=1.0,
-                b=1.0,
-                y=VectorOperand.HELD_0,
-                function=Function.RELU if self._layer.relu else Function.IDENTITY,
-            )
+        for block, lines in line_pieces(x, 2):
+            reach(block, lines.stop)
+            for word in range(x.words):
+                pieces = vectors.map_pieces(
+                    [tensor.tiles(word, block, lines) for tensor in (add, x)],
+                    y.tiles(word, block, lines),
+                    rows=self._assembly.config.elements,
+                    a=1.0,
+                    b=1.0,
+                    y=VectorOperand.HELD_0,
+                    function=Function.RELU if self._layer.relu else Function.IDENTITY,
+                )
+                for cycles in pieces:
+                    yield cycles, None
+            yield 0, (block, lines.stop)

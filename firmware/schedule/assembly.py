@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from rtl.control.commands import LoadTarget, Stage
 from ..errors import ScheduleError
 from ..program import Program, descriptor
 
-__all__ = ["Assembly", "Step", "nests"]
+__all__ = ["Assembly", "Ring", "Step", "nests"]
 
 _LARGEST_COUNT = (1 << 16) - 1
 
@@ -49,25 +50,35 @@ def float_bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
-class _Ring:
+class Ring:
     """Hands out places in a scratchpad, one after the other and from the start again.
 
     What was there before may still be in use: the program's tokens see to that.
+
+    Attributes
+    ----------
+    name, depth
+        Of the scratchpad.
+    takes
+        How many places it has handed out.
     """
 
     def __init__(self, name: str, depth: int) -> None:
         self.name = name
         self.depth = depth
+        self.takes = 0
         self._next = 0
 
     def take(self, words: int) -> int:
         """Return the base of `words` words, at most as many as there are."""
+        self.takes += 1
         base = self._next if self._next + words <= self.depth else 0
         self._next = base + words
         return base
 
     def take_half(self) -> int:
         """Return the base of one half, in turns."""
+        self.takes += 1
         half = self.depth // 2
         base = half if self._next <= half else 0
         self._next = base + half
@@ -86,11 +97,17 @@ class Assembly:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.config = config = program.config
-        self.s = _Ring("S", config.s_depth)
-        self.d = _Ring("D", config.d_depth)
-        self.o = _Ring("O", config.o_depth)
-        self.aux = _Ring("AUX", config.aux_depth)
+        self.s = Ring("S", config.s_depth)
+        self.d = Ring("D", config.d_depth)
+        self.o = Ring("O", config.o_depth)
+        self.aux = Ring("AUX", config.aux_depth)
         self._adjustments: list[tuple[int, Callable[[Step], dict[str, Any]]]] = []
+
+    def part(self, label: str) -> Assembly:
+        """Return the assembly as one of its parts sees it, as `Program.part` has it."""
+        part = copy.copy(self)
+        part.program = self.program.part(label)
+        return part
 
     def adjust(self, fields: Callable[[Step], dict[str, Any]]) -> None:
         """Let `fields` give fields of the command added last, for each step anew."""
@@ -101,7 +118,7 @@ class Assembly:
         for index, fields in self._adjustments:
             self.program.change(index, **fields(step))
 
-    def need(self, context: str, ring: _Ring, words: int) -> None:
+    def need(self, context: str, ring: Ring, words: int) -> None:
         """Refuse what takes more `words` than a scratchpad has."""
         if words > ring.depth:
             raise ScheduleError(

@@ -1,33 +1,46 @@
 """The forward and backward products of a convolution.
 
 Forward and backward, the D operand is a patch of the image with its frame of zeros, in the
-scratchpad once; the array walks places of the kernel and taps over it. Where an image doesn't fit,
-it is cut into bands of lines. A backward product of a convolution with a stride is one product for
-each phase of the input, with the taps that meet it.
+scratchpad once; the array walks places of the kernel and taps over it. How images and reductions
+are cut says `firmware.schedule.convolution_plan`. A backward product of a convolution with a stride
+is one product for each phase of the input, with the taps that meet it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import math
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rtl.control.commands import LoadOrder, LoadTarget, Stage
-from rtl.sparsity.pattern import Pattern
 
 from ..errors import ScheduleError
 from ..layers import ConvolutionTensors
 from ..model import Convolution
 from ..program import descriptor, product, walk
 from ..tensor import Activations, Compressed, Images, Span, Tensor
-from .assembly import Assembly
-from .patch import Axis, needed_span
+from .assembly import Assembly, Ring
+from .convolution_plan import (
+    ConvolutionPlan,
+    ConvolutionProblem,
+    Part,
+    Patch,
+    block_words,
+    clipped,
+    needed,
+    part_slots,
+    plan_convolution,
+)
+from .patch import Axis, cut
+from .pieces import Pieces, Reach, Written
 from .words import ROW_WORDS, o_words, s_words
 
 __all__ = ["ConvolutionSchedule"]
 
-_END_BANDS = 4
-"""Bands that the first and the last images are cut into, if they have lines enough."""
+_PIECE_BEATS = 512
+"""Beats of a LOAD of a patch, at least, if it has lines enough: what needs them begins sooner."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class _Grid:
 
 @dataclass(frozen=True)
 class _Area:
-    """Some outputs of a band: `lines` lines of `width`."""
+    """Some outputs of an image: `lines` lines of `width`."""
 
     y: int
     x: int
@@ -60,13 +73,30 @@ class _Area:
         return self.lines * self.width
 
 
-@dataclass(frozen=True)
-class _Patch:
-    """Part of the images of a block, in the D scratchpad from `base` on."""
+@dataclass
+class _Pixels:
+    """Part of the images of a block in the D scratchpad, loaded line by line.
 
-    base: int
+    Attributes
+    ----------
+    block
+        Of G images.
+    rows, columns
+        Of the image.
+    words
+        Of each pixel.
+    base
+        Where they are, once there is a place for them.
+    lines
+        How many of the rows have been loaded.
+    """
+
+    block: int
     rows: Span
     columns: Span
+    words: range
+    base: int = 0
+    lines: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +111,7 @@ class _Product:
     tap_stride: int
     y: Axis
     x: Axis
+    step: int
     channels: int
     reduction: int
     output: _Grid
@@ -89,28 +120,97 @@ class _Product:
     relu: bool = False
     bias: Tensor | None = None
 
-    @property
-    def taps(self) -> int:
-        return self.y.taps * self.x.taps
+
+@dataclass
+class _Place:
+    """Words of the O scratchpad, from `base` on once they have been chosen."""
+
+    words: int
+    base: int | None = None
+
+
+@dataclass(frozen=True)
+class _Result:
+    """G output channels of an area, `offset` words into a place."""
+
+    work: _Product
+    output_block: int
+    block: int
+    area: _Area
+    place: _Place
+    offset: int
 
     @property
-    def d_words(self) -> int:
-        return self.taps * self.weights.words
-
-    def lines(self, band: range) -> range:
-        """Return the lines of outputs that it has of a band."""
-        return range(band.start, min(band.stop, self.y.outputs))
+    def o_base(self) -> int:
+        assert self.place.base is not None, "results have their place before they are computed"
+        return self.place.base + self.offset
 
 
-def _rows(works: Sequence[_Product], band: range) -> Span:
-    """Return the lines of the image that a band of some products needs."""
-    parts = [(work.y, work.lines(band)) for work in works]
-    return needed_span([(axis, lines) for axis, lines in parts if lines])
+@dataclass(frozen=True)
+class _Step:
+    """The product that gives a result, or a part of it.
+
+    Attributes
+    ----------
+    first, last
+        Whether it is the first, the last part.
+    """
+
+    result: _Result
+    part: Part
+    pixels: _Pixels
+    first: bool
+    last: bool
 
 
-def _columns(works: Sequence[_Product]) -> Span:
-    """Return the columns of the image that some products need."""
-    return needed_span([(work.x, range(work.x.outputs)) for work in works])
+@dataclass
+class _Batch:
+    """Products that take the same pixels, and the words of a D bank for these."""
+
+    pixels: list[_Pixels]
+    steps: list[_Step]
+    words: int
+    placed: bool = False
+
+
+class _Weights:
+    """Which weights are in the S scratchpad: those loaded last, or `resident` words that stay.
+
+    Parameters
+    ----------
+    ring
+        The scratchpad. Whatever else is given a place there may take that of these.
+    resident
+        Words of a bank that stay; zero if the next ones may take the place of the last.
+    """
+
+    def __init__(self, ring: Ring, resident: int) -> None:
+        self._ring, self._resident = ring, resident
+        self._bases: dict[Hashable, int] = {}
+        self._next = 0
+        self._takes = -1
+
+    def place(self, what: Hashable, words: int) -> tuple[int, bool]:
+        """Return the base of some weights, and whether they are there already."""
+        if self._takes != self._ring.takes:
+            self._bases.clear()
+        if what in self._bases:
+            return self._bases[what], True
+        if not self._resident:
+            self._bases.clear()
+        if not self._bases:
+            self._next = self._ring.take(self._resident or words)
+            self._takes = self._ring.takes
+        base, self._next = self._next, self._next + words
+        self._bases[what] = base
+        return base, False
+
+
+def _last_line(step: _Step) -> int:
+    """Return how many lines of its pixels a product needs."""
+    axis, area = step.result.work.y, step.result.area
+    _, highest = axis.reach(range(area.y, area.y + area.lines))
+    return highest - step.pixels.rows.first + 1
 
 
 def _missing(tensor: Activations, block: int) -> int:
@@ -138,8 +238,27 @@ class ConvolutionSchedule:
 
     # Forward and backward
 
-    def forward(self, x: Images, y: Activations, *, add: Activations | None = None) -> None:
-        """Add FF: ``y = relu(x * w + bias + add)``.
+    def forward(
+        self,
+        x: Images,
+        y: Activations,
+        *,
+        add: Activations | None = None,
+        reach: Reach = lambda block, line: None,
+        written: Written = lambda tiles, word: None,
+    ) -> Pieces:
+        """Add FF: ``y = relu(x * w + bias + add)``, a product a piece.
+
+        Parameters
+        ----------
+        x, y
+            Input and output.
+        add
+            What is added.
+        reach
+            Called before lines of the input are loaded.
+        written
+            Called after tiles of the output have been stored.
 
         Raises
         ------
@@ -149,8 +268,12 @@ class ConvolutionSchedule:
         layer, weights = self._layer, self._tensors.forward
         source = x.shape
 
+        # A single tap with a stride takes every so many pixels, and no others are loaded.
+        step = layer.stride if layer.kernel == 1 else 1
+        stride = layer.stride // step
+
         def axis(size: int, outputs: int) -> Axis:
-            return Axis(-layer.padding, layer.stride, 1, layer.kernel, outputs, size)
+            return Axis(-layer.padding, stride, 1, layer.kernel, outputs, -(-size // step))
 
         work = _Product(
             stage=Stage.FF,
@@ -161,6 +284,7 @@ class ConvolutionSchedule:
             tap_stride=1,
             y=axis(source.height, layer.shape.height),
             x=axis(source.width, layer.shape.width),
+            step=step,
             channels=layer.outputs,
             reduction=layer.inputs,
             output=_Grid(y),
@@ -168,7 +292,7 @@ class ConvolutionSchedule:
             relu=layer.relu,
             bias=self._tensors.bias,
         )
-        self._convolve([work])
+        yield from self._convolve([work], reach, written)
 
     def backward(
         self,
@@ -177,13 +301,13 @@ class ConvolutionSchedule:
         *,
         add: Activations | None,
         mask: Activations | None,
-    ) -> list[tuple[int, int]]:
+    ) -> Generator[int, None, list[tuple[int, int]]]:
         """Add BP: ``dx = dy * w'`` plus `add`, zero where `mask` isn't positive.
 
         Returns
         -------
-        Phases of the input, vertically and horizontally, that no tap meets: nothing was written
-        there.
+        Pieces, a product each; and in the end the phases of the input, vertically and horizontally,
+        that no tap meets: nothing was written there.
 
         Raises
         ------
@@ -221,6 +345,7 @@ class ConvolutionSchedule:
                         tap_stride=stride,
                         y=y,
                         x=x,
+                        step=1,
                         channels=layer.inputs,
                         reduction=layer.outputs,
                         output=_Grid(dx, phase_y, phase_x, stride),
@@ -228,39 +353,139 @@ class ConvolutionSchedule:
                         mask=mask,
                     )
                 )
-        self._convolve(phases)
+        yield from self._convolve(phases)
         return empty
 
-    def _convolve(self, works: Sequence[_Product]) -> None:
-        """Add products of the same images, each band of which is loaded once for all of them."""
-        source = works[0].source
-        bias_bases = [self._prepare(work) for work in works]
-        pending = None
-        for block in range(source.batch_blocks):
-            for band in self._bands(works, block):
-                patch = None
-                for work, bias_base in zip(works, bias_bases):
-                    lines = work.lines(band)
-                    for a_block in range(work.weights.blocks) if lines else ():
-                        # Weights first: unlike the images, they needn't wait for the layer before.
-                        s_base = self._load_weights(work, a_block)
-                        if patch is None:
-                            patch = self._load_patch(works, block, band)
-                        # The load queue must bring these operands before it turns to what is added
-                        # and masked by in the STOREs before, for which there is room only as they
-                        # end.
-                        if pending is not None:
-                            self._store(*pending)
-                        o_base = self._compute(work, block, a_block, lines, s_base, patch)
-                        bias = None if bias_base is None else bias_base + a_block
-                        pending = (work, block, a_block, lines, o_base, bias)
+    def _convolve(
+        self,
+        works: Sequence[_Product],
+        reach: Reach = lambda block, line: None,
+        written: Written = lambda tiles, word: None,
+    ) -> Pieces:
+        """Add products of the same images, each a piece.
+
+        Until it has ended, nothing else may be added that takes a place in D or O.
+        """
+        plan, problem = self._plan(works), self._problem(works)
+        bias_bases = {work: self._prepare(work) for work in works}
+        pending: _Result | None = None
+        for group in cut(problem.output_blocks, plan.group):
+            resident = len(group) * block_words(problem) if plan.resident else 0
+            weights = _Weights(self._assembly.s, resident)
+            batches = self._batches(works, plan, problem, group)
+            batch = next(batches, None)
+            while batch is not None:
+                following = next(batches, None)
+                self._place(batch, plan)
+                for number, step in enumerate(batch.steps, 1):
+                    # Weights first: unlike the images, they needn't wait for the layer before.
+                    s_base = self._load_weights(weights, step)
+                    self._load_lines(step.pixels, works[0], _last_line(step), reach)
+                    if following is not None and plan.ahead:
+                        self._place(following, plan)
+                        self._load_share(following, works[0], number / len(batch.steps), reach)
+                    # The load queue must bring these operands before it turns to what is added and
+                    # masked by in the STOREs before, for which there is room only as they end.
+                    if pending is not None:
+                        self._store(pending, bias_bases[pending.work], written)
+                        pending = None
+                    cycles = self._compute(step, s_base)
+                    if step.last:
+                        pending = step.result
+                    yield cycles
+                batch = following
         if pending is not None:
-            self._store(*pending)
+            self._store(pending, bias_bases[pending.work], written)
+
+    def _problem(self, works: Sequence[_Product]) -> ConvolutionProblem:
+        """Return what the plan of some products follows from."""
+        first = works[0]
+        return ConvolutionProblem(
+            config=self._config,
+            pattern=first.weights.pattern,
+            products=tuple((work.y, work.x) for work in works),
+            words=first.source.words,
+            output_blocks=first.weights.blocks,
+            batch_blocks=first.source.batch_blocks,
+            operands=(first.add is not None) + (first.mask is not None),
+        )
+
+    def _plan(self, works: Sequence[_Product]) -> ConvolutionPlan:
+        """Return how some products are computed, or refuse them."""
+        config, assembly, problem = self._config, self._assembly, self._problem(works)
+        plan = plan_convolution(problem)
+        if plan is not None:
+            return plan
+        context, pattern = works[0].context, problem.pattern
+        assembly.need(context, assembly.s, s_words(config, pattern, 1))
+        one = range(1)
+        places = needed(problem.y, one).size * needed(problem.x, one).size
+        assembly.need(context, assembly.d, places * problem.place_words)
+        assembly.need(context, assembly.o, len(works) * o_words(config, config.elements))
+        raise ScheduleError(
+            f"{context}: a D word takes {pattern.steps(config)} additions in a lane, the "
+            f"accumulators of configuration '{config.name}' allow {config.max_additions}"
+        )
+
+    def _batches(
+        self,
+        works: Sequence[_Product],
+        plan: ConvolutionPlan,
+        problem: ConvolutionProblem,
+        group: range,
+    ) -> Iterator[_Batch]:
+        """Yield the products of a group of output blocks, those of the same pixels together."""
+        words = cut(problem.words, plan.words)
+        held = cut(len(group), plan.held) if len(words) > 1 else [range(len(group))]
+        for patch in plan.patches(problem):
+            rows, columns = needed(problem.y, patch.lines), needed(problem.x, patch.columns)
+            for blocks in held:
+                output_blocks = group[blocks.start : blocks.stop]
+                results = self._results(works, plan, patch, output_blocks, len(words) > 1)
+                for some in words:
+                    pixels = {block: _Pixels(block, rows, columns, some) for block in patch.blocks}
+                    steps = [
+                        _Step(result, part, pixels[result.block], not index, part == parts[-1])
+                        for result in results
+                        for parts in [plan.parts(problem, result.work.y, result.work.x)]
+                        for index, part in enumerate(parts)
+                        if part.words == some
+                    ]
+                    size = rows.size * columns.size * len(some) * problem.place_words
+                    yield _Batch(list(pixels.values()), steps, len(pixels) * size)
+
+    def _results(
+        self,
+        works: Sequence[_Product],
+        plan: ConvolutionPlan,
+        patch: Patch,
+        output_blocks: range,
+        together: bool,
+    ) -> list[_Result]:
+        """Return the results of a patch, with one place `together` or one for each."""
+        results = []
+        offset = 0
+        shared = _Place(0)
+        for work in works:
+            lines = clipped(patch.lines, work.y.outputs)
+            columns = clipped(patch.columns, work.x.outputs)
+            areas = [
+                _Area(lines[some.start], columns.start, len(some), len(columns))
+                for some in cut(len(lines), plan.area)
+                if columns
+            ]
+            for output_block, block, area in itertools.product(output_blocks, patch.blocks, areas):
+                words = o_words(self._config, area.positions * self._config.elements)
+                place = shared if together else _Place(words)
+                results.append(_Result(work, output_block, block, area, place, offset))
+                if together:
+                    offset += words
+        shared.words = offset
+        return results
 
     def _prepare(self, work: _Product) -> int | None:
-        """Check the size of a product; return where its bias is in AUX, if it's there for all."""
+        """Return where the bias of a product is in AUX, if it's there for all."""
         assembly = self._assembly
-        self._check_reduction(work.context, work.d_words, work.weights.pattern)
         # What is added takes the places of AUX in turn, the bias's among them: then each STORE has
         # its own copy.
         if work.bias is None or work.add is not None:
@@ -270,107 +495,126 @@ class ConvolutionSchedule:
         self._load_bias(work, work.bias.address, base, work.weights.blocks)
         return base
 
-    def _compute(
-        self, work: _Product, block: int, a_block: int, lines: range, s_base: int, patch: _Patch
-    ) -> int:
-        """Compute G channels of some lines of outputs; return where they are in O."""
-        config, position_words = self._config, self._position_words(work.source)
-        bank_rows = config.elements // config.cols
-        line_words = patch.columns.size * position_words
-        rows = len(lines) * work.x.outputs * config.elements
-        one_pixel = len(lines) * work.x.outputs == 1
-        o_base = self._assembly.o.take(o_words(config, rows))
-        self._program.compute(
-            work.stage,
-            s_base=s_base,
-            d_base=patch.base
-            + (work.y.place(lines.start) - patch.rows.first) * line_words
-            + (work.x.place(0) - patch.columns.first) * position_words,
-            o_base=o_base,
-            o_stride=ROW_WORDS,
-            **product(
-                config,
-                work.weights.pattern,
-                a=config.elements,
-                a_padding=self._padding(work.channels, a_block),
-                b=rows,
-                # Images that aren't there are among the last rows of every pixel.
-                b_padding=_missing(work.output.tensor, block) if one_pixel else 0,
-                k=self._reduction_length(work),
-                d_rows=walk(
-                    (bank_rows, work.source.words),
-                    (work.x.outputs, work.x.stride * position_words),
-                    (len(lines), work.y.stride * line_words),
-                ),
-                d_reduction=walk(
-                    (work.source.words, 1),
-                    (work.x.taps, work.x.direction * position_words),
-                    (work.y.taps, work.y.direction * line_words),
-                ),
-            ),
+    def _place(self, batch: _Batch, plan: ConvolutionPlan) -> None:
+        """Give the pixels of a batch their place in the D scratchpad, unless they have it."""
+        if batch.placed:
+            return
+        batch.placed = True
+        ring = self._assembly.d
+        base = ring.take_half() if plan.ahead else ring.take(batch.words)
+        for index, pixels in enumerate(batch.pixels):
+            pixels.base = base + index * (batch.words // len(batch.pixels))
+
+    def _load_weights(self, weights: _Weights, step: _Step) -> int:
+        """Load a part of G rows of weights as the S operand, unless it's there; return its base."""
+        config, layer, part = self._config, self._layer, step.part
+        work, block = step.result.work, step.result.output_block
+        copy = work.weights
+        words = s_words(config, copy.pattern, part.d_words)
+        base, is_there = weights.place((work, block, part), words)
+        if is_there:
+            return base
+        tap_y, tap_x = (
+            first + taps.start * work.tap_stride
+            for first, taps in zip(work.first_tap, (part.rows, part.columns))
         )
-        return o_base
-
-    def _bands(self, works: Sequence[_Product], block: int) -> list[range]:
-        """Cut the lines of outputs into the fewest bands that fit, overlapped if possible.
-
-        The first images are cut finer, so that the array can start sooner, and so are the last, so
-        that less is left to be stored when it has ended.
-        """
-        config, assembly = self._config, self._assembly
-        work = max(works, key=lambda work: work.y.outputs)
-        lines, width = work.y.outputs, max(work.x.outputs for work in works)
-        blocks = work.source.batch_blocks
-        columns = _columns(works).size
-        # Bands of fewer lines than the kernel has would load most of the images twice.
-        taps = max(each.y.taps for each in works)
-        finer = min(lines // taps, _END_BANDS) if block in (0, blocks - 1) else 1
-
-        def cut(count: int) -> list[range]:
-            return [range(first, min(first + count, lines)) for first in range(0, lines, count)]
-
-        def d_words(count: int) -> int:
-            reach = max(_rows(works, band).size for band in cut(count))
-            return reach * columns * self._position_words(work.source)
-
-        def results(count: int) -> int:
-            return o_words(config, count * width * config.elements)
-
-        for share in (2, 1):
-            for bands in range(max(finer, 1), lines + 1):
-                count = -(-lines // bands)
-                d_share = 1 if count == lines and blocks == 1 else share
-                if (
-                    d_words(count) <= assembly.d.depth // d_share
-                    and results(count) <= assembly.o.depth // share
-                ):
-                    return cut(count)
-        assembly.need(work.context, assembly.d, d_words(1))
-        assembly.need(work.context, assembly.o, results(1))
-        raise AssertionError("unreachable: one of them didn't fit")
-
-    def _load_weights(self, work: _Product, block: int) -> int:
-        """Load a block of G rows of compressed weights as the S operand; return its base."""
-        config, weights, layer = self._config, work.weights, self._layer
-        base = self._assembly.s.take(s_words(config, weights.pattern, work.d_words))
-        tap_y, tap_x = work.first_tap
-        tap_bytes = weights.words * weights.tile_bytes
+        tap_bytes = copy.words * copy.tile_bytes
         self._program.load(
             LoadTarget.S,
             work.stage,
-            pattern=weights.pattern,
+            pattern=copy.pattern,
             base=base,
             rows=config.elements,
-            d_words=work.d_words,
+            d_words=part.d_words,
             descriptor=descriptor(
                 config,
-                weights.tile(block, tap_y * layer.kernel + tap_x, 0),
-                weights.words * weights.pattern.tile_beats(config),
-                (work.x.taps, work.tap_stride * tap_bytes),
-                (work.y.taps, work.tap_stride * layer.kernel * tap_bytes),
+                copy.tile(block, tap_y * layer.kernel + tap_x, part.words.start),
+                len(part.words) * copy.pattern.tile_beats(config),
+                (len(part.columns), work.tap_stride * tap_bytes),
+                (len(part.rows), work.tap_stride * layer.kernel * tap_bytes),
             ),
         )
         return base
+
+    def _load_share(self, batch: _Batch, work: _Product, share: float, reach: Reach) -> None:
+        """Load pixels of a batch until that share of them is there."""
+        lines = math.ceil(share * sum(pixels.rows.size for pixels in batch.pixels))
+        for pixels in batch.pixels:
+            self._load_lines(pixels, work, lines, reach)
+            lines -= pixels.rows.size
+
+    def _load_lines(self, pixels: _Pixels, work: _Product, lines: int, reach: Reach) -> None:
+        """Load pixels as the D operand until that many lines are there, or all."""
+        config, rows, columns = self._config, pixels.rows, pixels.columns
+        line_words = columns.size * self._position_words(pixels)
+        least = -(-_PIECE_BEATS // (line_words * config.cols))
+        while pixels.lines < min(lines, rows.size):
+            done = max(pixels.lines - rows.before, 0)
+            count = min(max(lines - rows.before - done, least), rows.count - done)
+            piece = Span(
+                start=rows.start + done,
+                count=count,
+                before=0 if done else rows.before,
+                after=rows.after if done + count == rows.count else 0,
+            )
+            reach(pixels.block, (piece.start + piece.count - 1) * work.step + 1)
+            self._program.load(
+                LoadTarget.D,
+                work.stage,
+                order=LoadOrder.TILES,
+                base=pixels.base + pixels.lines * line_words,
+                rows=piece.size * columns.size * config.elements,
+                d_words=len(pixels.words),
+                **work.source.load_images(pixels.block, piece, columns, pixels.words, work.step),
+            )
+            pixels.lines += piece.size
+
+    def _compute(self, step: _Step, s_base: int) -> int:
+        """Compute a result, or a part of it; return how many cycles that takes the array."""
+        config, result, part, pixels = self._config, step.result, step.part, step.pixels
+        work, area, place = result.work, result.area, result.place
+        if place.base is None:
+            place.base = self._assembly.o.take(place.words)
+        position_words = self._position_words(pixels)
+        line_words = pixels.columns.size * position_words
+        first_y = work.y.place(area.y) + part.rows.start * work.y.direction - pixels.rows.first
+        first_x = work.x.place(area.x) + part.columns.start * work.x.direction
+        first_x -= pixels.columns.first
+        rows = area.positions * config.elements
+        # Channels of the last D word of a pixel that are padding.
+        missing = work.source.words * config.elements - work.reduction
+        fields = product(
+            config,
+            work.weights.pattern,
+            a=config.elements,
+            a_padding=self._padding(work.channels, result.output_block),
+            b=rows,
+            # Images that aren't there are among the last rows of every pixel.
+            b_padding=_missing(work.output.tensor, result.block) if area.positions == 1 else 0,
+            k=part.d_words * config.elements
+            - (missing if part.words.stop == work.source.words else 0),
+            d_rows=walk(
+                (config.elements // config.cols, len(part.words)),
+                (area.width, work.x.stride * position_words),
+                (area.lines, work.y.stride * line_words),
+            ),
+            d_reduction=walk(
+                (len(part.words), 1),
+                (len(part.columns), work.x.direction * position_words),
+                (len(part.rows), work.y.direction * line_words),
+            ),
+        )
+        self._program.compute(
+            work.stage,
+            s_base=s_base,
+            d_base=pixels.base + first_y * line_words + first_x * position_words,
+            o_base=result.o_base,
+            o_stride=ROW_WORDS,
+            accumulate=int(not step.first),
+            **fields,
+        )
+        slots = part_slots(config, work.weights.pattern, part.d_words)
+        return fields["a_tiles"] * fields["b_tiles"] * config.interleave * slots
 
     def _load_bias(self, work: _Product, address: int, base: int, beats: int) -> None:
         self._program.load(
@@ -382,40 +626,17 @@ class ConvolutionSchedule:
             descriptor=descriptor(self._config, address, beats),
         )
 
-    def _load_patch(self, works: Sequence[_Product], block: int, band: range) -> _Patch:
-        """Load what a band needs of the images as the D operand."""
-        first = works[0]
-        rows, columns = _rows(works, band), _columns(works)
-        base = self._assembly.d.take(rows.size * columns.size * self._position_words(first.source))
-        self._program.load(
-            LoadTarget.D,
-            first.stage,
-            order=LoadOrder.TILES,
-            base=base,
-            rows=rows.size * columns.size * self._config.elements,
-            d_words=first.source.words,
-            **first.source.load_images(block, rows, columns),
-        )
-        return _Patch(base, rows, columns)
+    def _store(self, result: _Result, bias_base: int | None, written: Written) -> None:
+        """Add the STOREs of a result, with what is added and masked by.
 
-    def _store(
-        self,
-        work: _Product,
-        block: int,
-        a_block: int,
-        lines: range,
-        o_base: int,
-        bias_base: int | None,
-    ) -> None:
-        """Add the STOREs of G channels of a band, with what is added and masked by.
-
-        The bias is loaded with these unless it's in AUX already.
+        The bias is loaded with these unless all of it is in AUX already, from `bias_base` on.
         """
+        work, block, a_block = result.work, result.block, result.output_block
         config, assembly, program = self._config, self._assembly, self._program
         others = {"add": work.add, "mask": work.mask}
         used = {name: tensor for name, tensor in others.items() if tensor is not None}
         own_bias = work.bias is not None and bias_base is None
-        for area in self._areas(work, lines, len(used), own_bias):
+        for area in self._areas(work, result.area, len(used), own_bias):
             fields: dict[str, Any] = {}
             rows = area.positions * config.elements
             # In one piece, so that none of them takes the place of another.
@@ -436,11 +657,13 @@ class ConvolutionSchedule:
                 if own_bias:
                     address = work.bias.address + a_block * config.beat_bytes
                     self._load_bias(work, address, base, 1)
-                fields |= {"bias": 1, "bias_base": base if own_bias else bias_base}
-            position = (area.y - lines.start) * work.x.outputs + area.x
+                    fields |= {"bias": 1, "bias_base": base}
+                elif bias_base is not None:
+                    fields |= {"bias": 1, "bias_base": bias_base + a_block}
+            position = (area.y - result.area.y) * result.area.width + area.x - result.area.x
             program.store(
                 work.stage,
-                o_base=o_base + position * config.elements // config.cols * ROW_WORDS,
+                o_base=result.o_base + position * config.elements // config.cols * ROW_WORDS,
                 o_stride=ROW_WORDS,
                 rows=rows,
                 words=ROW_WORDS,
@@ -449,26 +672,27 @@ class ConvolutionSchedule:
                 descriptor=self._tiles(work.output, block, area, a_block),
                 **fields,
             )
+            tiles = [
+                work.output.tile(block, y, x, a_block)
+                for y in range(area.y, area.y + area.lines)
+                for x in range(area.x, area.x + area.width)
+            ]
+            written(tiles, a_block)
 
     def _areas(
-        self, work: _Product, lines: range, operands: int, own_bias: bool
+        self, work: _Product, whole: _Area, operands: int, own_bias: bool
     ) -> Iterator[_Area]:
-        """Cut a band into what can be stored at once, with that many operands in AUX."""
+        """Cut an area into what can be stored at once, with that many operands in AUX."""
         config, assembly = self._config, self._assembly
-        width = work.x.outputs
-        room = width * len(lines)
+        room = whole.positions
         if operands:
             # Half of the scratchpad, so that the next operands are loaded meanwhile.
             assembly.need(work.context, assembly.aux, operands * config.elements + own_bias)
             room = max((assembly.aux.depth // 2 - own_bias) // (operands * config.elements), 1)
-        at_once = min(room // width, len(lines))
-        if at_once:
-            for y in range(lines.start, lines.stop, at_once):
-                yield _Area(y, 0, min(at_once, lines.stop - y), width)
-            return
-        for y in lines:
-            for x in range(0, width, room):
-                yield _Area(y, x, 1, min(room, width - x))
+        lines = max(min(room // whole.width, whole.lines), 1)
+        for some in cut(whole.lines, lines):
+            for columns in cut(whole.width, min(room, whole.width)):
+                yield _Area(whole.y + some.start, whole.x + columns.start, len(some), len(columns))
 
     def _tiles(self, grid: _Grid, block: int, area: _Area, word: int) -> dict[str, Any]:
         """Return the descriptor of G channels of some outputs."""
@@ -481,28 +705,10 @@ class ConvolutionSchedule:
             (area.lines, grid.stride * tensor.line_bytes),
         )
 
-    # Sizes
-
-    def _check_reduction(self, context: str, d_words: int, pattern: Pattern) -> None:
-        """Refuse a reduction too long for the S scratchpad or the accumulators."""
-        config, assembly = self._config, self._assembly
-        assembly.need(context, assembly.s, s_words(config, pattern, d_words))
-        additions = d_words * pattern.steps(config)
-        if additions > config.max_additions:
-            raise ScheduleError(
-                f"{context}: the reduction takes {additions} additions in a lane, the accumulators "
-                f"of configuration '{config.name}' allow {config.max_additions}"
-            )
-
-    def _reduction_length(self, work: _Product) -> int:
-        """Return the length of a reduction, up to the last channel of the last tap."""
-        g = self._config.elements
-        return (work.d_words - work.weights.words) * g + work.reduction
-
     def _padding(self, channels: int, block: int) -> int:
         """Return how many channels of this block of G are padding."""
         return max(0, (block + 1) * self._config.elements - channels)
 
-    def _position_words(self, source: Images) -> int:
+    def _position_words(self, pixels: _Pixels) -> int:
         """Words of a D bank that a pixel takes."""
-        return source.words * self._config.elements // self._config.cols
+        return len(pixels.words) * self._config.elements // self._config.cols

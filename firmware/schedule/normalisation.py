@@ -8,25 +8,32 @@ normalization", 2015; the backward pass written as one linear combination of ``d
 
 from __future__ import annotations
 
-from rtl.control.commands import Fold, Function, Mask, Stage, VectorOperand
+import enum
+from typing import Any
+
+from rtl.config import VECTOR_REGISTERS
+from rtl.control.commands import Function, Mask, Stage, VectorOperand
 
 from ..errors import ScheduleError
 from ..layers import BatchNormTensors
 from ..model import BatchNorm
 from ..tensor import Activations
 from .assembly import Assembly
-from .vectors import Feed, Register, Vectors
+from .pieces import Lines, Pieces, Reach, line_pieces
+from .statistics import Statistics
+from .vectors import Register, Vectors
 
 __all__ = ["NormalisationSchedule"]
 
-# Registers: the record of G channels as it lies in memory, then what comes up on the way.
+# Registers: the first values of the record of G channels as it lies in memory, then what comes up
+# on the way.
 (
     _GAIN,
-    _GAIN_MOMENTUM,
     _SHIFT,
-    _SHIFT_MOMENTUM,
     _AVERAGE,
     _AVERAGE_VARIANCE,
+    _GAIN_MOMENTUM,
+    _SHIFT_MOMENTUM,
     _MEAN,
     _INVERSE,
     _FACTOR,
@@ -35,16 +42,39 @@ __all__ = ["NormalisationSchedule"]
     _SHIFT_GRADIENT,
     _SUM,
     _PRODUCTS,
-    _VARIANCE,
     _SCRATCH,
     _X_FACTOR,
     _BACKWARD_SUMMAND,
-) = (Register(number) for number in range(18))
+) = (Register(number) for number in range(17))
+
+_PARTIAL_SUMS = [Register(number) for number in range(_BACKWARD_SUMMAND.number + 1, 64)]
 
 _FORWARD_VALUES = 10
-"""Values of a record that a forward pass reads and writes."""
+"""Values of a record that a backward pass reads."""
 
-_LEARNED_VALUES = 4
+_LASTING_VALUES = 6
+"""Values that the next step needs: what is learned, with its momentum, and the averages."""
+
+_UPDATE_CYCLES = 600
+"""What the arithmetic between the two backward passes takes for G channels, about."""
+
+
+class _Batch(enum.IntEnum):
+    """What comes up while the statistics of a batch are made use of, in registers.
+
+    Of several words at once: each takes as many registers. First what is read of the records, then
+    what `Statistics` gives, and from the mean on what is written to the records.
+    """
+
+    GAIN = 0
+    SHIFT = 1
+    AVERAGE = 2
+    AVERAGE_VARIANCE = 3
+    VARIANCE = 4
+    MEAN = 5
+    INVERSE = 6
+    FACTOR = 7
+    SUMMAND = 8
 
 
 class NormalisationSchedule:
@@ -63,73 +93,136 @@ class NormalisationSchedule:
         self._layer = layer
         self._records = tensors.records
 
+    def _vectors(self) -> Vectors:
+        return Vectors(self._assembly, Stage.FF)
+
+    def use_statistics(self, x: Activations, statistics: Statistics) -> None:
+        """Add what follows from the sums of the whole batch, in which `x` now is."""
+        vectors, layer, records = self._vectors(), self._layer, self._records
+        config, count = self._assembly.config, x.images * x.shape.positions
+        statistics.finish()
+        most = min(config.elements // 4, VECTOR_REGISTERS // len(_Batch))
+        old, new = 1 - layer.momentum, layer.momentum
+        unbiased = count / max(count - 1, 1)
+        for start in range(0, x.words, most):
+            words = range(start, min(start + most, x.words))
+            rows = len(words)
+
+            def first(value: _Batch, rows: int = rows) -> Register:
+                return Register(value * rows)
+
+            statistics.fetch(words, first(_Batch.VARIANCE))
+            vectors.read_registers(first(_Batch.GAIN), 4 * rows, records.rows(words, "gain", 4))
+            vectors.compute(first(_Batch.MEAN), first(_Batch.MEAN), a=1 / count, rows=rows)
+            for index in range(rows):
+                mean, variance = (
+                    Register(value * rows + index) for value in (_Batch.MEAN, _Batch.VARIANCE)
+                )
+                # Rounding must not make it negative.
+                vectors.compute(
+                    variance, variance, a=1 / count, b=-mean, y=mean, function=Function.RELU
+                )
+            vectors.compute(
+                first(_Batch.INVERSE),
+                first(_Batch.VARIANCE),
+                c=layer.epsilon,
+                function=Function.RSQRT,
+                rows=rows,
+            )
+            for index in range(rows):
+                gain, shift, mean, inverse, factor, summand = (
+                    Register(value * rows + index)
+                    for value in (
+                        _Batch.GAIN,
+                        _Batch.SHIFT,
+                        _Batch.MEAN,
+                        _Batch.INVERSE,
+                        _Batch.FACTOR,
+                        _Batch.SUMMAND,
+                    )
+                )
+                vectors.compute(factor, inverse, a=gain)
+                vectors.compute(summand, factor, a=-mean, c=shift)
+            for average, value, share in (
+                (_Batch.AVERAGE, _Batch.MEAN, new),
+                (_Batch.AVERAGE_VARIANCE, _Batch.VARIANCE, new * unbiased),
+            ):
+                vectors.compute(
+                    first(average), first(average), a=old, b=share, y=first(value), rows=rows
+                )
+            for value, name, values_ in ((_Batch.AVERAGE, "average", 2), (_Batch.MEAN, "mean", 4)):
+                vectors.write_registers(
+                    first(value), values_ * rows, records.rows(words, name, values_)
+                )
+
+    def use_averages(self, x: Activations) -> None:
+        """Add what follows from the running averages."""
+        vectors, records = self._vectors(), self._records
+        for word in range(x.words):
+            vectors.fill(records, word, _LASTING_VALUES, _GAIN)
+            vectors.compute(
+                _INVERSE, _AVERAGE_VARIANCE, c=self._layer.epsilon, function=Function.RSQRT
+            )
+            vectors.compute(_FACTOR, _INVERSE, a=_GAIN)
+            vectors.compute(_SUMMAND, _FACTOR, a=-_AVERAGE, c=_SHIFT)
+            vectors.spill(records, word, "running_factor", 2, _FACTOR)
+
     def forward(
-        self, x: Activations, y: Activations, *, add: Activations | None, training: bool
-    ) -> None:
+        self,
+        x: Activations,
+        y: Activations,
+        *,
+        add: Activations | None,
+        training: bool,
+        reach: Reach,
+    ) -> Lines:
         """Add ``y = relu(norm(x) + add)``, by the batch's statistics or the running ones.
+
+        `use_statistics` or `use_averages` goes before. `reach` is called before lines of `x` and
+        `add` are read.
 
         Raises
         ------
         ScheduleError
             The batch has a last block of images that isn't full, though it isn't the only one.
         """
-        vectors, layer = Vectors(self._assembly, Stage.FF), self._layer
+        vectors, records = self._vectors(), self._records
         rows = self._rows(x)
-        for word in range(x.words):
-            if training:
-                self._add_statistics(vectors, x, word)
-            else:
-                vectors.fill(self._records, word, _LEARNED_VALUES + 2, _GAIN)
-                vectors.compute(
-                    _INVERSE, _AVERAGE_VARIANCE, c=layer.epsilon, function=Function.RSQRT
-                )
-                vectors.compute(_FACTOR, _INVERSE, a=_GAIN)
-                vectors.compute(_SUMMAND, _FACTOR, a=-_AVERAGE, c=_SHIFT)
-            sources = [x.column(word)]
-            arithmetic = {}
-            if add is not None:
-                sources.insert(0, add.column(word))
-                arithmetic = {"b": 1.0, "y": VectorOperand.HELD_0}
-            vectors.map(
-                sources,
-                y.column(word),
-                rows=rows,
-                a=_FACTOR,
-                c=_SUMMAND,
-                function=Function.RELU if layer.relu else Function.IDENTITY,
-                **arithmetic,
-            )
+        names = "factor" if training else "running_factor"
+        arithmetic: dict[str, Any] = {} if add is None else {"b": 1.0, "y": VectorOperand.HELD_0}
+        function = Function.RELU if self._layer.relu else Function.IDENTITY
+        most = self._assembly.config.elements // 2
+        tensors = [x] if add is None else [add, x]
+        for block, lines in line_pieces(x, len(tensors)):
+            reach(block, lines.stop)
+            for start in range(0, x.words, most):
+                words = range(start, min(start + most, x.words))
+                vectors.read_registers(Register(0), 2 * len(words), records.rows(words, names, 2))
+                for index, word in enumerate(words):
+                    sources = [tensor.tiles(word, block, lines) for tensor in tensors]
+                    pieces = vectors.map_pieces(
+                        sources,
+                        y.tiles(word, block, lines),
+                        rows=rows,
+                        a=Register(index),
+                        c=Register(len(words) + index),
+                        function=function,
+                        **arithmetic,
+                    )
+                    for cycles in pieces:
+                        yield cycles, None
+            yield 0, (block, lines.stop)
 
-    def _add_statistics(self, vectors: Vectors, x: Activations, word: int) -> None:
-        layer, count = self._layer, x.images * x.shape.positions
-        tiles = x.column(word)
-        vectors.stream(
-            [Feed(tiles)],
-            groups=len(tiles),
-            rows=self._rows(x),
-            a=1.0,
-            y=VectorOperand.X,
-            reduce=Fold.SUM,
-            into=_SUM,
-            product_into=_PRODUCTS,
-        )
-        vectors.fill(self._records, word, _FORWARD_VALUES, _GAIN)
-        vectors.compute(_MEAN, _SUM, a=1 / count)
-        # Rounding must not make it negative.
-        vectors.compute(
-            _VARIANCE, _PRODUCTS, a=1 / count, b=-_MEAN, y=_MEAN, function=Function.RELU
-        )
-        vectors.compute(_INVERSE, _VARIANCE, c=layer.epsilon, function=Function.RSQRT)
-        vectors.compute(_FACTOR, _INVERSE, a=_GAIN)
-        vectors.compute(_SUMMAND, _FACTOR, a=-_MEAN, c=_SHIFT)
-        old, new = 1 - layer.momentum, layer.momentum
-        vectors.compute(_AVERAGE, _AVERAGE, a=old, b=new, y=_MEAN)
-        unbiased = count / max(count - 1, 1)
-        vectors.compute(_AVERAGE_VARIANCE, _AVERAGE_VARIANCE, a=old, b=new * unbiased, y=_VARIANCE)
-        vectors.spill(self._records, word, "gain", _FORWARD_VALUES, _GAIN)
-
-    def backward(self, x: Activations, dy: Activations, dx: Activations, *, masked: bool) -> None:
-        """Add the gradient of the input, and those of what is learned.
+    def backward(
+        self,
+        x: Activations,
+        dy: Activations,
+        dx: Activations,
+        *,
+        masked: bool,
+        updated: BatchNormTensors,
+    ) -> Pieces:
+        """Add the gradient of the input, and those of what is learned, with its update.
 
         Parameters
         ----------
@@ -141,21 +234,20 @@ class NormalisationSchedule:
             Gradient by the input.
         masked
             Make it zero where the input isn't positive.
+        updated
+            Receives what the next step needs. The gradients stay with the layer's own tensors.
         """
         vectors = Vectors(self._assembly, Stage.BP)
         rows, count = self._rows(x), x.images * x.shape.positions
         for word in range(x.words):
-            pairs = list(zip(x.column(word), dy.column(word), strict=True))
-            vectors.stream(
-                [Feed([tile for pair in pairs for tile in pair])],
-                groups=len(pairs),
+            columns = [x.column(word), dy.column(word)]
+            yield from vectors.reduce_pieces(
+                columns,
                 rows=rows,
-                held=1,
-                a=1.0,
                 y=VectorOperand.HELD_0,
-                reduce=Fold.SUM,
-                into=_SUM,
-                product_into=_PRODUCTS,
+                total=_SUM,
+                products=_PRODUCTS,
+                scratch=_PARTIAL_SUMS,
             )
             vectors.fill(self._records, word, _FORWARD_VALUES, _GAIN)
             vectors.compute(_SHIFT_GRADIENT, _SUM)
@@ -167,8 +259,10 @@ class NormalisationSchedule:
             vectors.compute(_X_FACTOR, _GAIN_GRADIENT, a=_SCRATCH)
             vectors.compute(_SCRATCH, _SUM, a=1 / count)
             vectors.compute(_BACKWARD_SUMMAND, _SCRATCH, a=-_FACTOR, b=-_X_FACTOR, y=_MEAN)
-            vectors.map(
-                [x.column(word), dy.column(word)],
+            self._update(updated, word)
+            yield _UPDATE_CYCLES
+            yield from vectors.map_pieces(
+                columns,
                 dx.column(word),
                 rows=rows,
                 a=_FACTOR,
@@ -178,20 +272,18 @@ class NormalisationSchedule:
                 mask=Mask.HELD_0_POSITIVE if masked else Mask.NONE,
             )
 
-    def update(self) -> None:
-        """Add SGD on gain and shift, without weight decay."""
+    def _update(self, updated: BatchNormTensors, word: int) -> None:
+        """Add SGD on gain and shift, without weight decay, from what is in the registers."""
         vectors = Vectors(self._assembly, Stage.UPDATE)
-        for word in range(self._records.blocks):
-            vectors.fill(self._records, word, len(self._records.names), _GAIN)
-            for value, momentum, gradient in (
-                (_GAIN, _GAIN_MOMENTUM, _GAIN_GRADIENT),
-                (_SHIFT, _SHIFT_MOMENTUM, _SHIFT_GRADIENT),
-            ):
-                vectors.compute(momentum, momentum, a=0.0, b=1.0, y=gradient)
-                vectors.adjust(a=lambda step: step.momentum, b=lambda step: 2.0**-step.scale)
-                vectors.compute(value, value, b=0.0, y=momentum)
-                vectors.adjust(b=lambda step: -step.rate)
-            vectors.spill(self._records, word, "gain", _LEARNED_VALUES, _GAIN)
+        for value, momentum, gradient in (
+            (_GAIN, _GAIN_MOMENTUM, _GAIN_GRADIENT),
+            (_SHIFT, _SHIFT_MOMENTUM, _SHIFT_GRADIENT),
+        ):
+            vectors.compute(momentum, momentum, a=0.0, b=1.0, y=gradient)
+            vectors.adjust(a=lambda step: step.momentum, b=lambda step: 2.0**-step.scale)
+            vectors.compute(value, value, b=0.0, y=momentum)
+            vectors.adjust(b=lambda step: -step.rate)
+        vectors.spill(updated.records, word, "gain", _LASTING_VALUES, _GAIN)
 
     def _rows(self, x: Activations) -> int:
         """Return the images of a tile, which must be the same number in all."""

@@ -27,17 +27,11 @@ def require_support(layer: Layer, config: Config) -> None:
     Raises
     ------
     ScheduleError
-        Of its kind, its windows or its patterns; the message names the layer and what is missing.
+        Of its kind or its patterns; the message names the layer and what is missing.
     """
     if not isinstance(layer, _SCHEDULED):
         raise ScheduleError(
             f"{layer.name}: there is no schedule for layers of kind {type(layer).__name__}"
-        )
-    if isinstance(layer, MaxPool) and (layer.stride, layer.padding) != (layer.window, 0):
-        raise ScheduleError(
-            f"{layer.name}: windows of {layer.window} with stride {layer.stride} and padding "
-            f"{layer.padding}: there is no schedule for max pooling unless its windows lie side by "
-            f"side, with a stride of {layer.window} and without padding"
         )
     if isinstance(layer, Convolution):
         supported = supported_patterns(config)

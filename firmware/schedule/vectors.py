@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from rtl.control.commands import (
     CoefficientKind,
     Fold,
     Function,
+    LoadTarget,
     Mask,
     Stage,
     VectorOperand,
@@ -19,6 +20,7 @@ from rtl.control.commands import (
 from ..program import descriptor
 from ..tensor import Records
 from .assembly import Assembly, Step, float_bits, nests
+from .pieces import PIECE_BEATS, Pieces, emit
 
 __all__ = ["Feed", "Register", "Vectors"]
 
@@ -136,20 +138,38 @@ class Vectors:
     def fill(self, records: Records, block: int, count: int, first: Register) -> None:
         """Add the loading of the first `count` values of G channels into registers."""
         address = records.row(block, records.names[0])
+        self.read_registers(first, count, descriptor(self._config, address, 2 * count))
+
+    def spill(self, records: Records, block: int, name: str, count: int, first: Register) -> None:
+        """Add the writing of registers to `count` values of G channels, from value `name` on."""
+        address = records.row(block, name)
+        self.write_registers(first, count, descriptor(self._config, address, 2 * count))
+
+    def read_registers(
+        self, first: Register, count: int, source: Mapping[str, Any], *, parts: int = 1
+    ) -> None:
+        """Add the loading of `count` registers, two beats each; the sums of several `parts`."""
+        feed = {
+            "target": LoadTarget.STREAM,
+            "rows": 2 * count,
+            "d_words": parts,
+            "descriptor": source,
+        }
         self._assembly.program.vector(
             self._stage,
-            self._assembly.feeds([address], 2 * count),
+            [feed],
             groups=1,
-            window=1,
+            window=parts,
             rows=count,
             wide=1,
+            fold=Fold.SUM if parts > 1 else Fold.NONE,
             target=VectorTarget.REGISTERS,
             target_register=first.number,
             **_coefficients(a=1.0),
         )
 
-    def spill(self, records: Records, block: int, name: str, count: int, first: Register) -> None:
-        """Add the writing of registers to `count` values of G channels, from value `name` on."""
+    def write_registers(self, first: Register, count: int, target: Mapping[str, Any]) -> None:
+        """Add the writing of `count` registers to memory, two beats each."""
         self._assembly.program.vector(
             self._stage,
             [],
@@ -159,7 +179,7 @@ class Vectors:
             from_registers=1,
             x_register=first.number,
             target=VectorTarget.WIDE,
-            descriptor=descriptor(self._config, records.row(block, name), 2 * count),
+            descriptor=target,
             **_coefficients(a=1.0),
         )
 
@@ -230,6 +250,64 @@ class Vectors:
         rows: int,
         **arithmetic: Any,
     ) -> None:
+        """Add an element-wise operation on tensors, tile by tile: `map_pieces` at once."""
+        emit(self.map_pieces(sources, results, rows=rows, **arithmetic))
+
+    def reduce_pieces(
+        self,
+        sources: Sequence[Sequence[int]],
+        *,
+        rows: int,
+        y: VectorOperand,
+        total: Register,
+        products: Register,
+        scratch: Sequence[Register],
+    ) -> Pieces:
+        """Add the sums of a tensor's values, and of their products with ``y``, of each column.
+
+        Parameters
+        ----------
+        sources
+            Addresses of each operand's tiles: one that is held first, if any, ``x`` last.
+        rows
+            Images in a tile.
+        y
+            By what each value is multiplied.
+        total, products
+            Registers of both sums.
+        scratch
+            Registers that follow each other, which take the sums of the pieces.
+        """
+        groups = list(zip(*sources, strict=True))
+        most = len(scratch) // 2
+        size = max(self._piece_groups(len(sources)), -(-len(groups) // most))
+        parts = [groups[first : first + size] for first in range(0, len(groups), size)]
+        alone = len(parts) == 1
+        for index, part in enumerate(parts):
+            self.stream(
+                [Feed([tile for group in part for tile in group])],
+                groups=len(part),
+                rows=rows,
+                held=len(sources) - 1,
+                a=1.0,
+                y=y,
+                reduce=Fold.SUM,
+                into=total if alone else scratch[index],
+                product_into=products if alone else scratch[most + index],
+            )
+            yield self._beats(part)
+        if not alone:
+            for first, result in ((scratch[0], total), (scratch[most], products)):
+                self.compute(None, first, rows=len(parts), reduce=Fold.SUM, into=result)
+
+    def map_pieces(
+        self,
+        sources: Sequence[Sequence[int]],
+        results: Sequence[int],
+        *,
+        rows: int,
+        **arithmetic: Any,
+    ) -> Pieces:
         """Add an element-wise operation on tensors, tile by tile.
 
         Parameters
@@ -243,15 +321,29 @@ class Vectors:
         **arithmetic
             As for `stream`.
         """
+        size = self._piece_groups(len(sources))
         for first, count, _ in nests(results):
-            part = slice(first, first + count)
-            groups = list(zip(*(tiles[part] for tiles in sources), strict=True))
-            self.stream(
-                [Feed([tile for group in groups for tile in group])],
-                groups=count,
-                rows=rows,
-                held=len(sources) - 1,
-                target=VectorTarget.NARROW,
-                results=results[part],
-                **arithmetic,
-            )
+            for start in range(first, first + count, size):
+                part = slice(start, min(start + size, first + count))
+                groups = list(zip(*(tiles[part] for tiles in sources), strict=True))
+                # A part of a nest isn't always one itself.
+                for begin, length, _ in nests(results[part]):
+                    some = groups[begin : begin + length]
+                    self.stream(
+                        [Feed([tile for group in some for tile in group])],
+                        groups=length,
+                        rows=rows,
+                        held=len(sources) - 1,
+                        target=VectorTarget.NARROW,
+                        results=results[part][begin : begin + length],
+                        **arithmetic,
+                    )
+                yield self._beats(groups)
+
+    def _piece_groups(self, operands: int) -> int:
+        """Return how many groups of `operands` tiles a piece has."""
+        return max(PIECE_BEATS // (operands * self._config.elements), 1)
+
+    def _beats(self, groups: Sequence[Sequence[int]]) -> int:
+        """Return the beats of groups of tiles."""
+        return self._config.elements * sum(len(group) for group in groups)

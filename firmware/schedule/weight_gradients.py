@@ -36,7 +36,8 @@ from .gradient_plan import (
     tap_sizes,
 )
 from .patch import needed_span
-from .words import ROW_WORDS, o_words, s_words
+from .pieces import Interruptible
+from .words import ROW_WORDS, o_words, product_slots, s_words
 
 __all__ = ["WeightGradientSchedule"]
 
@@ -93,17 +94,28 @@ class WeightGradientSchedule:
         The program.
     layer, tensors
         The convolution.
+    updated
+        Receives what is learned; `tensors` themselves if not given.
     """
 
-    def __init__(self, assembly: Assembly, layer: Convolution, tensors: ConvolutionTensors) -> None:
+    def __init__(
+        self,
+        assembly: Assembly,
+        layer: Convolution,
+        tensors: ConvolutionTensors,
+        updated: ConvolutionTensors | None = None,
+    ) -> None:
         self._assembly = assembly
         self._program = assembly.program
         self._config = assembly.config
         self._layer = layer
         self._tensors = tensors
+        self._updated = updated or tensors
 
-    def update(self, x: Images, dy: Activations) -> None:
+    def update(self, x: Images, dy: Activations) -> Interruptible:
         """Add WU with the update: gradients of weights and bias straight into the update engine.
+
+        A piece is a product, with as much of the updates before as there is time for.
 
         Raises
         ------
@@ -134,6 +146,7 @@ class WeightGradientSchedule:
         s_content: tuple[int, Part] | None = None
         s_base = 0
         pending: deque[_Gradient] = deque()
+        interrupted = False
         for group in groups:
             o_base = assembly.o.take_half() if alternates else assembly.o.take(words)
             gradients = self._place(group, o_base)
@@ -152,7 +165,7 @@ class WeightGradientSchedule:
                 for _ in range(-(-len(pending) // rest)):
                     self._add_updates(pending.popleft())
                 missing = self._config.elements - dy.rows(part.blocks[-1])
-                self._compute(
+                cycles = self._compute(
                     Stage.WU,
                     gradient,
                     part.pixels * self._config.elements - missing,
@@ -161,7 +174,14 @@ class WeightGradientSchedule:
                     first_block=gradient.inputs.start - inputs.start,
                     accumulate=part != plan.parts[0],
                 )
+                interrupted |= bool((yield cycles))
             pending.extend(gradients)
+            if interrupted:
+                while pending:
+                    self._add_updates(pending.popleft())
+                d_content = s_content = None
+                yield 0
+                interrupted = False
         for gradient in pending:
             self._add_updates(gradient)
 
@@ -316,9 +336,10 @@ class WeightGradientSchedule:
         images: _Images | None = None,
         first_block: int = 0,
         accumulate: bool = False,
-    ) -> None:
+    ) -> int:
         """Compute gradients from a part of the reduction, `length` long; those of the biases first.
 
+        Returns about how many cycles it takes.
         The inputs are those of `images` from `first_block` on; without `images` they are ones.
         """
         config, layer, taps = self._config, self._layer, gradient.taps
@@ -359,6 +380,7 @@ class WeightGradientSchedule:
             **walks,
         )
         self._program.compute(stage, **where, **places, **weights, o_base=gradient.o_base)
+        return product_slots(config, weights)
 
     def _padding(self, channels: int, block: int) -> int:
         """Return how many channels of this block of G are padding."""
@@ -366,20 +388,21 @@ class WeightGradientSchedule:
 
     def _add_updates(self, gradient: _Gradient, *, learns: bool = True) -> None:
         """Add the updates of the weights, and of the biases, that have these gradients."""
-        config, layer, tensors = self._config, self._layer, self._tensors
-        state, forward, backward = tensors.state, tensors.forward, tensors.backward
+        config, layer, tensors, updated = self._config, self._layer, self._tensors, self._updated
+        forward, backward = updated.forward, updated.backward
         output_block, taps = gradient.output_block, gradient.taps
         first = taps.y * layer.kernel + taps.x
         bank_rows = taps.count * config.elements // config.cols
         for index, input_block in enumerate(gradient.inputs):
-            address = state.tile(output_block, input_block, first)
-            self._assembly.load_stream(Stage.UPDATE, address, taps.count * state.tile_beats)
+            tile = output_block, input_block, first
+            beats = taps.count * tensors.state.tile_beats
+            self._assembly.load_stream(Stage.UPDATE, tensors.state.tile(*tile), beats)
             body: dict[str, Any] = {
                 "o_base": gradient.o_base + index * bank_rows * ROW_WORDS,
                 "o_stride": ROW_WORDS,
                 "tiles": taps.count,
                 "rows": config.elements,
-                "state_address": address,
+                "state_address": updated.state.tile(*tile),
                 "column_copy": 1,
                 "column_pattern": forward.pattern,
                 "column_address": forward.tile(output_block, first, input_block),
@@ -394,7 +417,8 @@ class WeightGradientSchedule:
                 }
             self._add_update(body, learns)
         if gradient.o_bias is not None:
-            assert tensors.bias is not None and tensors.bias_state is not None
+            assert tensors.bias_state is not None
+            assert updated.bias is not None and updated.bias_state is not None
             address = tensors.bias_state.block(output_block)
             self._assembly.load_stream(Stage.UPDATE, address, tensors.bias_state.BEATS)
             body = {
@@ -402,10 +426,10 @@ class WeightGradientSchedule:
                 "o_stride": ROW_WORDS,
                 "tiles": 1,
                 "rows": 1,
-                "state_address": address,
+                "state_address": updated.bias_state.block(output_block),
                 "row_copy": 1,
                 "row_pattern": Pattern.DENSE,
-                "row_address": tensors.bias.block(output_block),
+                "row_address": updated.bias.block(output_block),
             }
             self._add_update(body, learns)
 

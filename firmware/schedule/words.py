@@ -1,15 +1,17 @@
-"""Words that operands and results take in the scratchpads."""
+"""Words that operands and results take in the scratchpads, and slots that products take."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 from rtl.config import Config
 from rtl.sparsity.pattern import Pattern
 
 from ..program import product
 
-__all__ = ["ROW_WORDS", "o_words", "s_words"]
+__all__ = ["ROW_WORDS", "o_words", "product_slots", "s_words"]
 
 ROW_WORDS = 2
 """O words in a row of G outputs."""
@@ -28,3 +30,9 @@ def o_words(config: Config, rows: int) -> int:
     """
     fields = product(config, Pattern.DENSE, a=config.elements, b=rows, k=config.elements)
     return fields["b_tiles"] * (config.interleave >> fields["a_contexts"]) * ROW_WORDS
+
+
+def product_slots(config: Config, fields: Mapping[str, Any]) -> int:
+    """Return the cycles that the array works on a product, from the fields of its COMPUTE."""
+    tiles = fields["a_tiles"] * fields["b_tiles"]
+    return tiles * config.interleave * fields["d_words"] * fields["pattern"].steps(config)

@@ -4,6 +4,8 @@ A command takes 64 bytes: a header and one body. Scratchpad addresses and counts
 scratchpad they name, memory addresses and strides in bytes.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from amaranth.hdl import signed, unsigned
@@ -496,36 +498,65 @@ def encode(
     return bits.to_bytes(COMMAND_BYTES, "little")
 
 
+_Packer = Callable[[Any], int]
+"""Returns the bits of a layout that hold a value, which it checks."""
+
+
 def _pack(layout: type[data.Struct], values: dict[str, Any]) -> int:
     """Pack `values` into the bits of `layout`, checking each against its field's range."""
-    shape: data.Layout = layout.as_shape()
+    packers = _packers(layout)
     bits = 0
     for name, value in values.items():
-        try:
-            field = shape[name]
-        except KeyError:
-            fields = ", ".join(key for key, _ in shape)
-            raise ValueError(f"{layout.__name__} has no field '{name}'; it has {fields}") from None
-        bits |= _pack_field(f"{layout.__name__}.{name}", field.shape, value) << field.offset
+        if name not in packers:
+            raise ValueError(
+                f"{layout.__name__} has no field '{name}'; it has {', '.join(packers)}"
+            )
+        bits |= packers[name](value)
     return bits
 
 
-def _pack_field(name: str, shape: Any, value: Any) -> int:
+@functools.cache
+def _packers(layout: type[data.Struct]) -> dict[str, _Packer]:
+    """Return what packs each field: a program has very many, so layouts are looked at once."""
+    shape: data.Layout = layout.as_shape()
+    return {
+        name: _packer(f"{layout.__name__}.{name}", field.shape, field.offset)
+        for name, field in shape
+    }
+
+
+def _packer(name: str, shape: Any, offset: int) -> _Packer:
     if isinstance(shape, data.ArrayLayout):
-        if len(value) != shape.length:
-            raise ValueError(f"{name} has {shape.length} elements, got {len(value)}")
         width = data.Layout.cast(shape).size // shape.length
-        return sum(
-            _pack_field(f"{name}[{index}]", shape.elem_shape, element) << index * width
-            for index, element in enumerate(value)
-        )
+        elements = [
+            _packer(f"{name}[{index}]", shape.elem_shape, offset + index * width)
+            for index in range(shape.length)
+        ]
+        return functools.partial(_pack_array, name, elements)
     if isinstance(shape, type) and issubclass(shape, data.Struct):
-        return _pack(shape, value)
+        return lambda value: _pack(shape, value) << offset
     if isinstance(shape, type) and issubclass(shape, enum.Enum):
-        return shape(value).value
+        # A member stands for itself, as does its value.
+        codes = {member: member.value << offset for member in shape}
+        codes |= {member.value: member.value << offset for member in shape}
+        return lambda value: codes[value] if value in codes else shape(value).value << offset
     low, high = (-(1 << shape.width - 1), (1 << shape.width - 1) - 1) if shape.signed else (
         0, (1 << shape.width) - 1)  # fmt: skip
-    value = int(value)
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}, must be {low} to {high}")
-    return value & (1 << shape.width) - 1
+    mask = (1 << shape.width) - 1
+
+    def pack_number(value: Any) -> int:
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError(f"{name} is {number}, must be {low} to {high}")
+        return (number & mask) << offset
+
+    return pack_number
+
+
+def _pack_array(name: str, elements: list[_Packer], values: Any) -> int:
+    if len(values) != len(elements):
+        raise ValueError(f"{name} has {len(elements)} elements, got {len(values)}")
+    bits = 0
+    for pack, value in zip(elements, values):
+        bits |= pack(value)
+    return bits

@@ -13,7 +13,7 @@ from .pe import DRAIN_DISTANCE, drain_turns
 from .tally import SlotSize
 from .walk import Loops, WordWalk
 
-__all__ = ["InterleavedMapper", "Product"]
+__all__ = ["InterleavedMapper", "Product", "settling_cycles"]
 
 
 class Product(data.Struct):
@@ -274,10 +274,7 @@ class InterleavedMapper(wiring.Component):
         turn = Signal(range(drain_turns(config) + 1))
         added = delayed(m, full, max(0, DRAIN_DISTANCE - config.interleave), reset=True)
         is_continued = continues.bit_select(drained_half, 1)
-        # What is read to be added to must have been written by the product before: in the closest
-        # case its last context has the places of the first one now. Within a product all differ.
-        closest = max(ACCUMULATOR_BINS, min(config.drain_rows, config.floats))
-        settling = Signal(max(0, UPDATE_LATENCY - closest))
+        settling = Signal(settling_cycles(config))
         m.d.sync += settling.eq(Cat(drained, settling))
         settles = accumulates.bit_select(drained_half, 1) & settling.any()
         m.d.comb += [
@@ -327,6 +324,16 @@ class InterleavedMapper(wiring.Component):
             self.size.active.eq(active),
         ]
         return m
+
+
+def settling_cycles(config: Config) -> int:
+    """Return the pause behind a product's drain where the next one is added to what stands there.
+
+    What is read to be added to must have been written: in the closest case the last context of the
+    product before has the places of the first one now. Within a product all differ.
+    """
+    closest = max(ACCUMULATOR_BINS, min(config.drain_rows, config.floats))
+    return max(0, UPDATE_LATENCY - closest)
 
 
 def _clamp(value: Value, limit: ValueLike) -> Value:

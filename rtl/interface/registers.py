@@ -11,9 +11,7 @@ from ..control.fault import FaultReport
 from .axi import AXI4LiteSignature, Response
 from .register_map import (
     COUNTERS,
-    IDENTITY,
     REGISTERS,
-    VERSION,
     Control,
     Interrupt,
     memory_base_registers,
@@ -107,8 +105,8 @@ class RegisterFile(wiring.Component):
             "PROGRAM_LOW": self.program[:32],
             "PROGRAM_HIGH": self.program[32:],
             "PROGRAM_COMMANDS": self.commands,
-            "IDENTITY": IDENTITY,
-            "VERSION": VERSION,
+            "IDENTITY": REGISTERS["IDENTITY"].reset,
+            "VERSION": REGISTERS["VERSION"].reset,
             "CONFIG_HASH": self._config.hash,
             "FAULT_CODE": self.fault.code.as_value(),
             "FAULT_COMMAND": self.fault_command,

@@ -18,6 +18,8 @@ __all__ = ["StateIntake"]
 class StateIntake(wiring.Component):
     """Takes state beats in pairs, reads their gradients, and issues chunks of both.
 
+    A chunk is `Config.update_lanes` weights.
+
     Parameters
     ----------
     config
@@ -46,14 +48,15 @@ class StateIntake(wiring.Component):
     segment_begin : Out(1)
         High with `pair_taken` for the first pair of every ``config.group`` rows of a tile.
     valid : Out(1)
-        A chunk is issued; it cannot be kept waiting.
-    weights, velocities, gradients : Out(ArrayLayout(FLOAT, config.group))
+        A chunk is issued; it cannot be kept waiting. The last chunks of two pairs are at least two
+        cycles apart, however long their reads have waited.
+    weights, velocities, gradients : Out(ArrayLayout(FLOAT, config.update_lanes))
         The chunk.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        chunk = data.ArrayLayout(FLOAT, config.group)
+        chunk = data.ArrayLayout(FLOAT, config.update_lanes)
         super().__init__(
             {
                 "body": In(UpdateBody),
@@ -76,7 +79,7 @@ class StateIntake(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         config = self._config
-        chunk_bits = config.group * FLOAT_BITS
+        chunk_bits = config.update_lanes * FLOAT_BITS
         chunks = config.beat_bits // chunk_bits
         rows_per_tile = config.elements // config.cols
 
@@ -100,15 +103,18 @@ class StateIntake(wiring.Component):
             m.d.sync += tile_open.eq(1)
 
         # Weights wait for their momentum; the pair then waits for the one before it to be issued.
+        # Each pair's results leave in two beats, so pairs of a single chunk keep a cycle between
+        # them: after reads that waited, both beats of the next pair may be here at once.
         weights = Signal(config.beat_bits, reset_less=True)
         has_weights = Signal()
         has_pair, issues = Signal(), Signal()
         chunk = Signal(range(chunks))
         is_last_issued = issues & (chunk == chunks - 1)
+        pair_free = ~has_pair | is_last_issued if chunks > 1 else ~has_pair
         pair_ready = Signal()
         m.d.comb += [
             issues.eq(has_pair & self.o_read.ready),
-            pair_ready.eq(self.pair_room & (~has_pair | is_last_issued)),
+            pair_ready.eq(self.pair_room & pair_free),
             self.state.ready.eq(tile_open & (~has_weights | pair_ready)),
             self.pair_taken.eq(self.state.valid & tile_open & has_weights & pair_ready),
             self.segment_begin.eq(self.pair_taken & ~second_word & (row % config.group == 0)),

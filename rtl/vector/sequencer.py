@@ -13,7 +13,7 @@ from ..control.commands import CoefficientKind, Fold, Function, VectorBody, Vect
 from .intake import RowSlice
 from .lane import DELAY, PARTS, LaneStep, OutputSource, SecondAddend, ValueSource, VectorLane
 
-__all__ = ["SLOWEST", "VectorSequencer"]
+__all__ = ["SLOWEST", "VectorSequencer", "combination_cycles"]
 
 SLOWEST = 3
 """Cycles from one slice to the next where a command has most use for the adders."""
@@ -54,6 +54,11 @@ def _order_of_combinations(slices: int) -> list[_Combination | None]:
                 order.append(_Combination(slice_, part, part + distance, final))
         distance *= 2
     return order
+
+
+def combination_cycles(slices: int) -> int:
+    """Return the cycles from the first addition of parts to the last."""
+    return _COMBINATION_SPACING * (len(_order_of_combinations(slices)) - 1)
 
 
 class _Token(data.StructLayout):

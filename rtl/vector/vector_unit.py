@@ -38,7 +38,7 @@ there before more is."""
 class VectorUnit(wiring.Component):
     """Carries out one VECTOR after the other, a slice of a row a cycle.
 
-    That's a row or half of it (`Config.vector_slices`). `VectorSequencer.spacing` tells for which
+    That's a row or a part of it (`Config.vector_slices`). `VectorSequencer.spacing` tells for which
     commands slices are further apart.
 
     Parameters
@@ -201,14 +201,19 @@ class VectorUnit(wiring.Component):
                         ),
                     ]
 
-        # A slice goes on if there's room for what it gives, and if nothing is in its way.
+        # A slice goes on if there's room for what it gives, and if nothing is in its way. Phases
+        # are counted from the command on, so that its time doesn't depend on those before it.
         folds = body.fold != Fold.NONE
         phase = Signal(range(SLOWEST))
-        m.d.sync += phase.eq(Mux(phase + 1 >= sequencer.spacing, 0, phase + 1))
+        m.d.sync += phase.eq(Mux(sequencer.begin | (phase + 1 >= sequencer.spacing), 0, phase + 1))
         tile_pause = Signal(range(_FOLD_SPACING))
         begins_tile = intake.next.place == 0
-        begins_row = ~intake.next.place[:slice_bits].any()
-        gives = (wide | (narrow & begins_row)) & (~folds | intake.next.last)
+        place = intake.next.place
+        begins_narrow_beat = ~place[:slice_bits].any()
+        begins_wide_beat = ~place[: max(0, slice_bits - 1)].any()
+        gives = ((wide & begins_wide_beat) | (narrow & begins_narrow_beat)) & (
+            ~folds | intake.next.last
+        )
         m.d.comb += [
             intake.allow.eq(
                 (~gives | writer.room) & ~(begins_tile & (tile_pause != 0)) & (phase == 0)

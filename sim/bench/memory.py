@@ -31,7 +31,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +45,7 @@ from firmware.driver import Driver
 from firmware.layers import ConvolutionTensors
 from firmware.model import Convolution, Input, Method
 from firmware.program import Program, descriptor, product
-from firmware.schedule import Assembly, ConvolutionSchedule, Step, WeightGradientSchedule
+from firmware.schedule import Assembly, ConvolutionSchedule, Step, WeightGradientSchedule, emit
 from firmware.tensor import Activations, Tensor
 from rtl.config import Config, preset
 from rtl.control.commands import LoadTarget, Stage
@@ -225,16 +225,12 @@ class _Workload:
     def run(self, stage: str) -> Mapping[str, int]:
         """Run a stage; return by how much it raised each counter."""
         x, y, dx, dy = self._x, self._y, self._dx, self._dy
-        return self._run(
-            stage,
-            {
-                "FF": lambda assembly: self._convolution(assembly).forward(x, y),
-                "BP": lambda assembly: self._convolution(assembly).backward(
-                    dy, dx, add=None, mask=x
-                ),
-                "WU": lambda assembly: self._weight_gradients(assembly).update(x, dy),
-            }[stage],
-        )
+        pieces: dict[str, Callable[[Assembly], Generator[int, Any, Any]]] = {
+            "FF": lambda assembly: self._convolution(assembly).forward(x, y),
+            "BP": lambda assembly: self._convolution(assembly).backward(dy, dx, add=None, mask=x),
+            "WU": lambda assembly: self._weight_gradients(assembly).update(x, dy),
+        }
+        return self._run(stage, lambda assembly: emit(pieces[stage](assembly)))
 
     def _run(self, name: str, add: Callable[[Assembly], Any]) -> Mapping[str, int]:
         assembly = Assembly(Program(self._driver.config, f"{self._layer.name}, {name}"))

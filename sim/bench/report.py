@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from firmware import page
+
 from .slots import CAUSES
 
 __all__ = [
@@ -63,17 +65,8 @@ class Table:
     def html(self) -> str:
         """Return the table under its title."""
 
-        def row(cells: Sequence[str], tag: str) -> str:
-            return (
-                "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-            )
-
-        body = "".join(row(cells, "td") for cells in self.rows)
         note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""
-        return (
-            f'<h2>{html.escape(self.title)}</h2>\n<div class="wide"><table><thead>'
-            f"{row(self.heads, 'th')}</thead><tbody>{body}</tbody></table></div>\n{note}"
-        )
+        return f"<h2>{html.escape(self.title)}</h2>\n{page.table(self.heads, self.rows)}\n{note}"
 
 
 @dataclass(frozen=True)
@@ -133,9 +126,12 @@ class Report:
     def _page(self, figures: Figures, before: Figures) -> str:
         """Return one self-contained page: the pictures, then all tables."""
         drawn = self.pictures(figures)
-        content = [f"<h2>{html.escape(title)}</h2>\n{picture}" for title, picture in drawn]
+        content = [
+            f'<h2>{html.escape(title)}</h2>\n<div class="picture">{picture}</div>'
+            for title, picture in drawn
+        ]
         content += [table.html() for table in self.tables(figures, before)]
-        return _PAGE.format(title=html.escape(self.title), content="\n".join(content))
+        return page.page(self.title, self.title, "\n".join(content))
 
 
 def figure(new: float | None, old: float | None, form: str = ",.0f") -> str:
@@ -220,33 +216,3 @@ def draw_slots(bars: Sequence[tuple[str, Figures]]) -> str:
         axes.figure.legend(frameon=False, ncols=6, loc="outside upper center", fontsize=9)
 
     return picture(1.2 + 0.27 * len(bars), draw)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>SAT: {title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #212529; max-width: 72rem;
-  margin: 2.5rem auto; padding: 0 1.25rem; }}
-h1 {{ font-size: 1.6rem; }}
-h2 {{ font-size: 1.1rem; margin-top: 2.25rem; }}
-p.note {{ color: #495057; font-size: 0.875rem; }}
-svg {{ width: 100%; height: auto; }}
-div.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
-  font-size: 0.875rem; }}
-th, td {{ text-align: right; padding: 0.3rem 0.6rem; border-bottom: 1px solid #dee2e6;
-  white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
-thead th {{ border-bottom: 2px solid #495057; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{content}
-</body>
-</html>
-"""

@@ -52,7 +52,8 @@ class Checks {
   bool passes(const ComputeBody& body) const {
     const bool is_one_tile = body.a_tiles == 1 && body.b_tiles == 1;
     return supported(body.pattern) && body.d_words && body.a_tiles && body.b_tiles &&
-           (!body.keep || is_one_tile) && config_.interleave >> body.a_contexts;
+           (!body.keep || (is_one_tile && !body.accumulate)) &&
+           config_.interleave >> body.a_contexts;
   }
 
   bool passes(const StoreBody& body) const {
@@ -83,7 +84,7 @@ class Checks {
     const bool wide = body.target == VectorTarget::WIDE;
     if (!wide && body.target != VectorTarget::NARROW) return true;
     const int64_t tiles = body.groups * (folds ? 1 : body.window);
-    return names(body.descriptor, tiles * (wide ? kHalves * body.rows : config_.elements));
+    return names(body.descriptor, tiles * (wide ? kWideBeats * body.rows : config_.elements));
   }
 
   bool supported(int64_t pattern) const {

@@ -161,8 +161,9 @@ class Core {
     // Beats on their way in, and out.
     const int64_t owner = queues_[Queue::STORE].opcode();
     const bool to_update = owner == Opcode::UPDATE, to_vector = owner == Opcode::VECTOR;
-    const bool stream_ready =
-        to_update ? update_.state_ready() : to_vector && vector_.beats_ready();
+    const int64_t o_free = engine_.o_free(now_);
+    const bool stream_ready = to_update ? update_.state_ready(o_free <= now_)
+                                        : to_vector && vector_.beats_ready(now_);
     const bool stream = load_.settle(arbiter_.beat(), stream_ready);
     arbiter_.settle(fetcher_.dma(), load_.dma(), ar_ready);
     const Descriptor* descriptor = to_update   ? update_.descriptor()
@@ -186,9 +187,9 @@ class Core {
     changes |= load_.cycle(load ? &load->load : nullptr, takes_load, now_);
     changes |= engine_.cycle(compute ? &compute->compute : nullptr, now_);
     changes |= store_.cycle(store ? &store->store : nullptr,
-                            descriptor_ready, data_ready && !to_update && !to_vector, now_);
+                            descriptor_ready, data_ready && !to_update && !to_vector, o_free, now_);
     changes |= update_.cycle(update ? &update->update : nullptr, stream && to_update,
-                             descriptor_ready && to_update, data_ready && to_update);
+                             descriptor_ready && to_update, data_ready && to_update, o_free, now_);
     changes |= vector_.cycle(vector ? &vector->vector : nullptr, stream && to_vector,
                              descriptor_ready && to_vector, data_ready && to_vector, now_);
     changes |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
@@ -318,7 +319,7 @@ class Core {
 
   int64_t next_event() const {
     int64_t next = std::min({load_.next_event(), engine_.next_event(), store_.next_event(),
-                             vector_.next_event()});
+                             update_.next_event(), vector_.next_event()});
     for (const Channel& channel : channels_) next = std::min(next, channel.next_event(now_));
     return next == kNever ? next : std::max(next, now_ + 1);
   }

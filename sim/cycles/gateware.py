@@ -19,8 +19,9 @@ from rtl.arithmetic.function import FunctionUnit
 from rtl.config import ACCUMULATOR_BINS, COMMAND_BYTES, PAGE_BYTES, Config
 from rtl.control.commands import BODIES, Command, Header
 from rtl.control.fetcher import PREFETCH
-from rtl.engine.array import result_latency
+from rtl.engine.array import UPDATE_LATENCY, result_latency
 from rtl.engine.epilogue import Epilogue
+from rtl.engine.mapper import settling_cycles
 from rtl.engine.pe import DRAIN_DISTANCE, drain_turns
 from rtl.headers import ENUMERATIONS
 from rtl.interface.read_striper import BEATS
@@ -31,7 +32,8 @@ from rtl.sparsity.pattern import Pattern, supported_patterns
 from rtl.sparsity.reducer import NMReducer
 from rtl.update.sgd import SGDLane
 from rtl.update.writer import STATE_BEATS_PER_ROW
-from rtl.vector.lane import PARTS, VectorLane
+from rtl.vector.lane import VectorLane
+from rtl.vector.sequencer import combination_cycles
 
 from ..verilated.model import MemoryTiming
 
@@ -56,29 +58,29 @@ CONSTANTS = {
         O_READ_LATENCY + SGDLane.LATENCY,
         "from issuing a chunk of state to the new weights",
     ),
-    "kVectorTaken": (VectorLane.TAKEN, "from cycle 0 of half a row to its result"),
-    "kVectorProductCycles": (
-        VectorLane.PRODUCT - VectorLane.RESULT + FloatAdder.LATENCY,
-        "from a result to its product's sum",
+    "kVectorResult": (VectorLane.RESULT, "from cycle 0 of a slice to its result"),
+    "kVectorProduct": (
+        VectorLane.PRODUCT + FloatAdder.LATENCY,
+        "from a result to the sum of its products",
     ),
-    "kVectorClearCycles": (2 * PARTS, "in which the sums over rows are cleared"),
     # What the gateware doesn't name.
     "kLoadCheckCycles": (11, "from a LOAD to the end of its check: three and eight factors"),
     "kStoreCheckCycles": (14, "of a STORE: eleven factors"),
     "kVectorCheckCycles": (10, "of a VECTOR that writes to memory: seven factors"),
     "kComputeCheckCycles": (6, "from a COMPUTE to its product"),
-    "kVectorCoefficientCycles": (6, "in which the coefficients of a VECTOR are loaded"),
+    "kVectorCoefficients": (3, "coefficients of a VECTOR, of which a slice takes a cycle to load"),
     "kVectorFoldSpacing": (8, "from a tile to the next, if they are folded"),
-    "kVectorCombinations": (6, "additions that join the parts of sums over rows"),
-    "kVectorCombinationSpacing": (5, "from one of these to the next"),
-    "kVectorReadyBeats": (32, "results that wait for the write DMA behind the lanes"),
+    "kVectorReadyBeats": (64, "results that wait for the write DMA behind the lanes"),
+    "kVectorMostBeats": (2, "beats that a slice gives at most"),
+    "kVectorDrainCycles": (2, "from reading a tile folded to its register"),
+    "kVectorCombinationResult": (5, "from asking for sums of parts to the result of the first"),
     "kStoreReadyBeats": (32, "results that wait for the write DMA behind the epilogue"),
     "kLoadsUnderWay": (2, "LOADs issued that haven't ended"),
     "kComputesUnderWay": (2, "COMPUTEs"),
     "kStoresUnderWay": (1, "STOREs, UPDATEs or VECTORs"),
     "kWritesUnderWay": (32, "bursts that the write DMA has sent and memory hasn't acknowledged"),
     "kWordsPerRow": (2, "O words in a row of a tile, and in a beat of binary16"),
-    "kHalves": (2, "halves of a row, which the lanes of the vector unit take one by one"),
+    "kWideBeats": (2, "beats in a row of a wide tile"),
 }  # fmt: skip
 """Numbers that hold in every configuration, with what they count: cycles, unless it says."""
 
@@ -87,7 +89,10 @@ _PROPERTIES = (
     "macs", "elements", "floats", "beat_bytes", "page_beats", "bin_additions", "chunks",
     "lanes_per_chunk",
 )  # fmt: skip
-_DERIVED = ("result_latency", "drain_turns", "drain_delay")
+_DERIVED = (
+    "result_latency", "drain_turns", "drain_delay", "settling_cycles", "addend_latency",
+    "combination_cycles",
+)  # fmt: skip
 _TABLES = ("tile_beats", "pattern_steps", "pattern_entries")
 
 
@@ -108,13 +113,29 @@ class Timing(ctypes.Structure):
 
 @functools.cache
 def parameters(config: Config) -> Parameters:
-    """Return `config` as the C++ side takes it."""
+    """Return `config` as the C++ side takes it.
+
+    Raises
+    ------
+    ValueError
+        Its vector unit, epilogue or update unit has fewer lanes than the model knows.
+    """
+    for name, most in (("vector_slices", 2), ("epilogue_slices", 1), ("update_slices", 1)):
+        if getattr(config, name) > most:
+            raise ValueError(
+                f"configuration '{config.name}': {name} is {getattr(config, name)}, must be at "
+                f"most {most} for the cycle model"
+            )
     values = {name: getattr(config, name) for name in (*_FIELDS, *_PROPERTIES)}
     made = Parameters(
         **values,
         result_latency=result_latency(config),
         drain_turns=drain_turns(config),
         drain_delay=max(0, DRAIN_DISTANCE - config.interleave),
+        settling_cycles=settling_cycles(config),
+        # To the first read for the sums of an output, which take a cycle for each row and column.
+        addend_latency=result_latency(config) - UPDATE_LATENCY - (config.rows + config.cols) + 3,
+        combination_cycles=combination_cycles(config.vector_slices),
     )
     for pattern in supported_patterns(config):
         made.tile_beats[pattern.value] = pattern.tile_beats(config)

@@ -23,13 +23,18 @@ class StoreUnit {
   // A command's last beat was handed over in the cycle before.
   bool done() const { return done_; }
 
-  bool cycle(const StoreBody* command, bool descriptor_ready, bool data_ready, int64_t now) {
+  // `o_free`: the cycle from which on the O scratchpad can be read.
+  bool cycle(const StoreBody* command, bool descriptor_ready, bool data_ready, int64_t o_free,
+             int64_t now) {
+    waits_until_ = kNever;
     if (!command && command_ready() && !done_) return false;
     const bool data_taken = data_valid() && data_ready;
     const bool begins_beat = !body_.compress && (!body_.convert || !upper_);
     const bool begins_tile = body_.compress && tile_word_ == 0;
-    const bool read = words_left_ && (!begins_beat || reserved_ != kStoreReadyBeats) &&
-                      (!begins_tile || compressor_.free());
+    const bool reads = words_left_ && (!begins_beat || reserved_ != kStoreReadyBeats) &&
+                       (!begins_tile || compressor_.free());
+    const bool read = reads && o_free <= now;
+    if (reads && !read) waits_until_ = o_free;
     const bool arrives = travelling_.at(kStoreTravel);
     bool changes = command || data_taken || read || done_;
     done_ = false;
@@ -81,7 +86,7 @@ class StoreUnit {
     return changes;
   }
 
-  int64_t next_event() const { return state_ == State::kCheck ? checked_ : kNever; }
+  int64_t next_event() const { return state_ == State::kCheck ? checked_ : waits_until_; }
 
  private:
   enum class State { kWaitForCommand, kCheck, kIssueDescriptor, kStream };
@@ -105,6 +110,7 @@ class StoreUnit {
   State state_ = State::kWaitForCommand;
   StoreBody body_{};
   int64_t checked_ = 0, words_left_ = 0, beats_left_ = 0, reserved_ = 0, tile_word_ = 0;
+  int64_t waits_until_ = kNever;  // for the O scratchpad
   bool upper_ = false, second_ = false, done_ = false;
 };
 

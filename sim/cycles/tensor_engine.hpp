@@ -44,6 +44,14 @@ class TensorEngine {
   }
   int64_t slots_end() const { return slots_end_; }
 
+  // The cycle from which on the O scratchpad can be read, this one unless results that are added to
+  // others read it.
+  int64_t o_free(int64_t now) {
+    while (!addend_reads_.empty() && addend_reads_.front().end <= now) addend_reads_.pop_front();
+    const bool reads = !addend_reads_.empty() && addend_reads_.front().start <= now;
+    return reads ? addend_reads_.front().end : now;
+  }
+
   int64_t useful() const { return useful_; }
   int64_t edge() const { return edge_; }
   int64_t filler() const { return filler_; }
@@ -89,6 +97,10 @@ class TensorEngine {
     Slots slots;
   };
 
+  struct Span {
+    int64_t start, end;
+  };
+
   // Behind the slots of the last product, its sums leave.
   bool leaving(int64_t cycle) const { return last_slot_ < cycle && cycle <= drain_end_; }
 
@@ -119,7 +131,7 @@ class TensorEngine {
         }
         words_ += taken;
         if (ends_sum || words_ == config_.bin_additions) {
-          drain(slot - 1);
+          drain(slot - 1, ends_sum);
           kept_ = !ends_sum;
           words_ = 0;
           half_ ^= 1;
@@ -127,6 +139,7 @@ class TensorEngine {
       }
     }
     last_slot_ = slot - 1;
+    if (!body_.keep) product_end_ = drain_end_;
     ends_.push_back((body_.keep ? last_slot_ : drain_end_) + 1 + config_.result_latency);
     count(tiles * words * contexts, steps);
   }
@@ -149,15 +162,28 @@ class TensorEngine {
     return std::max(slot, until);
   }
 
-  // The drain of a half whose last slot is given.
-  void drain(int64_t last) {
+  // The drain of a half whose last slot is given. What it is added to must have been written.
+  void drain(int64_t last, bool ends_sum) {
     const int64_t cycles = kAccumulatorBins * (config_.drain_turns + kept_);
     int64_t at = std::max(last + 1 + config_.drain_delay, drain_end_ + 1);
+    if (body_.accumulate) at = std::max(at, product_end_ + 1 + config_.settling_cycles);
     for (int64_t& drained : drained_[half_]) {
       at += cycles;
       drained = at - 1;
+      if (body_.accumulate && ends_sum) read_addends(drained);
     }
     drain_end_ = at - 1;
+  }
+
+  // The reads for the outputs of a context, whose drain ends in the cycle given.
+  void read_addends(int64_t drained) {
+    const int64_t start = drained + config_.addend_latency;
+    const int64_t end = start + config_.rows + config_.cols - 1;
+    if (!addend_reads_.empty() && addend_reads_.back().end >= start) {
+      addend_reads_.back().end = end;
+    } else {
+      addend_reads_.push_back({start, end});
+    }
   }
 
   // The counters see slots a cycle late.
@@ -199,12 +225,14 @@ class TensorEngine {
   int64_t checked_ = 0;
   int64_t last_slot_ = -1;           // of the last product
   int64_t drain_end_ = -1;           // last cycle of the last drain
+  int64_t product_end_ = INT64_MIN / 2;  // and of the last that ended a product
   std::vector<int64_t> drained_[2];  // of each half, last cycle of each context's drain
   int half_ = 0;
   int64_t words_ = 0;                // in the half that takes products
   bool kept_ = false;                // some of this sum has been drained already
   std::deque<int64_t> ends_;
   std::deque<Period> periods_;
+  std::deque<Span> addend_reads_;
   int64_t slots_end_ = kNever;
   int64_t useful_ = 0, edge_ = 0, filler_ = 0;
 };

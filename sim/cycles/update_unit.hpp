@@ -40,8 +40,10 @@ class StateIntake {
       : config_(config), chunks_(config.floats / config.group) {}
 
   bool idle() const { return tiles_left_ == 0; }
-  bool state_ready(bool pair_room) const {
-    return tile_open_ && (!has_weights_ || pair_ready(pair_room));
+  // A chunk of a pair waits for its gradients.
+  bool has_pair() const { return has_pair_; }
+  bool state_ready(bool pair_room, bool o_ready) const {
+    return tile_open_ && (!has_weights_ || pair_ready(pair_room, o_ready));
   }
 
   void begin(const UpdateBody& body) {
@@ -55,21 +57,16 @@ class StateIntake {
   };
 
   // What happens in this cycle; `beat`: one of state is on offer.
-  Step cycle(bool beat, bool tile_free, bool pair_room) {
+  Step cycle(bool beat, bool tile_free, bool pair_room, bool o_ready) {
     Step step;
-    const bool last_chunk = chunk_ + 1 == chunks_;
-    const bool taken = beat && state_ready(pair_room);
+    const bool taken = beat && state_ready(pair_room, o_ready);
     step.tile_begin = !idle() && !tile_open_ && tile_free;
     step.pair_taken = taken && has_weights_;
     step.segment_begin = step.pair_taken && !second_word_ && row_ % config_.group == 0;
-    step.issued = issuing_;
-    step.last_of_pair = issuing_ && last_chunk;
-    if (issuing_) chunk_ = last_chunk ? 0 : chunk_ + 1;
-    if (step.pair_taken) {
-      issuing_ = true;
-    } else if (last_chunk) {
-      issuing_ = false;
-    }
+    step.issued = has_pair_ && o_ready;
+    step.last_of_pair = last_issued(o_ready);
+    if (step.issued) chunk_ = step.last_of_pair ? 0 : chunk_ + 1;
+    has_pair_ = step.pair_taken || (has_pair_ && !step.last_of_pair);
     if (taken) has_weights_ = !has_weights_;
     if (step.tile_begin) tile_open_ = true;
     if (step.pair_taken) {
@@ -84,14 +81,17 @@ class StateIntake {
   }
 
  private:
-  bool pair_ready(bool pair_room) const {
-    return pair_room && (!issuing_ || chunk_ + 1 == chunks_);
+  bool last_issued(bool o_ready) const {
+    return has_pair_ && o_ready && chunk_ + 1 == chunks_;
+  }
+  bool pair_ready(bool pair_room, bool o_ready) const {
+    return pair_room && (!has_pair_ || (chunks_ > 1 && last_issued(o_ready)));
   }
 
   const Config& config_;
   int64_t chunks_;  // of a beat
   int64_t tiles_left_ = 0, rows_ = 0, row_ = 0, chunk_ = 0;
-  bool tile_open_ = false, has_weights_ = false, second_word_ = false, issuing_ = false;
+  bool tile_open_ = false, has_weights_ = false, second_word_ = false, has_pair_ = false;
 };
 
 // Chooses what is written next and hands over its descriptor and then its beats.
@@ -190,7 +190,8 @@ class UpdateUnit {
         state_beats_(kStateBeatsPerRow * config.elements + 1) {}
 
   bool command_ready() const { return state_ == State::kWaitForCommand; }
-  bool state_ready() const { return intake_.state_ready(pair_room()); }
+  // `o_ready`: the O scratchpad can be read.
+  bool state_ready(bool o_ready) const { return intake_.state_ready(pair_room(), o_ready); }
   const Descriptor* descriptor() const { return writer_.descriptor(); }
   bool data_valid() const {
     if (!writer_.active()) return false;
@@ -203,8 +204,13 @@ class UpdateUnit {
   // A command's last beat has been handed over.
   bool done() const { return state_ == State::kRun && intake_.idle() && writer_.idle(); }
 
-  bool cycle(const UpdateBody* command, bool beat, bool descriptor_ready, bool data_ready) {
+  // `o_free`: the cycle from which on that is so.
+  bool cycle(const UpdateBody* command, bool beat, bool descriptor_ready, bool data_ready,
+             int64_t o_free, int64_t now) {
+    waits_until_ = kNever;
     if (!command && command_ready()) return false;
+    const bool o_ready = o_free <= now;
+    if (intake_.has_pair() && !o_ready) waits_until_ = o_free;
     const bool data_taken = data_valid() && data_ready;
     const UpdateWriter::Source source = writer_.current();
     const bool is_done = done();
@@ -213,8 +219,8 @@ class UpdateUnit {
     const bool row_complete = row_compressor_.complete();
     const bool column_complete = column_compressor_.complete();
     const bool updated = issued_.at(kUpdateTravel);
-    const bool beat_taken = beat && state_ready();
-    const StateIntake::Step step = intake_.cycle(beat, tile_free, pair_room());
+    const bool beat_taken = beat && state_ready(o_ready);
+    const StateIntake::Step step = intake_.cycle(beat, tile_free, pair_room(), o_ready);
     bool changes = command || data_taken || is_done || beat_taken || step.tile_begin;
 
     const bool state_taken = data_taken && source == UpdateWriter::kState;
@@ -261,6 +267,8 @@ class UpdateUnit {
     return changes;
   }
 
+  int64_t next_event() const { return waits_until_; }
+
  private:
   enum class State { kWaitForCommand, kCheckBody, kCheckRange, kRun };
 
@@ -285,6 +293,7 @@ class UpdateUnit {
   DelayLine issued_, pairs_;
   State state_ = State::kWaitForCommand;
   UpdateBody body_{};
+  int64_t waits_until_ = kNever;  // for the O scratchpad
   int64_t reserved_ = 0, row_beats_ = 0, column_beats_ = 0;
 };
 

@@ -81,12 +81,12 @@ class _Pair:
         logits = reference.outputs[self.model.logits][:, 0, 0]
         right = logits[np.arange(count), labels] == logits.max(axis=1)
         assert loss.right == right.sum()
-        backward = network.backward()
+        backward = network.backward(STEP)
         reference.backward(check=self._check_gradients)
-        update = network.update(STEP)
         reference.update(STEP)
-        for result in (forward, backward, update):
+        for result in (forward, backward):
             assert result.counters["NONFINITE"] == 0
+        network.apply()
         self._check_parameters()
 
     def infer(self, count=None):
@@ -226,8 +226,12 @@ def _random_model(rng, config):
             layers.append(Addition(name(kind), x, added, rectified=rng.random() < 0.5))
         elif smallest >= 2:
             window = int(rng.integers(2, min(smallest, 3) + 1))
+            places = {
+                "stride": int(rng.integers(1, window + 2)),
+                "padding": int(rng.integers(window // 2 + 1)),
+            }
             layers.append(
-                MaxPool(name(kind), x, window=window, stride=window, rectified=rng.random() < 0.5)
+                MaxPool(name(kind), x, window=window, rectified=rng.random() < 0.5, **places)
             )
     if layers[-1].shape.positions > 1:
         layers.append(GlobalAveragePool(name("mean"), layers[-1]))
@@ -392,8 +396,8 @@ def _train_blindly(card, model, batch, seed):
         network.forward(
             images, rng.integers(0, model.logits.shape.channels, batch), 2.0**STEP.scale
         )
-        network.backward()
-        network.update(STEP)
+        network.backward(STEP)
+        network.apply()
     network.infer(images)
     return card.read_memory(0, card.config.memory_bytes)
 
@@ -560,8 +564,10 @@ def test_large_layers_are_cut_into_blocks():
         forward = network.programs["forward"].listing()
         # For each block of 32 images all the weights of 192 channels and of the classes.
         assert forward.count("S pattern=dense") == 4 * (192 // 32 + 1)
-        update = network.programs["update"].listing()
-        assert update.count("D order=TILES") == 256 // 32 + 192 // 32 + 256 // 32
+        loads = [
+            line for line in network.programs["backward"].listing().splitlines() if "WU" in line
+        ]
+        assert sum("D order=TILES" in line for line in loads) == 256 // 32 + 192 // 32 + 256 // 32
 
 
 def test_large_images_are_cut_into_bands():
@@ -587,7 +593,7 @@ def test_weight_gradients_are_added_up(stride, batch):
         assert _has_parts(second, card.config)
         model = _with_head("parts", [image, first, second])
         network = _check(card, model, batch, np.random.default_rng(default_seed()), (batch,))
-        update = network.programs["update"].listing()
+        update = network.programs["backward"].listing()
         assert 0 < update.count("accumulate=1") < update.count("COMPUTE")
 
 
@@ -598,14 +604,12 @@ def test_every_product_is_told_its_real_size(driver):
     random = np.random.default_rng(0)
     network.initialise({layer.name: layer.initial_weights(random) for layer in model.convolutions})
     _, forward = network.forward(random.random((21, 1, 1, 13)), random.integers(0, 15, 21))
-    backward = network.backward()
-    update = network.update(STEP)
+    backward = network.backward(STEP)
     macs = driver.config.macs
     # A group of eight has two entries, and so has the group at the end.
     for result, useful in (
         (forward, 21 * (13 * 29 + 2 * 4 * 35 + 35 * 15)),
-        (backward, 21 * (2 * 5 * 29 + 15 * 35)),
-        (update, 21 * (14 * 29 + 30 * 35 + 36 * 15)),
+        (backward, 21 * (2 * 5 * 29 + 15 * 35 + 14 * 29 + 30 * 35 + 36 * 15)),
     ):
         counters = result.counters
         assert counters["USEFUL_MACS"] == useful
@@ -655,13 +659,6 @@ PIXELS = Input("image", 6, 6, 12)
         (GELU("x", PIXELS), "x: there is no schedule for layers of kind GELU"),
         (Attention("x", PIXELS, heads=2), "x: there is no schedule for layers of kind Attention"),
         (PositionEmbedding("x", PIXELS), "x: there is no schedule for layers of kind Position"),
-        (
-            MaxPool("x", PIXELS, window=3, stride=2, padding=1),
-            "x: windows of 3 with stride 2 and padding 1: there is no schedule for max pooling "
-            "unless its windows lie side by side, with a stride of 3 and without padding",
-        ),
-        (MaxPool("x", PIXELS, window=2, stride=3), "x: windows of 2 with stride 3 and padding 0"),
-        (MaxPool("x", PIXELS, padding=1), "x: windows of 2 with stride 2 and padding 1"),
         (
             Convolution("x", PIXELS, 16, method=Method.bp(Pattern.N2M16)),
             "x: configuration 'tiny' doesn't support 2:16 for backward weights; it supports dense",

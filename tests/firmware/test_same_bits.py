@@ -35,6 +35,10 @@ TALL = dataclasses.replace(
     memory_bytes=4 << 20,
 )  # fmt: skip
 """One column, eight contexts, and beats of 128 bytes, the widest there are."""
+QUAD = dataclasses.replace(
+    TINY, name="quad", rows=8, channels=4, vector_slices=1, outstanding_reads=16, burst_beats=32
+)
+"""Like the largest cards: four channels, two ways out of a column, whole rows of vectors."""
 SHORT = dataclasses.replace(TINY, name="short", cols=4, interleave=8, drain_rows=4)
 """As wide a beat as the smallest preset's, on an array of another shape."""
 STEPS = 3
@@ -83,7 +87,8 @@ def trained(card, model):
         images = random.random((16, shape.height, shape.width, shape.channels))
         loss, forward = network.forward(images, random.integers(0, 10, 16), 64)
         update = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=6)
-        results += [forward, network.backward(), network.update(update)]
+        results += [forward, network.backward(update)]
+        network.apply()
         assert np.isfinite(loss.mean)
     counters = functools.reduce(operator.add, results).counters
     state = {
@@ -129,7 +134,7 @@ def test_configurations_of_one_width_agree(configs):
 
 
 @pytest.mark.parametrize("make", [perceptron, residual], ids=lambda make: make.__name__)
-@pytest.mark.parametrize("config", [TINY, TALL], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [TINY, TALL, QUAD], ids=lambda config: config.name)
 def test_gateware_agrees_under_stalls(config, make):
     """Gateware of two shapes, with random AXI stalls, leaves the golden card's very bytes."""
     timing = MemoryTiming(latency=17, bandwidth=0.7, stall=0.3, seed=SEED)

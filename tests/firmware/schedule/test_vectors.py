@@ -1,5 +1,7 @@
 """What runs in the vector unit: which commands a layer takes, and what is refused."""
 
+import re
+
 import pytest
 
 from firmware.allocator import Allocator
@@ -12,7 +14,10 @@ from firmware.schedule import (
     LossSchedule,
     LossTensors,
     NormalisationSchedule,
+    PartialSums,
     PoolingSchedule,
+    Statistics,
+    emit,
 )
 from firmware.schedule.vectors import Register, Vectors
 from firmware.tensor import Activations
@@ -21,6 +26,10 @@ from rtl.control.commands import Stage
 
 TINY = PRESETS["tiny"]
 G = TINY.elements
+
+
+def nowhere(block, line):
+    """All lines are there already."""
 
 
 @pytest.fixture
@@ -48,10 +57,15 @@ def test_normalisation_takes_the_images_that_there_are(memory, assembly, images,
     layer = BatchNorm("norm", Input("x", 2, 2, 3))
     x, y = (Activations(TINY, memory, images, layer.shape) for _ in range(2))
     schedule = NormalisationSchedule(assembly, layer, BatchNormTensors(layer, TINY, memory))
-    schedule.forward(x, y, add=None, training=True)
-    streams = [line for line in assembly.program.listing().splitlines() if "reduce=SUM" in line]
-    assert len(streams) == 1 and f" rows={rows} " in streams[0]
-    assert f"groups={4 * x.batch_blocks} " in streams[0]
+    statistics = Statistics(assembly, x, PartialSums(TINY, memory, x))
+    statistics.add(x.column(0), 0)
+    schedule.use_statistics(x, statistics)
+    emit(schedule.forward(x, y, add=None, training=True, reach=nowhere))
+    lines = assembly.program.listing().splitlines()
+    [sums] = [line for line in lines if "reduce=SUM" in line]
+    assert f"groups={4 * x.batch_blocks} " in sums and f" rows={rows} " in sums
+    written = [line for line in lines if "target=NARROW" in line]
+    assert len(written) == x.batch_blocks and all(f" rows={rows} " in line for line in written)
 
 
 def test_normalisation_of_a_last_block_in_part_is_refused(memory, assembly):
@@ -59,7 +73,7 @@ def test_normalisation_of_a_last_block_in_part_is_refused(memory, assembly):
     x = Activations(TINY, memory, G + 1, layer.shape)
     schedule = NormalisationSchedule(assembly, layer, BatchNormTensors(layer, TINY, memory))
     with pytest.raises(ScheduleError, match="norm: a batch of 17 images fills blocks of 16 only"):
-        schedule.forward(x, x, add=None, training=True)
+        emit(schedule.forward(x, x, add=None, training=True, reach=nowhere))
 
 
 def test_too_many_classes_are_refused(memory, assembly):
@@ -78,13 +92,16 @@ def test_too_many_classes_are_refused(memory, assembly):
 
 @pytest.mark.parametrize(("side", "left_out"), [((4, 4), 0), ((5, 4), 4), ((5, 7), 11)])
 def test_a_maximum_writes_every_pixel_of_its_gradient(memory, assembly, side, left_out):
-    """A command for each window, and zeros where there is none."""
+    """A command for each line of windows, and zeros where there are none."""
     layer = MaxPool("pool", Input("x", *side, G))
     x, dx = (Activations(TINY, memory, 1, layer.source.shape) for _ in range(2))
     y, dy = (Activations(TINY, memory, 1, layer.shape) for _ in range(2))
-    PoolingSchedule(assembly, layer).backward(x, y, dy, dx, mask=None)
+    emit(PoolingSchedule(assembly, layer).backward(x, y, dy, dx, mask=None))
     lines = [line for line in assembly.program.listing().splitlines() if "VECTOR" in line]
     windows = [line for line in lines if "FIRST_EQUAL" in line]
-    assert len(windows) == layer.shape.positions
+    assert len(windows) == layer.shape.height
+    assert (
+        sum(int(re.search(r"groups=(\d+)", line)[1]) for line in windows) == layer.shape.positions
+    )
     groups = [int(line.split("groups=")[1].split()[0]) for line in lines if line not in windows]
     assert sum(groups) == left_out

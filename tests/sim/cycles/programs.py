@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from firmware.program import Program, descriptor, walk
+from rtl.config import VECTOR_REGISTERS
 from rtl.control.commands import (
     CoefficientKind,
     Fold,
@@ -51,7 +52,7 @@ class _Builder:
         return options[self.rng.integers(len(options))]
 
     def _base(self, depth, words):
-        """Return where so many words may lie in a scratchpad."""
+        """Return where so many words, or registers, may lie."""
         return int(self.rng.integers(depth - words + 1))
 
     def _stage(self):
@@ -144,7 +145,7 @@ class _Builder:
                 a_padding=int(self.rng.integers(a_rows)), b_padding=int(self.rng.integers(b_rows)),
                 tail_chunks=int(self.rng.integers(config.chunks)),
                 tail_entries=int(self.rng.integers(pattern.entries_per_chunk(config) + 1)),
-                ones=self._maybe(0.2), keep=not last,
+                ones=self._maybe(0.2), keep=not last, accumulate=last and self._maybe(),
                 s_base=self._base(config.s_depth, s_words),
                 d_base=self._base(config.d_depth, b_words + words),
                 o_base=self._base(config.o_depth, b_words * o_stride), o_stride=o_stride,
@@ -189,7 +190,9 @@ class _Builder:
         )  # fmt: skip
 
     def _coefficient(self):
-        return {"kind": self._choice(list(CoefficientKind)), "value": int(self.rng.integers(64))}
+        value = int(self.rng.integers(VECTOR_REGISTERS))
+        kind, negative = self._choice(list(CoefficientKind)), self._maybe()
+        return {"kind": kind, "value": value, "negative": negative}
 
     def _vector(self):
         g = self.config.elements
@@ -203,12 +206,21 @@ class _Builder:
             held, groups, window = 0, 1, 1
         if target is VectorTarget.REGISTERS:
             groups, window = 1, 1 if fold is Fold.NONE else window
-        operands = [VectorOperand.X, *([VectorOperand.HELD_0] if held else [])]
+        operands = [VectorOperand.X]
         masks = [Mask.NONE]
         if held:
+            operands.append(VectorOperand.HELD_0)
             masks.append(Mask.HELD_0_POSITIVE)
             if not wide and fold is Fold.NONE:
                 masks.append(Mask.FIRST_EQUAL)
+        if held > 1:
+            operands.append(VectorOperand.HELD_1)
+            masks.append(Mask.HELD_1_POSITIVE)
+        if from_registers:
+            operands.append(VectorOperand.REGISTER)
+        b, reduce_product = self._coefficient(), self._maybe(0.3)
+        if b["kind"] is CoefficientKind.ABSENT and not reduce_product:
+            operands.append(VectorOperand.NONE)
         tiles = groups * (window if fold is Fold.NONE else 1)
         beats = tiles * (2 * rows if target is VectorTarget.WIDE else g)
         to_memory = target in (VectorTarget.NARROW, VectorTarget.WIDE)
@@ -218,10 +230,14 @@ class _Builder:
         self.program.vector(
             self._stage(), feeds, groups=groups, window=window, rows=rows, held=held,
             wide=wide and not from_registers, from_registers=from_registers,
-            y=self._choice(operands), a=self._coefficient(), b=self._coefficient(),
-            c=self._coefficient(), function=self._choice(list(Function)),
-            mask=self._choice(masks), fold=fold, target=target,
-            reduce=self._choice(list(Fold)), reduce_product=self._maybe(0.3), **where,
+            y=self._choice(operands), a=self._coefficient(), b=b, c=self._coefficient(),
+            function=self._choice(list(Function)), mask=self._choice(masks), fold=fold,
+            target=target, reduce=self._choice(list(Fold)), reduce_product=reduce_product,
+            **{
+                f"{part}_register": self._base(VECTOR_REGISTERS, rows)
+                for part in ("x", "y", "target", "reduce", "product")
+            },
+            **where,
         )  # fmt: skip
 
     def _feeds(self, beats):

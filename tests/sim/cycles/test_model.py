@@ -13,7 +13,13 @@ from firmware.cards.verilated import MemoryTiming, VerilatedCard
 from firmware.layers import ConvolutionTensors
 from firmware.network import Network
 from firmware.program import Program
-from firmware.schedule import Assembly, ConvolutionSchedule, Step
+from firmware.schedule import (
+    Assembly,
+    ConvolutionSchedule,
+    Step,
+    WeightGradientSchedule,
+    emit,
+)
 from firmware.tensor import Activations
 from rtl.config import PRESETS
 from rtl.control.commands import Opcode, Queue, Stage, encode
@@ -22,7 +28,7 @@ from sim.bench import gemm, memory
 from sim.bench.slots import account
 from sim.cycles.model import Outcome, measure
 from sim.golden.program import decode
-from tests.firmware.test_same_bits import TALL, perceptron, residual
+from tests.firmware.test_same_bits import QUAD, TALL, perceptron, residual
 from tests.harness import default_seed
 from tests.sim.cycles.checked import CheckedDriver
 from tests.sim.cycles.programs import random_program
@@ -55,8 +61,8 @@ def train(driver, model, batch):
     images = rng.standard_normal((batch, shape.height, shape.width, shape.channels))
     for _ in range(2):
         network.forward(images, rng.integers(0, 2, batch), 2.0**STEP.scale)
-        network.backward()
-        network.update(STEP)
+        network.backward(STEP)
+        network.apply()
     network.infer(images)
 
 
@@ -70,8 +76,8 @@ def test_training_steps(card, timing):
 
 @pytest.mark.parametrize(
     ("config", "count", "longest"),
-    [(TINY, 20, 80), (STRIPED, 10, 80), (TALL, 2, 20)],
-    ids=["tiny", "striped", "tall"],
+    [(TINY, 20, 80), (STRIPED, 10, 80), (QUAD, 10, 80), (TALL, 2, 20)],
+    ids=["tiny", "striped", "quad", "tall"],
 )
 def test_random_programs(config, count, longest):
     rng = np.random.default_rng(default_seed())
@@ -122,11 +128,11 @@ def layer_program(config, layer, stage, pattern):
     schedule = ConvolutionSchedule(assembly, convolution, tensors)
     match stage:
         case "FF":
-            schedule.forward(x, y)
+            emit(schedule.forward(x, y))
         case "BP":
-            schedule.backward(y, x, add=None, mask=x)
+            emit(schedule.backward(y, x, add=None, mask=x))
         case "WU":
-            schedule.update(x, y)
+            emit(WeightGradientSchedule(assembly, convolution, tensors).update(x, y))
     return assembly.program.encode()
 
 

@@ -1,0 +1,113 @@
+"""Schedules in pieces, so that work of the array goes on beside that of the vector unit."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, TypeVar
+
+from ..tensor import Activations
+
+__all__ = ["Backlog", "Interruptible", "Lines", "Pieces", "Reach", "Written", "emit", "line_pieces"]
+
+_Result = TypeVar("_Result")
+
+PIECE_BEATS = 4096
+"""What a piece for the vector unit reads: much more than a command takes to begin and to end, and
+little beside what the scratchpads hold, since the array's operands wait behind it."""
+
+_LEAD = 1 << 15
+"""Cycles for which the array has more to do than the vector unit: it takes that long to load what
+comes next."""
+
+Pieces = Generator[int, None, None]
+"""Adds some commands to a program each time it is advanced, and says about how many cycles these
+keep the unit busy that it is for."""
+
+Lines = Iterator[tuple[int, tuple[int, int] | None]]
+"""Pieces that write a tensor line by line, block of images by block: their cycles, and the block
+and the line up to which all is written if that has changed."""
+
+Reach = Callable[[int, int], None]
+"""Sees to it that lines of a block of images, up to this one, have been written."""
+
+Written = Callable[[Sequence[int], int], None]
+"""Is told which tiles have been written, and of which word of channels."""
+
+Interruptible = Generator[int, bool, None]
+"""Pieces that others may follow. Sent True, it comes to a point where it needs nothing any more of
+what it has in the scratchpads, and yields zero there."""
+
+
+def emit(pieces: Generator[Any, Any, _Result]) -> _Result:
+    """Add all pieces, one after the other; return what they return."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
+
+
+def line_pieces(tensor: Activations, operands: int) -> Iterator[tuple[int, range]]:
+    """Cut a tensor into runs of lines for the vector unit: block of images, and lines of it.
+
+    Parameters
+    ----------
+    tensor
+        What is computed.
+    operands
+        Tensors of its size that are read for it.
+    """
+    beats = operands * tensor.line_bytes // tensor.config.beat_bytes
+    at_once = max(PIECE_BEATS // beats, 1)
+    height = tensor.shape.height
+    for block in range(tensor.batch_blocks):
+        for first in range(0, height, at_once):
+            yield block, range(first, min(first + at_once, height))
+
+
+class Backlog:
+    """Work of the array that nothing waits for: weight gradients.
+
+    It is done while the array would otherwise wait for the vector unit, and whatever is left at the
+    end. First come, first served: but for its length the order doesn't matter.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Interruptible] = deque()
+        self._under_way = False
+
+    def add(self, pieces: Interruptible) -> None:
+        """Put off `pieces`."""
+        self._waiting.append(pieces)
+
+    def beside(self, pieces: Pieces) -> None:
+        """Add `pieces` of the vector unit, and beside them as much work as there is time for."""
+        ahead = _LEAD
+        for cycles in pieces:
+            ahead += cycles
+            while ahead > 0 and self._waiting:
+                ahead -= self._advance()
+
+    def before(self, pieces: Generator[Any, Any, _Result]) -> _Result:
+        """Add `pieces` of the array, which others wait for; return what they return."""
+        while self._under_way:
+            self._advance(interrupt=True)
+        return emit(pieces)
+
+    def finish(self) -> None:
+        """Add all that is left."""
+        while self._waiting:
+            self._advance()
+
+    def _advance(self, *, interrupt: bool = False) -> int:
+        """Add the next piece; return its cycles."""
+        pieces = self._waiting[0]
+        try:
+            cycles = pieces.send(interrupt) if self._under_way else next(pieces)
+        except StopIteration:
+            self._waiting.popleft()
+            self._under_way = False
+            return 0
+        self._under_way = cycles > 0
+        return cycles

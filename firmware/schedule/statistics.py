@@ -1,0 +1,128 @@
+"""Sums over a batch for each channel, gathered while the batch is being computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from rtl.config import Config
+from rtl.control.commands import Fold, Stage, VectorOperand
+
+from ..allocator import Allocator
+from ..program import descriptor
+from ..tensor import Activations, Block
+from .assembly import Assembly
+from .vectors import Feed, Register, Vectors
+
+__all__ = ["PartialSums", "Statistics"]
+
+_PART_BEATS = 2048
+"""What the sums of a part are taken of, at least; a part takes about 90 cycles more than that."""
+
+_PRODUCTS, _SUM = Register(62), Register(63)
+
+
+def _part_tiles(config: Config) -> int:
+    return -(-_PART_BEATS // config.elements)
+
+
+class PartialSums(Block):
+    """Sums of parts of a tensor.
+
+    Laid out ``[part][products, sums][word][2]`` beats.
+    """
+
+    def __init__(self, config: Config, memory: Allocator, tensor: Activations) -> None:
+        self._words = tensor.words
+        tiles = tensor.batch_blocks * tensor.shape.positions
+        parts = tiles // _part_tiles(config) + 1
+        super().__init__(config, memory, parts * 4 * self._words)
+
+    def rows(self, words: range, first: int = 0, parts: int = 1) -> dict[str, Any]:
+        """Return the descriptor of the rows of some words: products, sums, of part after part."""
+        row = 2 * self.config.beat_bytes
+        return descriptor(
+            self.config,
+            self.address + (first * 2 * self._words + words.start) * row,
+            2 * len(words),
+            (2, self._words * row),
+            (parts, 2 * self._words * row),
+        )
+
+
+class Statistics:
+    """Adds the sums of a tensor's values and of their squares, as lines of it are written.
+
+    Parameters
+    ----------
+    assembly
+        The program.
+    tensor
+        What is summed up.
+    sums
+        Takes the sums of the parts.
+    """
+
+    def __init__(self, assembly: Assembly, tensor: Activations, sums: PartialSums) -> None:
+        self._config = assembly.config
+        self._tensor = tensor
+        self._sums = sums
+        self._vectors = Vectors(assembly, Stage.FF)
+        self._fresh: list[tuple[Sequence[int], int]] = []
+        self._gathered: list[list[int]] = [[] for _ in range(tensor.words)]
+        self._ready: deque[tuple[int, list[int]]] = deque()
+        self._parts = [0] * tensor.words
+
+    def add(self, tiles: Sequence[int], word: int) -> None:
+        """Take note of tiles of G channels that have been written."""
+        # Reading what is still being written would keep the load queue from what the array needs.
+        self._gather()
+        self._fresh.append((tiles, word))
+
+    def advance(self) -> int | None:
+        """Add the sums of the next part, if there is one; return about how many cycles it takes."""
+        if not self._ready:
+            return None
+        word, tiles = self._ready.popleft()
+        self._vectors.stream(
+            [Feed(tiles)],
+            groups=len(tiles),
+            rows=self._tensor.rows(0),
+            a=1.0,
+            y=VectorOperand.X,
+            reduce=Fold.SUM,
+            into=_SUM,
+            product_into=_PRODUCTS,
+        )
+        rows = self._sums.rows(range(word, word + 1), self._parts[word])
+        self._vectors.write_registers(_PRODUCTS, 2, rows)
+        self._parts[word] += 1
+        return len(tiles) * self._config.elements
+
+    def finish(self) -> None:
+        """Add all that is left."""
+        self._gather()
+        self._ready.extend((word, tiles) for word, tiles in enumerate(self._gathered) if tiles)
+        self._gathered = [[] for _ in self._gathered]
+        while self.advance() is not None:
+            pass
+
+    def fetch(self, words: range, first: Register) -> None:
+        """Add the loading of the sums of some words: of products from a register on, then of
+        values."""
+        parts = self._parts[words.start]
+        self._vectors.read_registers(
+            first, 2 * len(words), self._sums.rows(words, parts=parts), parts=parts
+        )
+
+    def _gather(self) -> None:
+        """Put what was written into parts, as many for all words whatever order they came in."""
+        size = _part_tiles(self._config)
+        for written, word in self._fresh:
+            tiles = self._gathered[word]
+            tiles += written
+            while len(tiles) >= size:
+                self._ready.append((word, tiles[:size]))
+                del tiles[:size]
+        self._fresh = []
