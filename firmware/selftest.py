@@ -38,9 +38,6 @@ from .program import Program, descriptor, product
 
 __all__ = ["Check", "SelfTest", "main"]
 
-_MEMORY_BLOCK = 1 << 14
-"""Bytes of each pattern: enough pages for all channels, and a second's worth of a slow line."""
-
 _RATE, _MOMENTUM, _DECAY, _SCALE = 0.1, 0.9, 5e-4, 3
 """Of the update; the scale is the binary logarithm of what divides the gradients."""
 
@@ -167,7 +164,7 @@ class SelfTest:
     def _check_memory(self) -> str:
         """Patterns, page borders of all channels, odd addresses and sizes, address lines."""
         random, size = self._random(), self._card.memory_bytes
-        block = min(_MEMORY_BLOCK, size // 4)
+        block = self._config.channels * PAGE_BYTES
         words = np.arange(block // 4, dtype="<u4")
         patterns = {
             "zeros": np.zeros(block, np.uint8),

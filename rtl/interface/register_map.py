@@ -6,6 +6,7 @@ Offsets 0x000 to 0x00C follow the control protocol of Vitis RTL kernels.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..control.commands import Fault, Stage
@@ -184,11 +185,18 @@ REGISTERS: dict[str, Register] = {
 _MEMORY_BASE = 0x050
 
 
-def memory_base_registers(channels: int) -> dict[str, Register]:
+def memory_base_registers(channels: int, bases: Sequence[int] | None = None) -> dict[str, Register]:
     """Return the registers that only an accelerator with `memory_bases` has, by name.
 
     Two for each channel, low word first, which a runtime takes for one pointer of 64 bits: where
     the channel's memory begins on the bus.
+
+    Parameters
+    ----------
+    channels
+        How many there are.
+    bases
+        What they hold at power-on, zeros if not given.
     """
     return {
         register.name: register
@@ -198,8 +206,9 @@ def memory_base_registers(channels: int) -> dict[str, Register]:
                 _MEMORY_BASE + 8 * channel + 4 * high,
                 Access.READ_WRITE,
                 f"bus address of the memory of channel {channel}, {half.lower()} word",
+                reset=base >> 32 * high & 0xFFFFFFFF,
             )
-            for channel in range(channels)
+            for channel, base in enumerate(bases or [0] * channels)
             for high, half in enumerate(("LOW", "HIGH"))
         )
     }

@@ -1,5 +1,6 @@
 """The register map in SystemRDL says of the gateware's registers what they do, bit by bit."""
 
+import dataclasses
 import enum
 
 import pytest
@@ -11,11 +12,20 @@ from systemrdl.rdltypes import AccessType, OnWriteType
 from rtl.config import PRESETS
 from rtl.control.commands import Fault
 from rtl.interface.axi import LITE_ADDRESS_BITS
-from rtl.interface.register_map import COUNTERS, REGISTERS, Control, Interrupt
+from rtl.interface.register_map import (
+    COUNTERS,
+    REGISTERS,
+    Control,
+    Interrupt,
+    memory_base_registers,
+)
 from rtl.interface.registers import RegisterFile
 from rtl.systemrdl import systemrdl
 
-TINY = PRESETS["tiny"]
+TINY = dataclasses.replace(PRESETS["tiny"], name="striped", channels=2)
+BASES = [0x40_0000_1000, 0x50_0000_0000]
+MAP = REGISTERS | memory_base_registers(2, BASES)
+"""With the registers that only some boards have."""
 ONES = 0xFFFFFFFF
 
 
@@ -23,13 +33,13 @@ ONES = 0xFFFFFFFF
 def registers(tmp_path_factory):
     """The registers of the compiled SystemRDL by offset."""
     file = tmp_path_factory.mktemp("rdl") / "sat.rdl"
-    file.write_text(systemrdl(TINY))
+    file.write_text(systemrdl(TINY, memory_base_registers(2, BASES).values()))
     compiler = RDLCompiler()
     compiler.compile_file(str(file))
     top = compiler.elaborate().top
     assert top.inst_name == "sat"
     nodes = {node.absolute_address: node for node in top.children() if isinstance(node, RegNode)}
-    assert len(nodes) == len(REGISTERS)
+    assert len(nodes) == len(MAP)
     return nodes
 
 
@@ -72,7 +82,7 @@ class Port:
     """The register file in simulation."""
 
     def __init__(self):
-        self.dut = RegisterFile(TINY)
+        self.dut = RegisterFile(TINY, BASES)
         self.simulator = Simulator(self.dut)
         self.simulator.add_clock(1e-6)
 
@@ -109,7 +119,7 @@ class Port:
 
 
 def test_names_offsets_and_content_are_those_of_the_map(registers):
-    for register in REGISTERS.values():
+    for register in MAP.values():
         node = registers[register.offset]
         assert (node.inst_name, node.get_property("regwidth")) == (register.name, 32)
         assert node.get_property("desc") == register.doc
