@@ -57,6 +57,8 @@ class XdmaTop(wiring.Component):
         To the memory of all channels.
     interrupt : Out
         Level, active high.
+    windows
+        Where the memory of each channel begins.
 
     Raises
     ------
@@ -72,8 +74,8 @@ class XdmaTop(wiring.Component):
             )
         self._config = config
         self._window_bits = window_bytes.bit_length() - 1
-        windows = [channel * window_bytes for channel in range(config.channels)]
-        self._top = Top(config, memory_bases=windows)
+        self.windows = [channel * window_bytes for channel in range(config.channels)]
+        self._top = Top(config, memory_bases=self.windows)
         self._core_ports = dict(self._top.signature.members.items())
         self._host_ports = _host_ports()
         ports: dict[str, Any] = self._core_ports | {"host_clk": In(1)}
