@@ -110,26 +110,28 @@ class Alveo(Board):
         """Return what the linker is to connect and where, for its ``--config`` (UG1393)."""
         unit = f"{KERNEL}_1"
         slrs = {self.dies.home, *column_slrs(config, self.dies)}
-        lines = [
-            "# Made by boards.build from the configuration; don't edit.",
-            "[connectivity]",
-            f"nk={KERNEL}:1:{unit}",
-            *(
-                f"sp={unit}.{master}:DDR[{channel}]"
-                for channel, master in enumerate(masters(config))
-            ),
-            "",
-            "[clock]",
-            f"freqHz={round(clock_mhz * 1e6)}:{unit}.ap_clk",
-            "",
+        places = [
+            f"sp={unit}.{master}:DDR[{channel}]" for channel, master in enumerate(masters(config))
         ]
+        hooks = []
         if len(slrs) == 1:
-            lines.insert(-4, f"slr={unit}:SLR{slrs.pop()}")
+            places.append(f"slr={unit}:SLR{self.dies.home}")
         else:
-            # One SLR is too small; the floorplan spreads the kernel over several.
-            hook = (output / "floorplan.tcl").resolve()
-            lines += ["[vivado]", f"prop=run.impl_1.STEPS.PLACE_DESIGN.TCL.PRE={hook}", ""]
-        return "\n".join(lines)
+            script = (output / "floorplan.tcl").resolve()
+            hooks = ["", "[vivado]", f"prop=run.impl_1.STEPS.PLACE_DESIGN.TCL.PRE={script}"]
+        return "\n".join(
+            [
+                "# Made by boards.build from the configuration; don't edit.",
+                "[connectivity]",
+                f"nk={KERNEL}:1:{unit}",
+                *places,
+                "",
+                "[clock]",
+                f"freqHz={round(clock_mhz * 1e6)}:{unit}.ap_clk",
+                *hooks,
+                "",
+            ]
+        )
 
 
 def _kernel_registers(config: Config) -> list[tuple[object, ...]]:
