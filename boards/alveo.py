@@ -35,7 +35,7 @@ class Alveo(Board):
     devices
         Devices of the configurations that it takes.
     platform
-        Platform that the kernel is linked with unless another is asked for.
+        Platform that the kernel is linked with.
     bank_bytes
         Memory behind each of its four controllers.
     dies
