@@ -9,7 +9,7 @@ from rtl.top import Top
 
 from .board import Board, Command, write_gateware
 from .floorplan import Dies, column_slrs, floorplan
-from .interfaces import Clock, mark_interfaces
+from .interfaces import Clock, interface_marks
 from .tcl import copy_scripts, settings
 from .xdma_top import masters
 
@@ -35,7 +35,7 @@ class Alveo(Board):
     devices
         Devices of the configurations that it takes.
     platform
-        Platform that the kernel is linked with unless another is asked for.
+        Platform that the kernel is linked with.
     bank_bytes
         Memory behind each of its four controllers.
     dies
@@ -61,9 +61,10 @@ class Alveo(Board):
         top = Top(config, memory_bases=[0] * config.channels)
         interfaces = (*masters(config), "s_axi_control")
         bursts = dict.fromkeys(masters(config), config.burst_beats)
-        mark_interfaces(top, [Clock("ap_clk", interfaces, "ap_rst_n")], "interrupt", bursts)
+        clock = Clock("ap_clk", interfaces, "ap_rst_n")
+        marks = interface_marks(top.signature.members, [clock], "interrupt", bursts)
         bases = memory_base_registers(config.channels)
-        sources = write_gateware(top, KERNEL, config, output, bases.values())
+        sources = write_gateware(top, KERNEL, config, output, marks, bases.values())
         texts = {
             "settings.tcl": settings(
                 {
@@ -109,26 +110,28 @@ class Alveo(Board):
         """Return what the linker is to connect and where, for its ``--config`` (UG1393)."""
         unit = f"{KERNEL}_1"
         slrs = {self.dies.home, *column_slrs(config, self.dies)}
-        lines = [
-            "# Made by boards.build from the configuration; don't edit.",
-            "[connectivity]",
-            f"nk={KERNEL}:1:{unit}",
-            *(
-                f"sp={unit}.{master}:DDR[{channel}]"
-                for channel, master in enumerate(masters(config))
-            ),
-            "",
-            "[clock]",
-            f"freqHz={round(clock_mhz * 1e6)}:{unit}.ap_clk",
-            "",
+        places = [
+            f"sp={unit}.{master}:DDR[{channel}]" for channel, master in enumerate(masters(config))
         ]
+        hooks = []
         if len(slrs) == 1:
-            lines.insert(-4, f"slr={unit}:SLR{slrs.pop()}")
+            places.append(f"slr={unit}:SLR{self.dies.home}")
         else:
-            # One SLR is too small; the floorplan spreads the kernel over several.
-            hook = (output / "floorplan.tcl").resolve()
-            lines += ["[vivado]", f"prop=run.impl_1.STEPS.PLACE_DESIGN.TCL.PRE={hook}", ""]
-        return "\n".join(lines)
+            script = (output / "floorplan.tcl").resolve()
+            hooks = ["", "[vivado]", f"prop=run.impl_1.STEPS.PLACE_DESIGN.TCL.PRE={script}"]
+        return "\n".join(
+            [
+                "# Made by boards.build from the configuration; don't edit.",
+                "[connectivity]",
+                f"nk={KERNEL}:1:{unit}",
+                *places,
+                "",
+                "[clock]",
+                f"freqHz={round(clock_mhz * 1e6)}:{unit}.ap_clk",
+                *hooks,
+                "",
+            ]
+        )
 
 
 def _kernel_registers(config: Config) -> list[tuple[object, ...]]:

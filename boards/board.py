@@ -18,6 +18,8 @@ from rtl.interface.register_map import Register
 from rtl.systemrdl import register_header, systemrdl
 from rtl.technology import DEVICE_TECHNOLOGY
 
+from .interfaces import Marks, mark_ports
+
 __all__ = ["Board", "Command", "MissingTool", "find_tool", "run", "write_gateware"]
 
 
@@ -125,6 +127,7 @@ def write_gateware(
     name: str,
     config: Config,
     output: Path,
+    marks: Marks,
     registers: Collection[Register] = (),
 ) -> list[Path]:
     """Write a board's Verilog to ``rtl`` in `output`, register map and C headers beside it.
@@ -139,6 +142,8 @@ def write_gateware(
         Configuration of the accelerator.
     output
         Directory, made if it isn't there.
+    marks
+        Attributes of the top level's ports.
     registers
         Registers that the board has besides those of every accelerator.
     """
@@ -155,6 +160,7 @@ def write_gateware(
     (output / f"{name}.rdl").write_text(systemrdl(config, registers))
     (output / "sat_registers.h").write_text(register_header(config, registers))
     texts = elaborate(component, name, technology)
+    texts[f"{name}.v"] = mark_ports(texts[f"{name}.v"], marks)
     for file, text in texts.items():
         (rtl / file).write_text(text)
     return [rtl / file for file in texts]

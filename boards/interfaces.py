@@ -4,11 +4,14 @@ They make the interfaces explicit that Vivado would have to infer from names, sa
 belongs to, and what the masters do, after which interconnects are dimensioned.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-__all__ = ["Clock", "mark_interfaces"]
+__all__ = ["Clock", "Marks", "interface_marks", "mark_ports"]
+
+Marks = Mapping[str, Mapping[str, str]]
+"""Attributes of ports, by the name of the port."""
 
 OUTSTANDING = 32
 """Bursts each way that an interconnect should keep under way for a master of the accelerator: as
@@ -34,15 +37,15 @@ class Clock:
     reset: str | None = None
 
 
-def mark_interfaces(
-    component: Any, clocks: Sequence[Clock], interrupt: str, bursts: Mapping[str, int]
-) -> None:
-    """Give the ports of `component` their attributes.
+def interface_marks(
+    ports: Iterable[str], clocks: Sequence[Clock], interrupt: str, bursts: Mapping[str, int]
+) -> Marks:
+    """Return the attributes of the ports of a module.
 
     Parameters
     ----------
-    component
-        A component whose ports have flat names, before it's elaborated.
+    ports
+        Names of its ports.
     clocks
         Its clocks; together they name every AXI interface.
     interrupt
@@ -53,7 +56,7 @@ def mark_interfaces(
     Raises
     ------
     ValueError
-        A port belongs to no interface, or an interface has no port.
+        A port belongs to no interface.
     """
     marks: dict[str, dict[str, str]] = {}
     for clock in clocks:
@@ -65,7 +68,7 @@ def mark_interfaces(
     marks[interrupt] = _signal("interrupt", interrupt, "INTERRUPT", "SENSITIVITY LEVEL_HIGH")
 
     interfaces = [name for clock in clocks for name in clock.interfaces]
-    for port in component.signature.members:
+    for port in ports:
         owner = max(
             (name for name in interfaces if port.startswith(f"{name}_")), key=len, default=None
         )
@@ -79,10 +82,35 @@ def mark_interfaces(
             f"XIL_INTERFACENAME {name}, MAX_BURST_LENGTH {beats}, SUPPORTS_NARROW_BURST 0, "
             f"NUM_READ_OUTSTANDING {OUTSTANDING}, NUM_WRITE_OUTSTANDING {OUTSTANDING}"
         )
-    for port, attributes in marks.items():
-        if port not in component.signature.members:
-            raise ValueError(f"there is no port '{port}'")
-        getattr(component, port).attrs.update(attributes)
+    return marks
+
+
+def mark_ports(verilog: str, marks: Marks) -> str:
+    """Return the text of a module with attributes in front of the declarations of its ports.
+
+    They aren't attributes of the component's signals, as a signal that is only passed on from
+    another shares its wire, and its attributes.
+
+    Raises
+    ------
+    ValueError
+        A port isn't declared.
+    """
+    declared = set()
+
+    def mark(match: re.Match[str]) -> str:
+        declared.add(match["port"])
+        attributes = marks.get(match["port"], {})
+        lines = [f'  (* {name} = "{value}" *)\n' for name, value in attributes.items()]
+        return "".join([*lines, match[0]])
+
+    marked = re.sub(
+        r"^  (?:input|output) (?:\[\d+:0\] )?(?P<port>\w+);$", mark, verilog, flags=re.M
+    )
+    missing = set(marks) - declared
+    if missing:
+        raise ValueError(f"no such ports: {', '.join(sorted(missing))}")
+    return marked
 
 
 def _signal(kind: str, port: str, role: str, parameters: str) -> dict[str, str]:

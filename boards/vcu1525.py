@@ -50,10 +50,9 @@ class VCU1525(Board):
             self._refuse(config, "device", "generic or xcvu9p")
         if config.memory_bytes > config.channels * DIMM_BYTES:
             self._refuse(config, "memory_bytes", f"at most {DIMM_BYTES} for each channel")
-        windows = [channel * DIMM_BYTES for channel in range(config.channels)]
-        bases = memory_base_registers(config.channels, windows)
         top = XdmaTop(config, DIMM_BYTES)
-        sources = write_gateware(top, TOP, config, output, bases.values())
+        bases = memory_base_registers(config.channels, top.windows)
+        sources = write_gateware(top, TOP, config, output, top.marks, bases.values())
         texts = {
             "settings.tcl": settings(
                 {

@@ -10,7 +10,7 @@ from rtl.config import PAGE_BYTES, Config
 from rtl.interface.axi import ADDRESS_BITS
 from rtl.top import Top
 
-from .interfaces import Clock, mark_interfaces
+from .interfaces import Clock, Marks, interface_marks
 
 __all__ = ["XdmaTop", "masters"]
 
@@ -57,6 +57,8 @@ class XdmaTop(wiring.Component):
         To the memory of all channels.
     interrupt : Out
         Level, active high.
+    windows
+        Where the memory of each channel begins.
 
     Raises
     ------
@@ -72,8 +74,8 @@ class XdmaTop(wiring.Component):
             )
         self._config = config
         self._window_bits = window_bytes.bit_length() - 1
-        windows = [channel * window_bytes for channel in range(config.channels)]
-        self._top = Top(config, memory_bases=windows)
+        self.windows = [channel * window_bytes for channel in range(config.channels)]
+        self._top = Top(config, memory_bases=self.windows)
         self._core_ports = dict(self._top.signature.members.items())
         self._host_ports = _host_ports()
         ports: dict[str, Any] = self._core_ports | {"host_clk": In(1)}
@@ -81,12 +83,16 @@ class XdmaTop(wiring.Component):
             ports[f"s_axi_host_{name}"] = (In if from_host else Out)(width)
             ports[f"m_axi_host_{name}"] = (Out if from_host else In)(width)
         super().__init__(ports)
+
+    @property
+    def marks(self) -> Marks:
+        """Attributes of the ports."""
         clocks = (
-            Clock("ap_clk", (*masters(config), "s_axi_control"), "ap_rst_n"),
+            Clock("ap_clk", (*masters(self._config), "s_axi_control"), "ap_rst_n"),
             Clock("host_clk", ("s_axi_host", "m_axi_host")),
         )
-        bursts = dict.fromkeys(masters(config), config.burst_beats)
-        mark_interfaces(self, clocks, "interrupt", bursts)
+        bursts = dict.fromkeys(masters(self._config), self._config.burst_beats)
+        return interface_marks(self.signature.members, clocks, "interrupt", bursts)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

@@ -143,7 +143,7 @@ class BlockDesign:
                     assert call.option("-reference") == module
                     self.cells[name] = _module(verilog)
                 else:
-                    kind = re.fullmatch(r"xilinx\.com:ip:(\w+)", call.option("-vlnv") or "")
+                    kind = re.fullmatch(r"xilinx\.com:ip:(\w+)", call.option("-vlnv"))
                     assert kind, call
                     self.cells[name] = _ip(kind[1], configured.get(name, {}))
             case "apply_board_connection":

@@ -34,9 +34,9 @@ class Call:
     command: str
     words: tuple[str, ...]
 
-    def option(self, name: str) -> str | None:
-        """Return the value of an option, `None` if the call doesn't have it."""
-        return self.words[self.words.index(name) + 1] if name in self.words else None
+    def option(self, name: str) -> str:
+        """Return the value of an option, nothing if the call doesn't have it."""
+        return self.words[self.words.index(name) + 1] if name in self.words else ""
 
 
 @dataclass(frozen=True)

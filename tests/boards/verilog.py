@@ -49,7 +49,7 @@ class Design:
 
     def clocks(self) -> dict[str, str]:
         """Return the clock port of each AXI interface, as the attributes say."""
-        clocks = {}
+        clocks: dict[str, str] = {}
         for name, port in self.ports.items():
             parameters = port.attributes.get("X_INTERFACE_PARAMETER", "").split(", ")
             for parameter in parameters:
