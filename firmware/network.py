@@ -70,6 +70,17 @@ _Learned = ConvolutionTensors | BatchNormTensors | LayerNormTensors | PositionTe
 """What training changes of a layer."""
 
 
+_BACKWARD_PASSES: dict[type[Layer], int] = {
+    BatchNorm: 4,
+    LayerNorm: 8,
+    GELU: 2,
+    MaxPool: 5,
+    GlobalAveragePool: 1,
+}
+"""How often the backward pass of a layer of the vector unit takes as many beats as its input has,
+about."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """What the card says of a batch.
@@ -548,7 +559,7 @@ class Network:
                 self._temporaries.append(tensor)
             return tensor
 
-        backlog = Backlog()
+        backlog = Backlog(self._gradient_cycles(), self._vector_cycles())
         flow = GradientFlow(assembly, self._activations, self._gradients, temporary, backlog.beside)
 
         def give(source: Layer, layer: Layer, gradient: Activations) -> None:
@@ -629,6 +640,18 @@ class Network:
                     backlog.before(attention.backward(queries, dy, dx))
         backlog.finish()
         return assembly.program
+
+    def _gradient_cycles(self) -> float:
+        """Return about how many cycles the array works on all weight gradients."""
+        return self.model.macs(Stage.WU) * self.batch / self._config.macs
+
+    def _vector_cycles(self) -> float:
+        """Return about how many cycles the vector unit works in a backward pass."""
+        total = sum(
+            _BACKWARD_PASSES.get(type(layer), 0) * self._activations[layer.sources[0]].nbytes
+            for layer in self.model.layers[1:]
+        )
+        return total / self._config.beat_bytes
 
     def _add_backward(
         self,

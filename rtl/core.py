@@ -149,8 +149,12 @@ class Core(wiring.Component):
             with m.If(unit.done):
                 m.d.sync += handed_over.eq(1)
         for opcode, beats in ((Opcode.UPDATE, update.state), (Opcode.VECTOR, vector.beats)):
+            m.d.comb += beats.payload.eq(load.stream.payload)
             with m.If(processor.store_opcode == opcode):
-                wiring.connect(m, load.stream, beats)
+                m.d.comb += [
+                    beats.valid.eq(load.stream.valid),
+                    load.stream.ready.eq(beats.ready),
+                ]
         with m.If(processor.store_opcode == Opcode.UPDATE):
             m.d.comb += [
                 engine.o_read.bank.eq(update.o_read.bank),

@@ -141,7 +141,7 @@ class AttentionSchedule:
                     self._tokens(y, image, word),
                 )
 
-        yield from self._overlap(x.batch, [scores, softmax, outputs])
+        yield from self._overlap(x.batch, (scores, softmax, outputs))
 
     def backward(self, x: TokenActivations, dy: TokenActivations, dx: TokenActivations) -> Pieces:
         """Add the gradient by queries, keys and values.
@@ -193,14 +193,24 @@ class AttentionSchedule:
                         self._tokens(dx, image, result + word),
                     )
 
-        yield from self._overlap(x.batch, [probability_gradients, score_gradients, input_gradients])
+        yield from self._overlap(x.batch, (probability_gradients, score_gradients, input_gradients))
 
-    def _overlap(self, images: int, steps: Sequence[Callable[[int], None]]) -> Pieces:
-        """Add the steps of all images, each step of an image beside the next of the one before."""
-        for number in range(images + len(steps) - 1):
-            for lag, step in enumerate(steps):
-                if 0 <= number - lag < images:
-                    step(number - lag)
+    def _overlap(
+        self,
+        images: int,
+        steps: tuple[Callable[[int], None], Callable[[int], None], Callable[[int], None]],
+    ) -> Pieces:
+        """Add three steps of all images, each beside the next one of the image before.
+
+        The first and the last are products, the second is the vector unit's.
+        """
+        first, vectors, last = steps
+        for number in range(images + 2):
+            # The array's operands before those of the vector unit, which keeps the load queue
+            # waiting.
+            for step, image in ((first, number), (last, number - 2), (vectors, number - 1)):
+                if 0 <= image < images:
+                    step(image)
             # The array waits for memory; there's no time to fill.
             yield 0
 
@@ -218,7 +228,7 @@ class AttentionSchedule:
         for index, column in enumerate(tiles):
             self._reduce(vectors, column, Fold.MAXIMUM, _at(_LARGEST, index), a=1.0)
         vectors.compute(_OFFSET, _LARGEST, a=-t, rows=rows)
-        power = {"a": t, "function": Function.EXP2}
+        power: dict[str, Any] = {"a": t, "function": Function.EXP2}
         for index, column in enumerate(tiles):
             offset = _at(_OFFSET, index)
             self._reduce(vectors, column, Fold.SUM, _at(_SUM, index), c=offset, **power)
@@ -323,11 +333,11 @@ class AttentionSchedule:
         stage: Stage,
         d: _Operand,
         s: _Operand,
-        stores: Sequence[dict[str, Any]],
+        result: dict[str, Any],
     ) -> None:
-        """Add a product of two operands; each of `stores` takes G of its columns."""
+        """Add a product of two operands, whose beats go where the descriptor `result` says."""
         config, assembly, program = self._config, self._assembly, self._assembly.program
-        g, floats = config.elements, config.floats
+        g = config.elements
         context = f"{self._layer.name}, {stage.name}"
         a, b = padded(config, s.rows), padded(config, d.rows)
         fields = product(
@@ -341,7 +351,7 @@ class AttentionSchedule:
         )
         # The rows that complete the last tile of the array have places, too.
         bank_rows = fields["b_tiles"] * (config.interleave >> fields["a_contexts"])
-        d_words, stride = fields["d_words"], a // floats
+        d_words, stride = fields["d_words"], a // config.floats
         sizes = (
             (assembly.s, a // g * s_words(config, Pattern.DENSE, d_words)),
             (assembly.d, bank_rows * d_words),
@@ -367,16 +377,15 @@ class AttentionSchedule:
         program.compute(
             stage, s_base=s_base, d_base=d_base, o_base=o_base, o_stride=stride, **fields
         )
-        for index, store in enumerate(stores):
-            program.store(
-                stage,
-                o_base=o_base + index * g // floats,
-                o_stride=stride,
-                rows=b,
-                words=g // floats,
-                convert=1,
-                **store,
-            )
+        program.store(
+            stage,
+            o_base=o_base,
+            o_stride=stride,
+            rows=b,
+            words=stride,
+            convert=1,
+            descriptor=result,
+        )
 
     def _rows(self, x: TokenActivations, image: int, word: int) -> _Operand:
         """Return the tokens of an image as rows, to be reduced over the channels of a head."""
@@ -427,28 +436,28 @@ class AttentionSchedule:
             },
         )
 
-    def _columns(self, tensor: Activations, image: int, head: int) -> list[dict[str, Any]]:
+    def _columns(self, tensor: Activations, image: int, head: int) -> dict[str, Any]:
         """Return where a product of keys by queries goes."""
-        number = image * self._layer.heads + head
-        beats = self._blocks * self._config.elements
-        return [
-            {"descriptor": descriptor(self._config, tensor.tile(0, number, column, 0), beats)}
-            for column in range(self._blocks)
-        ]
+        config = self._config
+        return descriptor(
+            config,
+            tensor.tile(0, image * self._layer.heads + head, 0, 0),
+            1,
+            (self._blocks, tensor.position_bytes),
+            (self._blocks * config.elements, config.beat_bytes),
+        )
 
-    def _tokens(self, y: TokenActivations, image: int, word: int) -> list[dict[str, Any]]:
+    def _tokens(self, y: TokenActivations, image: int, word: int) -> dict[str, Any]:
         """Return where a product of tokens by channels of a head goes."""
-        return [
-            {
-                "descriptor": descriptor(
-                    self._config,
-                    y.tile(0, image, 0, word + index),
-                    self._config.elements,
-                    (self._blocks, y.position_bytes),
-                )
-            }
-            for index in range(self._head_words)
-        ]
+        config = self._config
+        return descriptor(
+            config,
+            y.tile(0, image, 0, word),
+            1,
+            (self._head_words, y.tile_bytes),
+            (config.elements, config.beat_bytes),
+            (self._blocks, y.position_bytes),
+        )
 
     # Sizes
 

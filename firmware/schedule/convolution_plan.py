@@ -40,7 +40,7 @@ __all__ = [
 _COMMAND, _LOAD, _STORE = 8, 4, 100
 """Cycles of a COMPUTE beside its slots, of a LOAD and a STORE beside their words."""
 
-_TRAFFIC = 64
+_TRAFFIC = 8
 """Beats to and from memory that are as bad as a cycle: other units take what is left."""
 
 _START = 150
@@ -271,8 +271,7 @@ class _Planner:
                 for plan in self._candidates(words, taps, lines, columns)
             ]
             if candidates:
-                best = min(candidates, key=self._cycles)
-                return min(self._areas(best), key=self._cycles)
+                return min(candidates, key=self._cycles)
         return None
 
     def _reductions(self) -> list[tuple[int, tuple[int, int]]]:
@@ -308,13 +307,9 @@ class _Planner:
         blocks = [1]
         if not is_cut and (lines, columns) == (problem.lines, problem.columns):
             blocks = _sizes(problem.batch_blocks)
-        # Twice the room for what is loaded and stored, if there is.
-        area = self._largest_area(lines, columns, config.o_depth // 2)
-        area = area or self._largest_area(lines, columns, config.o_depth)
-        if is_cut:
-            area = lines
-        for count in blocks:
-            if count * patch_words > depth or not area:
+        areas = [lines] if is_cut else self._areas(lines, columns)
+        for count, area in itertools.product(blocks, areas):
+            if count * patch_words > depth:
                 continue
             patches = (
                 -(-problem.batch_blocks // count)
@@ -337,10 +332,13 @@ class _Planner:
             else:
                 yield from self._groups(plan, patches)
 
-    def _largest_area(self, lines: int, columns: int, depth: int) -> int:
-        """Return the most lines of a product whose results take no more than `depth` words."""
-        sizes = (size for size in _sizes(lines) if self._o_words(size * columns) <= depth)
-        return next(sizes, 0)
+    def _areas(self, lines: int, columns: int) -> list[int]:
+        """Return lines that a product may have, so that results alternate, if there is room."""
+        for depth in (self._config.o_depth // 2, self._config.o_depth):
+            sizes = [size for size in _sizes(lines) if self._o_words(size * columns) <= depth]
+            if sizes:
+                return [sizes[0] >> shift for shift in range(sizes[0].bit_length())]
+        return []
 
     def _o_words(self, positions: int) -> int:
         return o_words(self._config, positions * self._g)
@@ -374,13 +372,6 @@ class _Planner:
         """Return the words of an S bank for the weights of G output channels, of all products."""
         return block_words(self._problem)
 
-    def _areas(self, plan: ConvolutionPlan) -> Iterator[ConvolutionPlan]:
-        """Yield a plan with products of fewer lines as well, unless results are held."""
-        whole = plan.words == self._problem.words and plan.taps == self._most_taps
-        yield plan
-        if whole:
-            yield from (replace(plan, area=size) for size in _sizes(plan.area)[1:])
-
     def _shape(self, axes: Sequence[Axis], size: int) -> _Shape:
         return _shape(tuple(axes), size)
 
@@ -408,8 +399,7 @@ class _Planner:
 
         # What can't overlap with the array's work, for want of room, takes time of its own.
         work = slots
-        if not plan.ahead and batches > 1:
-            work += d_beats
+        alone = d_beats if not plan.ahead and batches > 1 else 0
         if not plan.resident and 2 * self._block_words() > config.s_depth * len(problem.products):
             work += s_beats * patches
         if 2 * self._o_words(area) > config.o_depth:
@@ -422,12 +412,15 @@ class _Planner:
         cycles = max(busy, loads + weights)
         if plan.resident:
             cycles = (groups * cycles + (batches - groups) * max(busy, loads)) / batches
-        # The first product needs its lines, the last one leaves its results to be stored.
+        # The first product needs its lines, and those that follow for the same channels the rest
+        # of the patch. The last one leaves its results to be stored.
         lines = needed(problem.y, range(min(plan.area, problem.lines))).size
-        first = g * plan.words * lines * x.largest + s_beats // problem.output_blocks
+        others = slots / (batches * plan.group * len(problem.products))
+        first = max(g * plan.words * lines * x.largest, d_beats / batches - others)
+        first += s_beats // problem.output_blocks
         last = ROW_WORDS * g * area
         moved = batches * loads + weights * (groups if plan.resident else batches) + stored
-        return _START + first + max(batches * cycles + last, stored) + moved / _TRAFFIC
+        return _START + first + max(batches * cycles + last, stored) + alone + moved / _TRAFFIC
 
     def _stored_at_once(self) -> int:
         """Return the positions that a STORE takes, at most."""

@@ -17,14 +17,18 @@ from .vectors import Feed, Register, Vectors
 
 __all__ = ["PartialSums", "Statistics"]
 
-_PART_BEATS = 2048
-"""What the sums of a part are taken of, at least; a part takes about 90 cycles more than that."""
+_PARTS = 8
+_PART_TILES = range(16, 65)
+"""Tiles that are summed up at once: a part takes about 150 cycles more than it has rows, and what
+is left when the tensor is complete has to be waited for."""
 
 _PRODUCTS, _SUM = Register(62), Register(63)
 
 
-def _part_tiles(config: Config) -> int:
-    return -(-_PART_BEATS // config.elements)
+def _part_tiles(tensor: Activations) -> int:
+    """Return how many tiles of a word make a part."""
+    tiles = tensor.batch_blocks * tensor.shape.positions // _PARTS
+    return min(max(tiles, _PART_TILES[0]), _PART_TILES[-1])
 
 
 class PartialSums(Block):
@@ -36,7 +40,7 @@ class PartialSums(Block):
     def __init__(self, config: Config, memory: Allocator, tensor: Activations) -> None:
         self._words = tensor.words
         tiles = tensor.batch_blocks * tensor.shape.positions
-        parts = tiles // _part_tiles(config) + 1
+        parts = tiles // _part_tiles(tensor) + 1
         super().__init__(config, memory, parts * 4 * self._words)
 
     def rows(self, words: range, first: int = 0, parts: int = 1) -> dict[str, Any]:
@@ -118,7 +122,7 @@ class Statistics:
 
     def _gather(self) -> None:
         """Put what was written into parts, as many for all words whatever order they came in."""
-        size = _part_tiles(self._config)
+        size = _part_tiles(self._tensor)
         for written, word in self._fresh:
             tiles = self._gathered[word]
             tiles += written

@@ -38,7 +38,7 @@ there before more is."""
 class VectorUnit(wiring.Component):
     """Carries out one VECTOR after the other, a slice of a row a cycle.
 
-    That's a row or half of it (`Config.vector_slices`). `VectorSequencer.spacing` tells for which
+    That's a row or a part of it (`Config.vector_slices`). `VectorSequencer.spacing` tells for which
     commands slices are further apart.
 
     Parameters
@@ -208,8 +208,12 @@ class VectorUnit(wiring.Component):
         m.d.sync += phase.eq(Mux(sequencer.begin | (phase + 1 >= sequencer.spacing), 0, phase + 1))
         tile_pause = Signal(range(_FOLD_SPACING))
         begins_tile = intake.next.place == 0
-        begins_row = ~intake.next.place[:slice_bits].any()
-        gives = (wide | (narrow & begins_row)) & (~folds | intake.next.last)
+        place = intake.next.place
+        begins_narrow_beat = ~place[:slice_bits].any()
+        begins_wide_beat = ~place[: max(0, slice_bits - 1)].any()
+        gives = ((wide & begins_wide_beat) | (narrow & begins_narrow_beat)) & (
+            ~folds | intake.next.last
+        )
         m.d.comb += [
             intake.allow.eq(
                 (~gives | writer.room) & ~(begins_tile & (tile_pause != 0)) & (phase == 0)

@@ -82,7 +82,8 @@ class Checks {
     if (body.from_registers && (!single || body.window != 1 || body.held)) return false;
     if (body.target == VectorTarget::REGISTERS && !single) return false;
     const bool wide = body.target == VectorTarget::WIDE;
-    if (!wide && body.target != VectorTarget::NARROW) return true;
+    if (body.times_y && folds) return false;
+    if (!wide && body.target != VectorTarget::NARROW) return !body.times_y;
     const int64_t tiles = body.groups * (folds ? 1 : body.window);
     return names(body.descriptor, tiles * (wide ? kWideBeats * body.rows : config_.elements));
   }

@@ -2,10 +2,12 @@
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
 // what is handed over by what the registers hold at its beginning, then advances all of them.
-// Cycles in which nothing but time passes are left out.
+// Cycles in which nothing but time passes are left out, and those in which only beats move on their
+// way into a scratchpad are taken many at once.
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "checks.hpp"
@@ -62,6 +64,20 @@ class ReadArbiter {
     return changes || r || is_chosen_;
   }
 
+  // For how many cycles, this one included, it does the same if all around it do.
+  int64_t streak(const ReadDma& load, bool ar_ready, bool r, bool r_last, bool beat_taken) const {
+    const bool moves = (is_chosen_ && ar_ready) || takes_fetch_ || takes_load_ || r_last;
+    if (moves || beat_of_fetch(r) || !owners_.settled()) return 1;
+    const int64_t cycles = loaded_.streak(r, beat_taken);
+    const int64_t lacking = load.ar_valid() ? load.ar().beats - free_ : 0;
+    return beat_taken && lacking > 0 ? std::min(cycles, lacking) : cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool r, bool beat_taken) {
+    if (beat_taken) free_ += cycles;
+    loaded_.repeat(cycles, r, beat_taken);
+  }
+
  private:
   static int64_t room(const Config& config) {
     return config.outstanding_reads * config.burst_beats;
@@ -76,9 +92,9 @@ class ReadArbiter {
 
 class Core {
  public:
-  Core(const Config& config, const Timing& timing, int64_t address,
-       const std::vector<Command>& program, int64_t* counters, int64_t* issued, int64_t* ended,
-       int64_t* stage)
+  // `program` has so many `commands`, and lies at `address` of the card's memory.
+  Core(const Config& config, const Timing& timing, const uint8_t* program, int64_t address,
+       int64_t commands, int64_t* counters, int64_t* issued, int64_t* ended, int64_t* stage)
       : config_(config),
         program_(program),
         counters_(counters),
@@ -86,7 +102,7 @@ class Core {
         ended_(ended),
         stage_(*stage),
         channels_(config.channels, Channel(timing)),
-        fetcher_(config, address, static_cast<int64_t>(program.size())),
+        fetcher_(config, address, commands),
         queues_{CommandQueue(config, kLoadsUnderWay), CommandQueue(config, kComputesUnderWay),
                 CommandQueue(config, kStoresUnderWay)},
         arbiter_(config),
@@ -114,8 +130,9 @@ class Core {
   Outcome advance(int64_t limit) {
     while (!finished_) {
       if (now_ >= limit) return kTimedOut;
-      const bool changes = cycle();
-      int64_t next = now_ + 1;
+      cycles_ = 1;
+      const bool changes = cycle(limit);
+      int64_t next = now_ + cycles_;
       if (!changes && !finished_) {
         next = next_event();
         if (next == kNever) return kHangs;
@@ -127,9 +144,11 @@ class Core {
     return kFinished;
   }
 
-  // Advances all registers by a cycle; returns whether any but times changes.
-  bool cycle() {
+  // Advances all registers by a cycle, or by `cycles_` that are alike, which end before `limit`;
+  // returns whether any but times changes.
+  bool cycle(int64_t limit) {
     for (Channel& channel : channels_) channel.drive(now_);
+    if (reads_) reads_->settle();
     if (processor_changed_) note_status();
     engine_busy_ = engine_.busy();
     vector_busy_ = vector_.busy();
@@ -152,11 +171,13 @@ class Core {
       starts[i] = queues_[i].issuable();
       if (starts[i] && !unit_ready(starts[i]->header.opcode)) starts[i] = nullptr;
     }
-    const Command* const load = command(starts[Queue::LOAD], Opcode::LOAD);
-    const Command* const compute = command(starts[Queue::COMPUTE], Opcode::COMPUTE);
-    const Command* const store = command(starts[Queue::STORE], Opcode::STORE);
-    const Command* const update = command(starts[Queue::STORE], Opcode::UPDATE);
-    const Command* const vector = command(starts[Queue::STORE], Opcode::VECTOR);
+    const LoadBody* const load = issued(starts[Queue::LOAD], Opcode::LOAD, &Command::load);
+    const ComputeBody* const compute =
+        issued(starts[Queue::COMPUTE], Opcode::COMPUTE, &Command::compute);
+    const CommandQueue::Item* const third = starts[Queue::STORE];
+    const StoreBody* const store = issued(third, Opcode::STORE, &Command::store);
+    const UpdateBody* const update = issued(third, Opcode::UPDATE, &Command::update);
+    const VectorBody* const vector = issued(third, Opcode::VECTOR, &Command::vector);
 
     // Beats on their way in, and out.
     const int64_t owner = queues_[Queue::STORE].opcode();
@@ -178,39 +199,81 @@ class Core {
     counters_[Counter::READ_BEATS] += load_.takes_beat();
     counters_[Counter::WRITE_BEATS] += write_dma_.w_valid() && w_ready;
 
-    // All registers.
+    // Beats that are read, one a cycle, while nothing else happens.
     const bool load_takes = load_.takes_beat();
+    const bool commands = starts[0] || starts[1] || starts[2] || dones[0] || dones[1] || dones[2];
+    const bool writes = (write_dma_.w_valid() && w_ready) || (data && data_ready) || b ||
+                        (write_dma_.aw_valid() && aw_ready) || (writes_ && !writes_->rests());
+    if (rests_ && load_takes && !stream && !commands && !writes) {
+      const int64_t cycles = std::min(streak(ar, ar_ready, r, r_last), limit - now_);
+      if (cycles > 1) {
+        repeat(cycles, r);
+        return true;
+      }
+    }
+
+    // All registers.
     const bool takes_fetch = arbiter_.takes_fetch(), takes_load = arbiter_.takes_load();
     const bool fetch_beat = arbiter_.beat_of_fetch(r);
     bool changes = cycle_memory(ar, ar_ready, r, aw_ready, w_ready, b);
     changes |= arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
-    changes |= load_.cycle(load ? &load->load : nullptr, takes_load, now_);
-    changes |= engine_.cycle(compute ? &compute->compute : nullptr, now_);
-    changes |= store_.cycle(store ? &store->store : nullptr,
-                            descriptor_ready, data_ready && !to_update && !to_vector, o_free, now_);
-    changes |= update_.cycle(update ? &update->update : nullptr, stream && to_update,
-                             descriptor_ready && to_update, data_ready && to_update, o_free, now_);
-    changes |= vector_.cycle(vector ? &vector->vector : nullptr, stream && to_vector,
-                             descriptor_ready && to_vector, data_ready && to_vector, now_);
-    changes |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
-                                data && data_ready, b);
+    changes |= load_.cycle(load, takes_load, now_);
+    changes |= engine_.cycle(compute, now_);
+    bool writers_change = store_.cycle(
+        store, descriptor_ready, data_ready && !to_update && !to_vector, o_free, now_);
+    writers_change |= update_.cycle(update, stream && to_update, descriptor_ready && to_update,
+                                    data_ready && to_update, o_free, now_);
+    writers_change |= vector_.cycle(vector, stream && to_vector, descriptor_ready && to_vector,
+                                    data_ready && to_vector, now_);
+    writers_change |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
+                                       data && data_ready, b);
     changes |= unit_done;
     handed_over_ = unit_done || (handed_over_ && !store_done);
     // With nothing new to it, what rests goes on resting.
-    if (processor_changed_ || starts[0] || starts[1] || starts[2] || dones[0] || dones[1] ||
-        dones[2] || takes_fetch || fetch_beat) {
+    if (processor_changed_ || commands || takes_fetch || fetch_beat) {
       processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
     }
-    return changes || processor_changed_;
+    rests_ = !writers_change && !writes_moved_ && !processor_changed_;
+    return changes || writers_change || processor_changed_;
+  }
+
+  // For how many cycles, this one included, the load unit takes a beat and nothing else happens.
+  int64_t streak(const Burst* ar, bool ar_ready, bool r, bool r_last) const {
+    int64_t cycles = std::min({engine_.next_event(), store_.next_event(), update_.next_event(),
+                               vector_.next_event()}) - now_;
+    cycles = std::min(cycles, load_.streak(now_));
+    if (cycles < 2) return 1;
+    cycles = std::min(cycles, arbiter_.streak(load_.dma(), ar_ready, r, r_last, true));
+    if (cycles < 2) return 1;
+    if (reads_) cycles = std::min(cycles, reads_->streak(ar));
+    for (size_t i = 0; i < channels_.size() && cycles > 1; ++i) {
+      if (!channels_[i].idle()) {
+        cycles = std::min(cycles, channels_[i].streak(now_, reads_ ? reads_->reads(i) : r, false));
+      }
+    }
+    return cycles;
+  }
+
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool r) {
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      if (reads_ ? reads_->reads(i) : r) channels_[i].repeat(now_, cycles, true, false);
+    }
+    if (reads_) reads_->repeat(cycles);
+    arbiter_.repeat(cycles, r, true);
+    load_.repeat(cycles);
+    counters_[Counter::READ_BEATS] += cycles - 1;
+    cycles_ = cycles;
   }
 
   bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw_ready, bool w_ready, bool b) {
     const bool aw = write_dma_.aw_valid() && aw_ready, w = write_dma_.w_valid() && w_ready;
     if (reads_) {
       const bool changes = reads_->cycle(ar_ready ? ar : nullptr, now_);
-      return writes_->cycle(aw ? &write_dma_.aw() : nullptr, w, write_dma_.w_last(), now_) |
-             changes;
+      writes_moved_ = writes_->cycle(aw ? &write_dma_.aw() : nullptr, w, write_dma_.w_last(), now_);
+      return changes || writes_moved_;
     }
+    writes_moved_ = w || aw || b;
     Channel& only = channels_[0];
     if (r) only.take_r();
     if (w) only.take_w(now_);
@@ -238,7 +301,8 @@ class Core {
     bool handed_over = false;
     if (fetcher_.valid()) {
       const int64_t index = fetcher_.index();
-      const Header& header = program_[index].header;
+      Header header;
+      header.read(program_ + index * kCommandBytes, 0);
       if (header.opcode == Opcode::FINISH) {
         handed_over = finished_ = all_empty;
       } else {
@@ -274,8 +338,13 @@ class Core {
     }
   }
 
-  const Command* command(const CommandQueue::Item* item, int64_t opcode) const {
-    return item && item->header.opcode == opcode ? &program_[item->index] : nullptr;
+  // The body of a command that is issued in this cycle, if it's one of these.
+  template <class Body>
+  const Body* issued(const CommandQueue::Item* item, int64_t opcode, Body Command::*body) {
+    if (!item || item->header.opcode != opcode) return nullptr;
+    auto& decoded = decoded_[queue_of(item->header)];
+    decoded.emplace(program_ + item->index * kCommandBytes);
+    return &((*decoded).*body);
   }
 
   // Notes what the counters of cycles see, until something changes.
@@ -325,7 +394,8 @@ class Core {
   }
 
   const Config& config_;
-  const std::vector<Command>& program_;
+  const uint8_t* program_;
+  std::optional<Command> decoded_[kQueues];
   int64_t *counters_, *issued_, *ended_;
   int64_t& stage_;  // to which cycles are attributed while nothing is under way
   std::vector<Channel> channels_;
@@ -340,19 +410,14 @@ class Core {
   UpdateUnit update_;
   VectorUnit vector_;
   WriteDma write_dma_;
-  int64_t now_ = 0;
+  int64_t now_ = 0, cycles_ = 1;
+  bool rests_ = false;  // all but what reads did nothing in the cycle before
+  bool writes_moved_ = false;
   bool handed_over_ = false, finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
   bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false, vector_busy_ = false;
   int64_t compute_stage_ = 0;
 };
-
-std::vector<Command> decode(const uint8_t* program, int64_t commands) {
-  std::vector<Command> decoded;
-  decoded.reserve(commands);
-  for (int64_t i = 0; i < commands; ++i) decoded.emplace_back(program + i * kCommandBytes);
-  return decoded;
-}
 
 }  // namespace sat
 
@@ -362,11 +427,12 @@ extern "C" {
 // The last one must be, and no other may be, a FINISH.
 int64_t sat_cycles_check(const sat::Config* config, const uint8_t* program, int64_t commands) {
   const sat::Checks checks(*config);
-  const std::vector<sat::Command> decoded = sat::decode(program, commands);
-  for (int64_t i = 0; i + 1 < commands; ++i) {
-    if (!checks.passes(decoded[i])) return i;
+  for (int64_t i = 0; i < commands; ++i) {
+    const sat::Command command(program + i * sat::kCommandBytes);
+    const bool is_finish = command.header.opcode == sat::Opcode::FINISH;
+    if (i + 1 < commands ? !checks.passes(command) : !is_finish) return i;
   }
-  return decoded.back().header.opcode == sat::Opcode::FINISH ? commands : commands - 1;
+  return commands;
 }
 
 // Runs the `commands` of a program at `address`, for `limit` cycles at most. Fills `counters`,
@@ -375,8 +441,7 @@ int64_t sat_cycles_check(const sat::Config* config, const uint8_t* program, int6
 int sat_cycles_run(const sat::Config* config, const sat::Timing* timing, const uint8_t* program,
                    int64_t address, int64_t commands, int64_t limit, int64_t* counters,
                    int64_t* issued, int64_t* ended, int64_t* stage) {
-  const std::vector<sat::Command> decoded = sat::decode(program, commands);
-  return sat::Core(*config, *timing, address, decoded, counters, issued, ended, stage)
+  return sat::Core(*config, *timing, program, address, commands, counters, issued, ended, stage)
       .run(limit);
 }
 

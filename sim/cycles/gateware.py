@@ -113,7 +113,19 @@ class Timing(ctypes.Structure):
 
 @functools.cache
 def parameters(config: Config) -> Parameters:
-    """Return `config` as the C++ side takes it."""
+    """Return `config` as the C++ side takes it.
+
+    Raises
+    ------
+    ValueError
+        Its vector unit, epilogue or update unit has fewer lanes than the model knows.
+    """
+    for name, most in (("vector_slices", 2), ("epilogue_slices", 1), ("update_slices", 1)):
+        if getattr(config, name) > most:
+            raise ValueError(
+                f"configuration '{config.name}': {name} is {getattr(config, name)}, must be at "
+                f"most {most} for the cycle model"
+            )
     values = {name: getattr(config, name) for name in (*_FIELDS, *_PROPERTIES)}
     made = Parameters(
         **values,

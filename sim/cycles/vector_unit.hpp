@@ -144,7 +144,8 @@ class VectorSequencer {
     // The first adder is needed once more, or twice; or the second; or there are two beats.
     const bool twice = reduces && keeps_tile;
     const bool again = !without_b && (reduces || keeps_tile);
-    const bool products_beside = body.reduce_product && !(without_b && without_c);
+    const bool products_beside = (body.reduce_product && !(without_b && without_c)) ||
+                                 (body.times_y && !without_b);
     const bool two_beats = wide && config_.vector_slices == 1;
     spacing_ = twice && again ? 3 : twice || again || products_beside || two_beats ? 2 : 1;
 
@@ -153,11 +154,13 @@ class VectorSequencer {
     const int64_t accumulated = result + twice + kFloatAdderLatency;
     writes_ = wide || body.target == VectorTarget::NARROW;
     writes_last_ = folds;
-    memory_stage_ = static_cast<int>(folds ? accumulated + 1 : result + 1);
+    const int64_t multiplied = result + kVectorProduct - kFloatAdderLatency;
+    memory_stage_ =
+        static_cast<int>(folds ? accumulated + 1 : body.times_y ? multiplied : result + 1);
     last_stage_ = result + 1;
     if (reduces || keeps_tile) last_stage_ = accumulated;
     if (writes_) last_stage_ = std::max<int64_t>(last_stage_, memory_stage_);
-    if (body.reduce_product) last_stage_ = result + kVectorProduct;
+    if (body.reduce_product || body.times_y) last_stage_ = result + kVectorProduct;
   }
 
   // The tile folded goes to its registers.

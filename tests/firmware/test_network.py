@@ -17,7 +17,6 @@ from firmware.driver import Driver
 from firmware.errors import ScheduleError
 from firmware.model import (
     DENSE,
-    GELU,
     Addition,
     Attention,
     BatchNorm,
@@ -71,6 +70,7 @@ class _Pair:
         for layer in model.layers:
             shape = layer.shape
             if isinstance(layer, LayerNorm):
+                # Of either sign.
                 norms[layer.name] = {
                     "gain": rng.uniform(-0.5, 1.5, shape.channels),
                     "shift": rng.standard_normal(shape.channels),
@@ -601,6 +601,19 @@ def test_large_images_are_cut_into_bands():
         assert forward.count("D order=TILES") > len(model.convolutions)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "side"), [(7, 2, (9, 8)), (4, 4, (8, 8))])
+def test_images_of_few_channels_are_unfolded(kernel, stride, side):
+    """A kernel's taps share D words, of several of which a pixel consists then."""
+    with open_card("golden:tiny") as card:
+        image = Input("image", *side, 3)
+        first = Convolution("first", image, 20, kernel, stride, kernel // 2 - 1, bias=True)
+        network = _check(
+            card, _with_head("unfolded", [image, first]), 20, np.random.default_rng(0), (20,)
+        )
+        words = -(-3 * kernel**2 // card.config.elements)
+        assert network.tensors[first].forward.d_words == words > 1
+
+
 @pytest.mark.parametrize(("stride", "batch"), [(1, 16), (2, 35)])
 def test_weight_gradients_are_added_up(stride, batch):
     """Layers with more pixels than one product takes, of one and of several blocks of images."""
@@ -673,10 +686,10 @@ PIXELS = Input("image", 6, 6, 12)
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (LayerNorm("x", PIXELS), "x: there is no schedule for layers of kind LayerNorm"),
-        (GELU("x", PIXELS), "x: there is no schedule for layers of kind GELU"),
-        (Attention("x", PIXELS, heads=2), "x: there is no schedule for layers of kind Attention"),
-        (PositionEmbedding("x", PIXELS), "x: there is no schedule for layers of kind Position"),
+        (
+            Attention("x", PIXELS, heads=2),
+            "x: a head has 2 channels, configuration 'tiny' takes multiples of 16",
+        ),
         (
             Convolution("x", PIXELS, 16, method=Method.bp(Pattern.N2M16)),
             "x: configuration 'tiny' doesn't support 2:16 for backward weights; it supports dense",
