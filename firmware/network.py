@@ -131,6 +131,8 @@ class Network:
         The network.
     batch
         Largest batch.
+    step_only
+        Make the programs of a training step only, which is enough to time one.
 
     Raises
     ------
@@ -145,10 +147,13 @@ class Network:
         As given.
     """
 
-    def __init__(self, driver: Driver, model: Model, batch: int) -> None:
+    def __init__(
+        self, driver: Driver, model: Model, batch: int, *, step_only: bool = False
+    ) -> None:
         self.driver = driver
         self.model = model
         self.batch = batch
+        self._step_only = step_only
         self._config, self._memory = driver.config, driver.memory
         for layer in model.layers:
             require_support(layer, self._config)
@@ -385,11 +390,14 @@ class Network:
     def _schedule(self) -> None:
         """Make the programs that read one side and write the other."""
         self._side.programs = {
-            "initialise": self._initialise_program(),
             "forward": self._forward_program("forward pass", training=True),
             "backward": self._backward_program(),
-            "infer": self._forward_program("inference", training=False),
         }
+        if not self._step_only:
+            self._side.programs |= {
+                "initialise": self._initialise_program(),
+                "infer": self._forward_program("inference", training=False),
+            }
 
     def _scheduled(self, layer: Convolution) -> Convolution:
         """Return a convolution as the array computes it."""

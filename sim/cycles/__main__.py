@@ -90,7 +90,7 @@ def _run_network(
     driver: Driver, make: Callable[[Method], Model], method: Method, batch: int
 ) -> Iterator[tuple[str, _Counters]]:
     """Run a training step on a memory full of zeros: no time depends on values."""
-    network = Network(driver, make(method), batch)
+    network = Network(driver, make(method), batch, step_only=True)
     for program in network.step_programs:
         yield f"{network.model.name}, {program.name}", driver.run(program, _LONGEST).counters
 
