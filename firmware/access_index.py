@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rtl.control.commands import Queue
 
 __all__ = ["AccessIndex"]
@@ -44,7 +42,7 @@ class AccessIndex:
 
     def latest(self, start: int, stop: int, queue: int, found: int) -> int:
         """Return the last command of `queue` that overlaps an interval, if later than `found`."""
-        for entries in self._near(start, stop, queue):
+        for entries in self._near(start, stop, queue) if self._bins[queue] else ():
             for (first, end), index in reversed(entries.items()):
                 if index <= found:
                     break
@@ -55,21 +53,21 @@ class AccessIndex:
 
     def forget(self, start: int, stop: int) -> None:
         """Drop all accesses that lie within an interval."""
-        for queue in range(len(self._bins)):
-            for entries in self._near(start, stop, queue):
+        for queue, bins in enumerate(self._bins):
+            for entries in self._near(start, stop, queue) if bins else ():
                 for key in [key for key in entries if start <= key[0] and key[1] <= stop]:
                     del entries[key]
 
-    def _near(self, start: int, stop: int, queue: int) -> Iterator[_Bin]:
-        """Yield the bins that hold all that overlaps an interval."""
+    def _near(self, start: int, stop: int, queue: int) -> list[_Bin]:
+        """Return the bins that hold all that overlaps an interval."""
+        near: list[_Bin] = []
         for size, bins in self._bins[queue].items():
             # What starts in the bin before may reach into the interval.
             first, last = (start >> size) - 1, (stop - 1) >> size
             if last - first < len(bins):
                 for number in range(first, last + 1):
-                    if number in bins:
-                        yield bins[number]
+                    if entries := bins.get(number):
+                        near.append(entries)
             else:
-                for number, entries in bins.items():
-                    if first <= number <= last:
-                        yield entries
+                near += [entries for number, entries in bins.items() if first <= number <= last]
+        return near

@@ -25,8 +25,8 @@ from .program import Program
 
 __all__ = ["Driver", "RunResult"]
 
-_RESET_POLLS = 100
-"""Looks at the card before a soft reset is given up."""
+_RESET_LOOKS = 16
+"""Looks at the card before a soft reset is given up; the time between them doubles."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Driver:
     def __init__(self, card: Card) -> None:
         self.card = card
         self.config = card.config
-        self.memory = Allocator(self.config.memory_bytes, self.config.beat_bytes)
+        self.memory = Allocator(card.memory_bytes, self.config.beat_bytes)
         self._resident: dict[int, bytes] = {}
         for name, expected, meaning in (
             ("IDENTITY", IDENTITY, "this is no SAT card"),
@@ -146,12 +146,12 @@ class Driver:
             The card didn't come out of reset.
         """
         self._write("CONTROL", Control.SOFT_RESET)
-        for _ in range(_RESET_POLLS):
+        for look in range(_RESET_LOOKS):
             control = Control(self._read("CONTROL"))
             if not control & Control.SOFT_RESET:
                 break
             # The interrupt stays low: this only lets time pass, on a simulated card as well.
-            self.card.wait_interrupt(self.card.default_timeout / _RESET_POLLS)
+            self.card.wait_interrupt(self.card.default_timeout / (1 << (_RESET_LOOKS - look)))
         else:
             raise CardTimeout(
                 f"the card didn't come out of reset; CONTROL is {control!r}",

@@ -70,6 +70,17 @@ _Learned = ConvolutionTensors | BatchNormTensors | LayerNormTensors | PositionTe
 """What training changes of a layer."""
 
 
+_BACKWARD_PASSES: dict[type[Layer], int] = {
+    BatchNorm: 4,
+    LayerNorm: 8,
+    GELU: 2,
+    MaxPool: 5,
+    GlobalAveragePool: 1,
+}
+"""How often the backward pass of a layer of the vector unit takes as many beats as its input has,
+about."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """What the card says of a batch.
@@ -120,6 +131,8 @@ class Network:
         The network.
     batch
         Largest batch.
+    step_only
+        Make the programs of a training step only, which is enough to time one.
 
     Raises
     ------
@@ -134,10 +147,13 @@ class Network:
         As given.
     """
 
-    def __init__(self, driver: Driver, model: Model, batch: int) -> None:
+    def __init__(
+        self, driver: Driver, model: Model, batch: int, *, step_only: bool = False
+    ) -> None:
         self.driver = driver
         self.model = model
         self.batch = batch
+        self._step_only = step_only
         self._config, self._memory = driver.config, driver.memory
         for layer in model.layers:
             require_support(layer, self._config)
@@ -374,11 +390,14 @@ class Network:
     def _schedule(self) -> None:
         """Make the programs that read one side and write the other."""
         self._side.programs = {
-            "initialise": self._initialise_program(),
             "forward": self._forward_program("forward pass", training=True),
             "backward": self._backward_program(),
-            "infer": self._forward_program("inference", training=False),
         }
+        if not self._step_only:
+            self._side.programs |= {
+                "initialise": self._initialise_program(),
+                "infer": self._forward_program("inference", training=False),
+            }
 
     def _scheduled(self, layer: Convolution) -> Convolution:
         """Return a convolution as the array computes it."""
@@ -548,7 +567,7 @@ class Network:
                 self._temporaries.append(tensor)
             return tensor
 
-        backlog = Backlog()
+        backlog = Backlog(self._gradient_cycles(), self._vector_cycles())
         flow = GradientFlow(assembly, self._activations, self._gradients, temporary, backlog.beside)
 
         def give(source: Layer, layer: Layer, gradient: Activations) -> None:
@@ -629,6 +648,18 @@ class Network:
                     backlog.before(attention.backward(queries, dy, dx))
         backlog.finish()
         return assembly.program
+
+    def _gradient_cycles(self) -> float:
+        """Return about how many cycles the array works on all weight gradients."""
+        return self.model.macs(Stage.WU) * self.batch / self._config.macs
+
+    def _vector_cycles(self) -> float:
+        """Return about how many cycles the vector unit works in a backward pass."""
+        total = sum(
+            _BACKWARD_PASSES.get(type(layer), 0) * self._activations[layer.sources[0]].nbytes
+            for layer in self.model.layers[1:]
+        )
+        return total / self._config.beat_bytes
 
     def _add_backward(
         self,

@@ -33,8 +33,8 @@ table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-n
   font-size: 0.875rem; }}
 th, td {{ text-align: right; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--rule);
   white-space: nowrap; }}
-th:first-child, td:first-child {{ text-align: left; padding-left: 0; white-space: pre-wrap; }}
-thead th {{ border-bottom: 2px solid var(--muted); }}
+th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
+thead th {{ border-bottom: 2px solid var(--muted); white-space: normal; vertical-align: bottom; }}
 summary {{ cursor: pointer; color: var(--muted); }}
 .exact {{ color: var(--good); font-weight: 600; }}
 .wrong {{ color: var(--bad); font-weight: 600; }}

@@ -34,6 +34,8 @@ _LARGEST_COUNT = (1 << 16) - 1
 
 _MEMORY = "memory"
 
+_OTHER_QUEUES = {own: [queue.value for queue in Queue if queue is not own] for own in Queue}
+
 _STATE_BEATS = 4
 """Beats of weights and momentum in a row of a tile."""
 
@@ -556,9 +558,8 @@ class Program:
 
     def _await(self, command: _Command, accesses: AccessIndex, start: int, stop: int) -> None:
         """Let a command wait for those of other queues that have accessed an interval."""
-        for queue, latest in enumerate(command.after):
-            if queue != command.queue.value:
-                command.after[queue] = accesses.latest(start, stop, queue, latest)
+        for queue in _OTHER_QUEUES[command.queue]:
+            command.after[queue] = accesses.latest(start, stop, queue, command.after[queue])
 
     def _assign_tokens(self) -> None:
         """Turn dependencies into tokens.

@@ -120,8 +120,20 @@ class Images(Protocol):
             Distance of neighbouring rows and columns, which are counted in such steps.
         """
 
-    def load_channels(self, word: int, blocks: range, rows: Span, columns: Span) -> dict[str, Any]:
-        """Return the fields of the LOAD that brings an area of G channels of blocks of images."""
+    def load_channels(
+        self, word: int, blocks: range, rows: Span, columns: Span, step: int = 1
+    ) -> dict[str, Any]:
+        """Return the fields of the LOAD that brings an area of G channels of blocks of images.
+
+        Parameters
+        ----------
+        word
+            Of each pixel.
+        blocks
+            Of G images.
+        rows, columns, step
+            As above.
+        """
 
 
 def _frame(rows: Span, columns: Span, pixel_beats: int, images: int) -> dict[str, int]:
@@ -224,17 +236,19 @@ class Activations(Block):
             ),
         }
 
-    def load_channels(self, word: int, blocks: range, rows: Span, columns: Span) -> dict[str, Any]:
+    def load_channels(
+        self, word: int, blocks: range, rows: Span, columns: Span, step: int = 1
+    ) -> dict[str, Any]:
         """Return the fields of the LOAD that brings an area of G channels of blocks of images."""
         return {
             "transpose": int(not self.transposed),
             "frame": _frame(rows, columns, self.config.elements, len(blocks)),
             "descriptor": descriptor(
                 self.config,
-                self.tile(blocks.start, rows.start, columns.start, word),
+                self.tile(blocks.start, rows.start * step, columns.start * step, word),
                 self.config.elements,
-                (columns.count, self.position_bytes),
-                (rows.count, self.line_bytes),
+                (columns.count, step * self.position_bytes),
+                (rows.count, step * self.line_bytes),
                 (len(blocks), self.block_bytes),
             ),
         }
@@ -321,9 +335,11 @@ class UnfoldedImages(Block):
         blocks = range(block, block + 1)
         return {"transpose": 1} | self._gather(blocks, rows, columns, words, step)
 
-    def load_channels(self, word: int, blocks: range, rows: Span, columns: Span) -> dict[str, Any]:
+    def load_channels(
+        self, word: int, blocks: range, rows: Span, columns: Span, step: int = 1
+    ) -> dict[str, Any]:
         """Return the fields of the LOAD that brings an area of G channels of blocks of images."""
-        return self._gather(blocks, rows, columns, range(word, word + 1), 1)
+        return self._gather(blocks, rows, columns, range(word, word + 1), step)
 
     def _gather(
         self, blocks: range, rows: Span, columns: Span, words: range, step: int

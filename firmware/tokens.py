@@ -9,7 +9,6 @@ from rtl.config import Config
 
 from .allocator import Allocator
 from .cards import Card
-from .errors import ScheduleError
 from .model import (
     GELU,
     Addition,
@@ -97,11 +96,6 @@ def token_layers(model: Model) -> frozenset[Layer]:
 
     Those of attention and of position embeddings, and of whatever follows them and works on each
     token by itself, but for the logits.
-
-    Raises
-    ------
-    ScheduleError
-        The logits come straight from attention or from a position embedding.
     """
     chosen: set[Layer] = set()
     for layer in model.layers:
@@ -112,11 +106,6 @@ def token_layers(model: Model) -> frozenset[Layer]:
             by_itself and layer.sources[0] in chosen and layer is not model.logits
         ):
             chosen.add(layer)
-    if model.logits in chosen:
-        raise ScheduleError(
-            f"{model.logits.name}: there is no schedule for a layer of kind "
-            f"{type(model.logits).__name__} that gives the logits; put one behind it that isn't"
-        )
     return frozenset(chosen)
 
 

@@ -28,7 +28,8 @@ from rtl.config import PRESETS, Config
 from rtl.sparsity.pattern import Pattern, PatternError, supported_patterns
 
 from . import report
-from .cards import KINDS, open_card
+from .cards import BOARDS, KINDS
+from .cards import MODELS as MODEL_KINDS
 from .errors import AllocationError, CardError, ScheduleError
 from .loss import LossScale
 from .model import METHOD_KINDS
@@ -67,11 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loss_scale=options.loss_scale,
         growth_interval=options.growth_interval,
         steps=options.steps,
+        description=options.description,
     )
     start = time.monotonic()
     try:
         config = _prepare(settings, options.pattern, options.trace, console)
-        dense, sparse = _train_both(settings, options, console)
+        dense, sparse = _train_both(settings, config, options, console)
     except (CardError, ScheduleError, AllocationError, Diverged) as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
@@ -90,11 +92,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     kinds = "; ".join(f"{kind}: {text}" for kind, text in KINDS.items())
+    cards = [*(f"{kind}:PRESET" for kind in MODEL_KINDS), *(form for form, _ in BOARDS.values())]
     parser.add_argument(
         "--card",
         default=defaults.card,
-        metavar="KIND:PRESET",
-        help=f"what to train on ({kinds}); presets: {', '.join(PRESETS)}",
+        metavar="CARD",
+        help=f"what to train on: {', '.join(cards)} ({kinds}); presets: {', '.join(PRESETS)}",
+    )
+    parser.add_argument(
+        "--description",
+        metavar="FILE",
+        help="JSON file by rtl.build of a board whose configuration is no preset",
     )
     parser.add_argument(
         "--model",
@@ -174,7 +182,7 @@ def _prepare(settings: Settings, pattern: Pattern, trace: Path | None, console: 
     """Open the card once, which builds what has to be built, and return its configuration."""
     with (
         console.status(f"preparing card {settings.card}"),
-        open_card(settings.card, trace=trace) as card,
+        settings.open_card(trace) as card,
     ):
         config = card.config
         if not card.computes:
@@ -182,7 +190,7 @@ def _prepare(settings: Settings, pattern: Pattern, trace: Path | None, console: 
     if trace is not None:
         # The dense run has no waveform, and needs the card without.
         with console.status("preparing the card without waveforms"):
-            open_card(settings.card).close()
+            settings.open_card().close()
     if pattern not in supported_patterns(config):
         choices = ", ".join(map(str, supported_patterns(config)))
         raise CardError(
@@ -198,24 +206,25 @@ class _Job:
     run: str
     pattern: Pattern
     phase: str
+    config: Config
     trace: Path | None = None
 
     def carry_out(self, settings: Settings, tell: Callable[[TrainingProgress], None]) -> Outcome:
         if self.phase == "verify":
-            return train_reference(settings, self.pattern, report=tell)
+            return train_reference(settings, self.pattern, self.config, report=tell)
         return train(settings, self.pattern, trace=self.trace, report=tell)
 
 
 def _train_both(
-    settings: Settings, options: argparse.Namespace, console: Console
+    settings: Settings, config: Config, options: argparse.Namespace, console: Console
 ) -> tuple[Outcome, Outcome]:
     """Train dense and sparse, and on the golden model as well; side by side where it's faster."""
     jobs = [
-        _Job("dense", Pattern.DENSE, "train"),
-        _Job(str(options.pattern), options.pattern, "train", options.trace),
+        _Job("dense", Pattern.DENSE, "train", config),
+        _Job(str(options.pattern), options.pattern, "train", config, options.trace),
     ]
     if not options.no_verify:
-        jobs += [_Job(job.run, job.pattern, "verify") for job in jobs]
+        jobs += [_Job(job.run, job.pattern, "verify", config) for job in jobs]
     with Progress(
         TextColumn("{task.description:<13}"),
         BarColumn(),

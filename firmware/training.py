@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rtl.config import Config
 from rtl.control.commands import Stage
 from rtl.interface.register_map import STAGE_NAMES
 from rtl.sparsity.pattern import Pattern
 
 from .cards import Card, open_card
+from .cards.golden import GoldenCard
 from .dataset import Dataset, load_digits
 from .driver import Driver, RunResult
 from .loss import LossScale, one_cycle
@@ -76,6 +78,8 @@ class Settings:
         Clean steps after which the loss scale doubles.
     steps
         End after so many steps; None for whole epochs.
+    description
+        File with the configuration of a board that has none of the presets, see `open_card`.
     """
 
     card: str = "verilated:sim"
@@ -92,6 +96,12 @@ class Settings:
     loss_scale: int = 12
     growth_interval: int = 200
     steps: int | None = None
+    description: str | None = None
+
+    def open_card(self, trace: Path | None = None) -> Card:
+        """Open the card, with a file for a waveform if one is wanted."""
+        description = None if self.description is None else Path(self.description)
+        return open_card(self.card, trace=trace, description=description)
 
 
 @dataclass
@@ -223,7 +233,7 @@ def train(
     Diverged
         No loss scale kept the gradients finite.
     """
-    with open_card(settings.card, trace=trace) as card:
+    with settings.open_card(trace) as card:
         run = _Run(settings, pattern, card, report)
         outcome = run.train()
         outcome.accuracy, outcome.test_cycles = run.test()
@@ -234,12 +244,12 @@ def train(
 def train_reference(
     settings: Settings,
     pattern: Pattern,
+    config: Config,
     *,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """Train the same network on the golden model; as `train`, but for the test."""
-    _, _, preset = settings.card.partition(":")
-    with open_card(f"golden:{preset}") as card:
+    """Train the same network on the golden model of `config`; as `train`, but for the test."""
+    with GoldenCard(config) as card:
         run = _Run(settings, pattern, card, report)
         outcome = run.train()
         outcome.state = run.network.snapshot()

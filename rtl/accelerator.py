@@ -1,5 +1,7 @@
 """Registers, core and soft reset."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import (
     ClockDomain,
     ClockSignal,
@@ -27,6 +29,15 @@ class Accelerator(wiring.Component):
     A soft reset first lets the memory transfers under way end, as AXI has no way to abandon them;
     should memory never answer, it stays pending, visible in CONTROL.
 
+    Parameters
+    ----------
+    config
+        Its configuration.
+    memory_bases
+        Where the memory of each channel begins on the bus, for systems in which that isn't 0. It's
+        added to all addresses, and registers of its own change it, for a runtime that allocates
+        the memory.
+
     Attributes
     ----------
     read, write : Out
@@ -37,8 +48,9 @@ class Accelerator(wiring.Component):
         Level, active high.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, memory_bases: Sequence[int] | None = None) -> None:
         self._config = config
+        self._memory_bases = memory_bases
         read = Out(AXI4ReadSignature(config.beat_bits))
         write = Out(AXI4WriteSignature(config.beat_bits))
         if config.channels > 1:
@@ -64,21 +76,27 @@ class Accelerator(wiring.Component):
         ]
         core = Core(self._config)
         m.submodules.core = DomainRenamer("core")(core)
-        m.submodules.registers = registers = RegisterFile(self._config)
+        m.submodules.registers = registers = RegisterFile(self._config, self._memory_bases)
         if self._config.channels == 1:
-            wiring.connect(m, core.read, wiring.flipped(self.read))
-            wiring.connect(m, core.write, wiring.flipped(self.write))
+            reads, writes = [(core.read, self.read)], [(core.write, self.write)]
         else:
             # They need no soft reset: nothing is under way in them by then.
-            m.submodules.reads = reads = ReadStriper(self._config)
-            m.submodules.writes = writes = WriteStriper(self._config)
-            wiring.connect(m, core.read, reads.core)
-            wiring.connect(m, core.write, writes.core)
-            for inside, outside in (
-                *zip(reads.channels, self.read, strict=True),
-                *zip(writes.channels, self.write, strict=True),
+            m.submodules.reads = read_striper = ReadStriper(self._config)
+            m.submodules.writes = write_striper = WriteStriper(self._config)
+            wiring.connect(m, core.read, read_striper.core)
+            wiring.connect(m, core.write, write_striper.core)
+            reads = list(zip(read_striper.channels, self.read, strict=True))
+            writes = list(zip(write_striper.channels, self.write, strict=True))
+        for inside, outside in (*reads, *writes):
+            wiring.connect(m, inside, wiring.flipped(outside))
+        if self._memory_bases is not None:
+            for base, (read, read_bus), (write, write_bus) in zip(
+                registers.memory_base, reads, writes, strict=True
             ):
-                wiring.connect(m, inside, wiring.flipped(outside))
+                m.d.comb += [
+                    read_bus.ar.payload.addr.eq(read.ar.payload.addr + base),
+                    write_bus.aw.payload.addr.eq(write.aw.payload.addr + base),
+                ]
         wiring.connect(m, wiring.flipped(self.control), registers.axi)
 
         m.d.comb += [

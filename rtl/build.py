@@ -1,7 +1,8 @@
-"""From a configuration to Verilog, register map and C header.
+"""From a configuration to Verilog, register map and C headers.
 
 ``python -m rtl.build --preset sim --out build/rtl/sim`` writes ``sat.v`` with the top level, a file
-for each repeated block, and ``sat_sim.json`` and ``sat_sim.h`` for software.
+for each repeated block, and for software ``sat_sim.json``, ``sat_sim.h``, the register map in
+SystemRDL, ``sat.rdl``, and its header ``sat_registers.h``.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 from .block import to_rtlil, to_verilog
 from .config import PRESETS, Config, ConfigError, preset
 from .headers import c_header, describe
+from .systemrdl import register_header, systemrdl, write_register_pages
 from .technology import DEVICE_TECHNOLOGY, Technology
 
 __all__ = ["elaborate", "main"]
@@ -86,13 +88,15 @@ def _collector_paused() -> Iterator[None]:
 
 
 def write(config: Config, directory: Path, technology: Technology) -> list[Path]:
-    """Write the card's Verilog, register map and C header to `directory`; returns the files."""
+    """Write the card's Verilog, register map and C headers to `directory`; returns the files."""
     from .top import Top  # here, as the gateware is needed for nothing else in this file
 
     card = describe(config) | {"technology": technology.value}
     texts = elaborate(Top(config), TOP, technology) | {
         f"{TOP}_{config.name}.json": json.dumps(card, indent=2) + "\n",
         f"{TOP}_{config.name}.h": c_header(config),
+        f"{TOP}.rdl": systemrdl(config),
+        f"{TOP}_registers.h": register_header(config),
     }
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -144,6 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--technology", choices=[technology.value for technology in Technology],
         help="FPGA family whose primitives are used (that of the configuration's device)",
     )  # fmt: skip
+    parser.add_argument(
+        "--pages", action="store_true", help="also document the registers: registers/index.html"
+    )
     parser.add_argument("--list", action="store_true", help="list the presets and exit")
     options = parser.parse_args(arguments)
     if options.list:
@@ -162,6 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = options.out or Path("build") / "rtl" / config.name
     try:
         files = write(config, directory, technology)
+        if options.pages:
+            write_register_pages(config, directory / "registers")
+            files.append(directory / "registers" / "index.html")
     except OSError as error:
         parser.error(f"cannot write to '{directory}': {error.strerror}")
     print(f"{config.name} for {config.device}, {technology.value} technology")

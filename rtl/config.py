@@ -84,7 +84,15 @@ class Config:
     outstanding_reads
         Full read bursts under way at once; shorter ones share the same room.
     vector_slices
-        Parts in which the vector unit takes a row of a D word's width, one a cycle: 1 or 2.
+        Parts in which the vector unit takes a row of a D word's width, one a cycle: 1 to all of its
+        elements.
+    epilogue_slices
+        Parts in which a word of the O scratchpad goes through the epilogue of a STORE, one a cycle.
+    update_slices
+        Parts in which `group` weights go through SGD, one a cycle.
+    compressed_stores
+        Whether a STORE can write its result compressed, 0 or 1. Pruning gradients needs it, pruning
+        weights doesn't.
     device
         FPGA whose primitives the gateware may use, one of `DEVICES`.
     """
@@ -109,6 +117,9 @@ class Config:
     burst_beats: int = 16
     outstanding_reads: int = 8
     vector_slices: int = 2
+    epilogue_slices: int = 1
+    update_slices: int = 1
+    compressed_stores: int = 1
     device: str = "generic"
 
     def __post_init__(self) -> None:
@@ -121,7 +132,7 @@ class Config:
         for name in (
             "rows", "cols", "lanes", "group", "ratio", "interleave", "s_depth", "d_depth",
             "o_depth", "aux_depth", "drain_rows", "memory_bytes", "queue_depth", "burst_beats",
-            "outstanding_reads",
+            "outstanding_reads", "vector_slices", "epilogue_slices", "update_slices",
         ):  # fmt: skip
             if not _is_power_of_two(getattr(self, name)):
                 self._refuse(name, "a power of two")
@@ -163,8 +174,15 @@ class Config:
             self._refuse("burst_beats", f"1 to {self.page_beats} (4 KiB)")
         if not 1 <= self.outstanding_reads <= 64:
             self._refuse("outstanding_reads", "1 to 64")
-        if self.vector_slices not in (1, 2):
-            self._refuse("vector_slices", "1 or 2")
+        for name, most, whole in (
+            ("vector_slices", self.elements, "elements of a D word"),
+            ("epilogue_slices", self.floats, "values of an O word"),
+            ("update_slices", self.group, "group"),
+        ):
+            if not 1 <= getattr(self, name) <= most:
+                self._refuse(name, f"1 to {most} ({whole})")
+        if self.compressed_stores not in (0, 1):
+            self._refuse("compressed_stores", "0 or 1")
         if self.device not in DEVICES:
             self._refuse("device", f"one of {', '.join(DEVICES)}")
 
@@ -197,6 +215,16 @@ class Config:
     def vector_lanes(self) -> int:
         """Columns that the vector unit works on in a cycle."""
         return self.elements // self.vector_slices
+
+    @property
+    def epilogue_lanes(self) -> int:
+        """Values of an O word that the epilogue takes in a cycle."""
+        return self.floats // self.epilogue_slices
+
+    @property
+    def update_lanes(self) -> int:
+        """Weights that the update unit takes in a cycle."""
+        return self.group // self.update_slices
 
     @property
     def beat_bits(self) -> int:
@@ -263,7 +291,9 @@ PRESETS: dict[str, Config] = {
         Config("sim-8x", rows=8, cols=4, group=16, ratio=8, drain_rows=8),
         Config(
             "ulx3s", rows=4, cols=2, lanes=4, s_depth=64, d_depth=64, o_depth=64, aux_depth=64,
-            memory_bytes=32 << 20, queue_depth=4, outstanding_reads=4, device="lfe5u-85f",
+            bin_bits=44, accumulator_bits=52, memory_bytes=128 << 10, queue_depth=4, burst_beats=8,
+            outstanding_reads=4, vector_slices=16, epilogue_slices=8, update_slices=8,
+            compressed_stores=0, device="lfe5u-85f",
         ),
         Config(
             "vcu1525", rows=16, cols=32, s_depth=1024, d_depth=1024, o_depth=512, aux_depth=1024,

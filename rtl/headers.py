@@ -31,7 +31,7 @@ ENUMERATIONS = (
 )
 """Enumerations that appear in commands and registers."""
 
-BITS = (register_map.Control, register_map.Interrupt)
+BITS = (register_map.Control, register_map.GlobalInterrupt, register_map.Interrupt)
 """Enumerations of single bits in registers."""
 
 DERIVED = ("macs", "elements", "floats", "beat_bytes", "index_bits", "max_additions")
@@ -54,7 +54,12 @@ def describe(config: Config) -> dict[str, Any]:
         "identity": register_map.IDENTITY,
         "version": register_map.VERSION,
         "registers": [
-            dataclasses.asdict(register) | {"access": register.access.value}
+            dataclasses.asdict(register)
+            | {
+                "access": register.access.value,
+                "content": register.content and register.content.__name__,
+                "reset": config.hash if register.name == "CONFIG_HASH" else int(register.reset),
+            }
             for register in register_map.REGISTERS.values()
         ],
         "bits": {kind.__name__: _members(kind) for kind in BITS},
@@ -98,6 +103,8 @@ def _fields(shape: Any, offset: int, name: str = "") -> Iterator[tuple[str, int,
 def c_header(config: Config) -> str:
     """Return the C header (C99) of a card: the content of `describe` as macros.
 
+    It includes the registers' own header, which PeakRDL makes (`rtl.systemrdl`).
+
     A field of a command has ``_BIT``, its lowest bit in the 512-bit little-endian command, and
     ``_WIDTH``.
     """
@@ -112,13 +119,6 @@ def c_header(config: Config) -> str:
             "CONFIG_NAME" if name == "name" else name: value
             for name, value in card["config"].items()
         }),
-        ("Register offsets in bytes", {
-            f"REG_{register['name']}": register["offset"] for register in card["registers"]
-        }),
-        *(
-            (f"Bits of the {kind} registers", _prefixed(kind, members))
-            for kind, members in card["bits"].items()
-        ),
         *(
             (f"{kind} codes", _prefixed(kind, members))
             for kind, members in card["enumerations"].items()
@@ -138,6 +138,8 @@ def c_header(config: Config) -> str:
         f"#define {guard}",
         "",
         "#include <stdint.h>",
+        "",
+        '#include "sat_registers.h"',
     ]
     for title, macros in sections:
         lines += ["", f"/* {title} */"]

@@ -19,13 +19,16 @@ class Technology(enum.Enum):
     GENERIC = "generic"
     """None: plain logic that every tool takes, and that simulators run quickly."""
     ULTRASCALE_PLUS = "ultrascale_plus"
+    ECP5 = "ecp5"
+    """Plain logic too, but of a shape that fits multipliers of 18 by 18 bits and LUTs of four
+    inputs."""
 
 
 DEVICE_TECHNOLOGY = {
     "generic": Technology.GENERIC,
     "xcvu9p": Technology.ULTRASCALE_PLUS,
     "xcu250": Technology.ULTRASCALE_PLUS,
-    "lfe5u-85f": Technology.GENERIC,
+    "lfe5u-85f": Technology.ECP5,
 }
 """Technology of each device that a configuration may name."""
 
@@ -34,14 +37,15 @@ def technology_of(platform: Any) -> Technology:
     """Return the technology of what `elaborate` was given as `platform`.
 
     That is its attribute ``technology`` where it has one, and else what the ``family`` of
-    Amaranth's Xilinx platforms tells.
+    Amaranth's platforms tells.
     """
     technology = getattr(platform, "technology", None)
     if isinstance(technology, Technology):
         return technology
-    if getattr(platform, "family", None) == "ultrascaleplus":
+    family = getattr(platform, "family", None)
+    if family == "ultrascaleplus":
         return Technology.ULTRASCALE_PLUS
-    return Technology.GENERIC
+    return Technology.ECP5 if family == "ecp5" else Technology.GENERIC
 
 
 def wide_select(m: Module, platform: Any, elements: Sequence[Any], index: Value) -> Value:

@@ -1,5 +1,7 @@
 """The accelerator as boards and simulators see it: flat port names, one clock, one reset."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import ClockDomain, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
@@ -14,6 +16,13 @@ __all__ = ["Top"]
 class Top(wiring.Component):
     """Top level, with the port names that Vivado and Vitis recognise.
 
+    Parameters
+    ----------
+    config
+        Configuration of the accelerator.
+    memory_bases
+        Where the channels' memory begins on the bus; see `Accelerator`.
+
     Attributes
     ----------
     ap_clk, ap_rst_n : In
@@ -25,9 +34,9 @@ class Top(wiring.Component):
         Level, active high.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, memory_bases: Sequence[int] | None = None) -> None:
         self._accelerator = Flattened(
-            Accelerator(config), read="m_axi", write="m_axi", control="s_axi_control"
+            Accelerator(config, memory_bases), read="m_axi", write="m_axi", control="s_axi_control"
         )
         super().__init__(
             {"ap_clk": In(1), "ap_rst_n": In(1)} | dict(self._accelerator.signature.members.items())

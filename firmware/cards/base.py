@@ -39,6 +39,11 @@ class Card(ABC):
     default_timeout: float = 10.0
     computes: bool = True
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that there are, at most those of the configuration."""
+        return self.config.memory_bytes
+
     @abstractmethod
     def read_register(self, offset: int) -> int:
         """Return the 32-bit register at byte `offset`."""
@@ -77,6 +82,10 @@ class Card(ABC):
     def stop_trace(self) -> None:  # noqa: B027 (most cards have none)
         """End the waveform that the card records since it was opened, if it records one."""
 
+    def remarks(self) -> list[str]:
+        """Return what a person should know of how the card has worked so far, if anything."""
+        return []
+
     @abstractmethod
     def close(self) -> None:
         """Let the card go; calling it twice is harmless."""
@@ -94,8 +103,8 @@ class Card(ABC):
 
     def _check_range(self, address: int, size: int) -> None:
         """Refuse an access outside the card's memory."""
-        if address < 0 or size < 0 or address + size > self.config.memory_bytes:
+        if address < 0 or size < 0 or address + size > self.memory_bytes:
             raise CardError(
                 f"{size} bytes at {address:#x} reach outside the card's memory of "
-                f"{self.config.memory_bytes} bytes"
+                f"{self.memory_bytes} bytes"
             )

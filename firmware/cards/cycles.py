@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from rtl.config import COMMAND_BYTES, Config
 from rtl.control.commands import Opcode, Stage, encode
+from sim.cycles.gateware import parameters
 from sim.cycles.model import Measurement, Outcome, measure
 from sim.verilated.model import MemoryTiming
 
@@ -35,6 +36,11 @@ class CycleCard(modelled.ModelledCard):
     ----------
     measurement
         Of the program that ran last, when each of its commands began and ended too.
+
+    Raises
+    ------
+    CardError
+        The model doesn't know the configuration.
     """
 
     computes = False
@@ -44,6 +50,10 @@ class CycleCard(modelled.ModelledCard):
         self._programs: dict[int, bytes] = {}
         self._stage = Stage.FF
         self.measurement: Measurement | None = None
+        try:
+            parameters(config)
+        except ValueError as error:
+            raise CardError(str(error)) from None
         super().__init__(config)
 
     def read_memory(self, address: int, size: int) -> NDArray[np.uint8]:

@@ -89,6 +89,12 @@ class Convolution(Layer):
         """Places in the kernel."""
         return self.kernel**2
 
+    @property
+    def step(self) -> int:
+        """Distance between neighbouring pixels of the input that are taken: a single tap with a
+        stride leaves out all others."""
+        return self.stride if self.kernel == 1 else 1
+
     def macs(self, stage: Stage) -> int:
         """Return the multiply-adds for one image, nothing pruned: the same in FF, BP and WU."""
         if stage not in PRODUCT_STAGES:

@@ -268,12 +268,11 @@ class ConvolutionSchedule:
         layer, weights = self._layer, self._tensors.forward
         source = x.shape
 
-        # A single tap with a stride takes every so many pixels, and no others are loaded.
-        step = layer.stride if layer.kernel == 1 else 1
-        stride = layer.stride // step
+        step = layer.step
 
         def axis(size: int, outputs: int) -> Axis:
-            return Axis(-layer.padding, stride, 1, layer.kernel, outputs, -(-size // step))
+            places = -(-size // step)
+            return Axis(-layer.padding, layer.stride // step, 1, layer.kernel, outputs, places)
 
         work = _Product(
             stage=Stage.FF,

@@ -399,8 +399,7 @@ class _Planner:
 
         # What can't overlap with the array's work, for want of room, takes time of its own.
         work = slots
-        if not plan.ahead and batches > 1:
-            work += d_beats
+        alone = d_beats if not plan.ahead and batches > 1 else 0
         if not plan.resident and 2 * self._block_words() > config.s_depth * len(problem.products):
             work += s_beats * patches
         if 2 * self._o_words(area) > config.o_depth:
@@ -416,12 +415,12 @@ class _Planner:
         # The first product needs its lines, and those that follow for the same channels the rest
         # of the patch. The last one leaves its results to be stored.
         lines = needed(problem.y, range(min(plan.area, problem.lines))).size
-        first = g * plan.words * lines * x.largest
         others = slots / (batches * plan.group * len(problem.products))
-        first = max(first, d_beats / batches - others) + s_beats // problem.output_blocks
+        first = max(g * plan.words * lines * x.largest, d_beats / batches - others)
+        first += s_beats // problem.output_blocks
         last = ROW_WORDS * g * area
         moved = batches * loads + weights * (groups if plan.resident else batches) + stored
-        return _START + first + max(batches * cycles + last, stored) + moved / _TRAFFIC
+        return _START + first + max(batches * cycles + last, stored) + alone + moved / _TRAFFIC
 
     def _stored_at_once(self) -> int:
         """Return the positions that a STORE takes, at most."""

@@ -51,6 +51,10 @@ _PARTS = Register(16)
 _MOST_PARTS = 24
 
 
+_UPDATE_CYCLES = 600
+"""What the update of the gains and shifts of G channels takes, about."""
+
+
 class LayerNormSchedule:
     """Adds the passes of one layer normalisation to a program.
 
@@ -182,7 +186,8 @@ class LayerNormSchedule:
         """Add the gradients of gain and shift of G channels, and their update."""
         config, records = self._config, self._records
         pairs = list(zip(self._buffers.normal.column(word), dy.column(word), strict=True))
-        size = max(PIECE_BEATS // (2 * config.elements), -(-len(pairs) // _MOST_PARTS))
+        # Tiles that are transposed and others by turns take more than twice their beats.
+        size = max(PIECE_BEATS // (8 * config.elements), -(-len(pairs) // _MOST_PARTS))
         parts = [pairs[first : first + size] for first in range(0, len(pairs), size)]
         for number, part in enumerate(parts):
             feeds = [(Feed([normal], transpose=True), Feed([slope])) for normal, slope in part]
@@ -197,6 +202,7 @@ class LayerNormSchedule:
                 into=Register(_PARTS.number + _MOST_PARTS + number),
                 product_into=Register(_PARTS.number + number),
             )
+            yield 5 * len(part) * config.elements
         for first, gradient in ((0, _GAIN_GRADIENT), (_MOST_PARTS, _SHIFT_GRADIENT)):
             vectors.compute(
                 None,
@@ -217,7 +223,7 @@ class LayerNormSchedule:
             update.compute(value, value, b=0.0, y=momentum)
             update.adjust(b=lambda step: -step.rate)
         update.spill(updated.records, word, "gain", 4, _GAIN)
-        yield 3 * len(pairs) * config.elements
+        yield _UPDATE_CYCLES
 
     def _add_gradient(self, vectors: Vectors, x: Activations, place: tuple[int, int, int]) -> None:
         """Add the gradient of G tokens, its tiles transposed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
@@ -20,9 +21,9 @@ _LEAD = 1 << 15
 """Cycles for which the array has more to do than the vector unit: it takes that long to load what
 comes next."""
 
-_HASTE = 3
-"""Cycles of the array's work for each of the vector unit's. What is done too early costs nothing,
-as long as there is more of it; where there is too little, the array waits."""
+_MOST_HASTE = 3
+"""Most cycles of the array's work for each of the vector unit's. What is done too early costs
+nothing as long as there is enough left for later; where there is too little, the array waits."""
 
 Pieces = Generator[int, None, None]
 """Adds some commands to a program each time it is advanced, and says about how many cycles these
@@ -75,9 +76,15 @@ class Backlog:
 
     It is done while the array would otherwise wait for the vector unit, and whatever is left at the
     end. First come, first served: but for its length the order doesn't matter.
+
+    Parameters
+    ----------
+    array, vectors
+        About how many cycles all of it takes, and all work of the vector unit beside it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, array: float, vectors: float) -> None:
+        self._array, self._vectors = array, vectors
         self._waiting: deque[Interruptible] = deque()
         self._under_way = False
 
@@ -87,9 +94,11 @@ class Backlog:
 
     def beside(self, pieces: Pieces) -> None:
         """Add `pieces` of the vector unit, and beside them as much work as there is time for."""
-        ahead = _LEAD
-        for cycles in pieces:
-            ahead += _HASTE * cycles
+        ahead: float = _LEAD
+        for cycles in itertools.chain([0], pieces):
+            haste = self._array / max(self._vectors, 1)
+            ahead += cycles * min(max(haste, 1), _MOST_HASTE)
+            self._vectors -= cycles
             while ahead > 0 and self._waiting:
                 ahead -= self._advance()
 
@@ -114,4 +123,5 @@ class Backlog:
             self._under_way = False
             return 0
         self._under_way = cycles > 0
+        self._array -= cycles
         return cycles

@@ -20,7 +20,7 @@ from rtl.sparsity.pattern import Pattern
 
 from ..errors import ScheduleError
 from ..layers import ConvolutionTensors
-from ..model import Convolution
+from ..model import Convolution, Shape
 from ..program import descriptor, product, walk
 from ..tensor import Activations, Images, Tensor
 from .assembly import Assembly, Step
@@ -124,12 +124,13 @@ class WeightGradientSchedule:
         """
         layer, assembly, state = self._layer, self._assembly, self._tensors.state
         self._check(f"{layer.name}, WU")
+        step = layer.step
         problem = GradientProblem(
             config=self._config,
             kernel=layer.kernel,
-            stride=layer.stride,
+            stride=layer.stride // step,
             padding=layer.padding,
-            source=x.shape,
+            source=Shape(-(-x.shape.height // step), -(-x.shape.width // step), layer.inputs),
             output=layer.shape,
             batch_blocks=x.batch_blocks,
             input_blocks=state.input_blocks,
@@ -286,7 +287,7 @@ class WeightGradientSchedule:
                 base=base + index * words,
                 rows=config.elements,
                 d_words=length,
-                **x.load_channels(block, part.blocks, rows, columns),
+                **x.load_channels(block, part.blocks, rows, columns, self._layer.step),
             )
         first = (y.place(part.lines.start) - rows.first) * columns.size
         first += x_axis.place(part.columns.start) - columns.first

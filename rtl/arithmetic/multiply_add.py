@@ -58,16 +58,23 @@ class MultiplyAdd(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        if technology_of(platform) is Technology.ULTRASCALE_PLUS:
+        technology = technology_of(platform)
+        if technology is Technology.ULTRASCALE_PLUS:
             return self._ultrascale_plus()
-        return self._generic()
+        return self._generic(by_18_bits=technology is Technology.ECP5)
 
-    def _generic(self) -> Module:
+    def _generic(self, *, by_18_bits: bool) -> Module:
         m = Module()
 
-        # Cycles 0 to 2: shift, then multiply.
-        shifted = delayed(m, Mux(self.high, self.a.shift_left(_HIGH_SHIFT), self.a))
-        product = delayed(m, shifted * delayed(m, self.b, 2))
+        # Cycles 0 to 2: shift, then multiply; or the other way round, as the shift of a product
+        # shares its LUTs with the complement.
+        b = delayed(m, self.b, 2)
+        if by_18_bits:
+            product = delayed(m, delayed(m, self.a) * b)
+            product = Mux(delayed(m, self.high, 2), product.shift_left(_HIGH_SHIFT), product)
+        else:
+            shifted = delayed(m, Mux(self.high, self.a.shift_left(_HIGH_SHIFT), self.a))
+            product = delayed(m, shifted * b)
         negative = delayed(m, self.negative)
         c = Signal(self._bits, reset_less=True)
         m.d.sync += c.eq(self.c)

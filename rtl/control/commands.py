@@ -5,8 +5,8 @@ scratchpad they name, memory addresses and strides in bytes.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, cast
 
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, enum
@@ -513,7 +513,7 @@ _Packer = Callable[[Any], int]
 
 def _pack(layout: type[data.Struct], values: dict[str, Any]) -> int:
     """Pack `values` into the bits of `layout`, checking each against its field's range."""
-    packers = _packers(layout)
+    packers = _packers(cast(Hashable, layout))
     bits = 0
     for name, value in values.items():
         if name not in packers:
@@ -525,7 +525,7 @@ def _pack(layout: type[data.Struct], values: dict[str, Any]) -> int:
 
 
 @functools.cache
-def _packers(layout: type[data.Struct]) -> dict[str, _Packer]:
+def _packers(layout: Any) -> dict[str, _Packer]:
     """Return what packs each field: a program has very many, so layouts are looked at once."""
     shape: data.Layout = layout.as_shape()
     return {

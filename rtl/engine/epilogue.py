@@ -78,41 +78,42 @@ class EpilogueLane(wiring.Component):
 
 
 class Epilogue(wiring.Component):
-    """Turns O words into beats for memory, one word a cycle; never stalls.
+    """Turns O words into beats for memory, a slice of a word a cycle; never stalls.
 
-    Without conversion a word becomes a beat `LATENCY` cycles later; with it two successive words
-    become one, `LATENCY` cycles after the second. Converted words are there singly as well.
+    A slice is the whole word or a part of it (`Config.epilogue_slices`). Without conversion a word
+    becomes a beat `LATENCY` cycles after its last slice; with it two successive words become one,
+    `LATENCY` cycles after the second. Converted words are there singly as well.
 
     Parameters
     ----------
     config
-        Sets the number of lanes, G/2.
+        Sets the number of lanes.
 
     Attributes
     ----------
     valid : In(1)
-        There is a word.
+        There is a slice; those of a word come in order.
     word : In(array of FLOAT)
-        G/2 sums.
+        Its sums.
     bias : In(array of HALF)
         What to add to them.
     addend : In(array of HALF)
-        What to add then, `ADDEND_LATENCY` cycles after the word.
+        What to add then, `ADDEND_LATENCY` cycles after the slice.
     mask : In(array of HALF)
-        For the beat that a word belongs to, `MASK_LATENCY` cycles after the word: zero where this
+        For the beat that a slice belongs to, `MASK_LATENCY` cycles after the slice: zero where this
         isn't greater than zero.
     add_bias, add, relu, convert, apply_mask : In(1)
         Steps to do; `apply_mask` needs `convert`. Must not change with words under way.
     halves_valid : Out(1)
         There is a converted word.
     halves : Out(array of HALF)
-        G/2 binary16 values, `LATENCY` cycles after their word.
+        G/2 binary16 values, `LATENCY` cycles after their last slice.
     beat_valid : Out(1)
         There is a beat.
     beat : Out(beat)
         G/2 binary32 or G binary16 values.
     nonfinite : Out(range)
-        Infinities and NaNs in the word whose results were due in the cycle before; else 0.
+        Infinities and NaNs in the slice whose results were due in the cycle before; else 0.
     """
 
     LATENCY = EpilogueLane.LATENCY + 1
@@ -124,9 +125,9 @@ class Epilogue(wiring.Component):
         super().__init__(
             {
                 "valid": In(1),
-                "word": In(data.ArrayLayout(FLOAT, config.floats)),
-                "bias": In(data.ArrayLayout(HALF, config.floats)),
-                "addend": In(data.ArrayLayout(HALF, config.floats)),
+                "word": In(data.ArrayLayout(FLOAT, config.epilogue_lanes)),
+                "bias": In(data.ArrayLayout(HALF, config.epilogue_lanes)),
+                "addend": In(data.ArrayLayout(HALF, config.epilogue_lanes)),
                 "mask": In(data.ArrayLayout(HALF, config.elements)),
                 "add_bias": In(1),
                 "add": In(1),
@@ -137,7 +138,7 @@ class Epilogue(wiring.Component):
                 "halves": Out(data.ArrayLayout(HALF, config.floats)),
                 "beat_valid": Out(1),
                 "beat": Out(unsigned(config.beat_bits)),
-                "nonfinite": Out(range(config.floats + 1)),
+                "nonfinite": Out(range(config.epilogue_lanes + 1)),
             }
         )
 
@@ -145,10 +146,11 @@ class Epilogue(wiring.Component):
         m = Module()
 
         config = self._config
+        lanes_count, slices = config.epilogue_lanes, config.epilogue_slices
         lane_block = Block("epilogue_lane", EpilogueLane())
         lanes = []
         travelling = Signal(EpilogueLane.LATENCY)
-        for i in range(config.floats):
+        for i in range(lanes_count):
             m.submodules[f"lane_{i}"] = lane = lane_block.place(platform)
             m.d.comb += [
                 lane.i.eq(self.word[i]),
@@ -163,34 +165,41 @@ class Epilogue(wiring.Component):
         m.d.sync += travelling.eq(Cat(self.valid, travelling))
         arrived = travelling[-1]
 
-        # Converted, the first word of a beat waits for the second; each has its half of the mask.
-        second = Signal()
-        with m.If(arrived & self.convert):
-            m.d.sync += second.eq(~second)
+        # Converted, the first word of a beat waits for the second; each slice has its part of the
+        # mask.
+        place = Signal(range(2 * slices))
+        second = place[-1]
+        ends_word = place[:-1] == slices - 1
+        with m.If(arrived):
+            m.d.sync += place.eq(place + 1)
+            with m.If(~self.convert):
+                m.d.sync += second.eq(0)
         positive = Cat(is_positive(half) for half in self.mask)
-        keep = Signal(config.floats)
-        m.d.comb += keep.eq(Mux(self.apply_mask, positive.word_select(second, config.floats), ~0))
-        masked = Signal(data.ArrayLayout(HALF, config.floats))
+        keep = Signal(lanes_count)
+        m.d.comb += keep.eq(Mux(self.apply_mask, positive.word_select(place, lanes_count), ~0))
+        masked = Signal(data.ArrayLayout(HALF, lanes_count))
         for i, lane in enumerate(lanes):
             m.d.comb += masked[i].eq(Mux(keep[i], lane.half.as_value(), 0))
-        with m.If(arrived):
-            m.d.sync += self.halves.eq(masked)
 
-        infinite_or_nan = Signal(config.floats)
+        # Slices join to a beat from its upper end.
+        infinite_or_nan = Signal(lanes_count)
         with m.If(self.convert):
-            m.d.sync += [
-                self.beat.eq(Cat(self.halves, masked)),
-                infinite_or_nan.eq(Cat(half.exponent.all() for half in masked)),
-            ]
+            m.d.sync += infinite_or_nan.eq(Cat(half.exponent.all() for half in masked))
         with m.Else():
-            m.d.sync += [
-                self.beat.eq(Cat(lane.o for lane in lanes)),
-                infinite_or_nan.eq(Cat(lane.o.exponent.all() for lane in lanes)),
-            ]
+            m.d.sync += infinite_or_nan.eq(Cat(lane.o.exponent.all() for lane in lanes))
+        with m.If(arrived):
+            m.d.sync += self.beat.eq(
+                Mux(
+                    self.convert,
+                    Cat(self.beat, masked)[-config.beat_bits :],
+                    Cat(self.beat, *(lane.o for lane in lanes))[-config.beat_bits :],
+                )
+            )
+        m.d.comb += self.halves.eq(self.beat[config.beat_bits // 2 :])
         counted = Signal()
         m.d.sync += [
-            self.halves_valid.eq(arrived & self.convert),
-            self.beat_valid.eq(arrived & (second | ~self.convert)),
+            self.halves_valid.eq(arrived & ends_word & self.convert),
+            self.beat_valid.eq(arrived & ends_word & (second | ~self.convert)),
             counted.eq(arrived),
             self.nonfinite.eq(Mux(counted, sum(infinite_or_nan, Const(0, 1)), 0)),
         ]

@@ -6,9 +6,10 @@ Offsets 0x000 to 0x00C follow the control protocol of Vitis RTL kernels.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..control.commands import Stage
+from ..control.commands import Fault, Stage
 
 __all__ = [
     "COUNTERS",
@@ -17,8 +18,10 @@ __all__ = [
     "VERSION",
     "Access",
     "Control",
+    "GlobalInterrupt",
     "Interrupt",
     "Register",
+    "memory_base_registers",
 ]
 
 IDENTITY = 0x5341_5431
@@ -53,21 +56,42 @@ class Control(enum.IntFlag):
     """Written 1: abandon the program, let memory transfers end, reset. Reads 1 until it's done."""
 
 
+class GlobalInterrupt(enum.IntFlag):
+    """Bits of ``GLOBAL_INTERRUPT_ENABLE``."""
+
+    ENABLE = 1 << 0
+    """The interrupt line is high while an enabled cause is met."""
+
+
 class Interrupt(enum.IntFlag):
     """Bits of ``INTERRUPT_ENABLE`` and ``INTERRUPT_STATUS``."""
 
     DONE = 1 << 0
+    """A program reached its FINISH."""
     FAULT = 1 << 1
+    """A program stopped at a fault."""
 
 
 @dataclass(frozen=True)
 class Register:
-    """One 32-bit register."""
+    """One 32-bit register.
+
+    Attributes
+    ----------
+    name, offset, access, doc
+        What it is.
+    content
+        Its bits, each a member, or the codes of its lowest bits; None if it is one number.
+    reset
+        What it reads after a reset; ``CONFIG_HASH`` is the configuration's.
+    """
 
     name: str
     offset: int
     access: Access
     doc: str
+    content: type[enum.IntFlag] | type[Fault] | None = None
+    reset: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,23 +135,33 @@ COUNTERS = (
 )
 
 _CONTROL_REGISTERS = (
-    Register("CONTROL", 0x000, Access.CONTROL, "start, status and soft reset; see `Control`"),
     Register(
-        "GLOBAL_INTERRUPT_ENABLE", 0x004, Access.READ_WRITE, "bit 0 enables the interrupt line"
+        "CONTROL", 0x000, Access.CONTROL, "start, status and soft reset",
+        Control, Control.IDLE,
     ),
-    Register("INTERRUPT_ENABLE", 0x008, Access.READ_WRITE, "causes that raise it; see `Interrupt`"),
-    Register("INTERRUPT_STATUS", 0x00C, Access.WRITE_ONE_TO_CLEAR, "causes met; see `Interrupt`"),
+    Register(
+        "GLOBAL_INTERRUPT_ENABLE", 0x004, Access.READ_WRITE, "enables the interrupt line",
+        GlobalInterrupt,
+    ),
+    Register(
+        "INTERRUPT_ENABLE", 0x008, Access.READ_WRITE, "causes that raise it",
+        Interrupt,
+    ),
+    Register(
+        "INTERRUPT_STATUS", 0x00C, Access.WRITE_ONE_TO_CLEAR, "causes met",
+        Interrupt,
+    ),
     Register("PROGRAM_LOW", 0x010, Access.READ_WRITE, "memory address of the program, low word"),
     Register("PROGRAM_HIGH", 0x014, Access.READ_WRITE, "memory address of the program, high word"),
     Register("PROGRAM_COMMANDS", 0x018, Access.READ_WRITE, "commands in the program"),
-    Register("IDENTITY", 0x020, Access.READ_ONLY, "0x53415431, 'SAT1'"),
-    Register("VERSION", 0x024, Access.READ_ONLY, "version of the gateware"),
+    Register("IDENTITY", 0x020, Access.READ_ONLY, "0x53415431, 'SAT1'", reset=IDENTITY),
+    Register("VERSION", 0x024, Access.READ_ONLY, "version of the gateware", reset=VERSION),
     Register("CONFIG_HASH", 0x028, Access.READ_ONLY, "hash of the configuration"),
-    Register("FAULT_CODE", 0x040, Access.READ_ONLY, "why the program stopped; see `Fault`"),
+    Register("FAULT_CODE", 0x040, Access.READ_ONLY, "why the program stopped", Fault),
     Register("FAULT_COMMAND", 0x044, Access.READ_ONLY, "index of the command at fault"),
     Register("FAULT_ADDRESS_LOW", 0x048, Access.READ_ONLY, "address at fault, low word"),
     Register("FAULT_ADDRESS_HIGH", 0x04C, Access.READ_ONLY, "address at fault, high word"),
-)
+)  # fmt: skip
 
 _COUNTER_BASE = 0x080
 
@@ -148,3 +182,34 @@ REGISTERS: dict[str, Register] = {
     )
 }
 """Every register by name."""
+
+_MEMORY_BASE = 0x050
+
+
+def memory_base_registers(channels: int, bases: Sequence[int] | None = None) -> dict[str, Register]:
+    """Return the registers that only an accelerator with `memory_bases` has, by name.
+
+    Two for each channel, low word first, which a runtime takes for one pointer of 64 bits: where
+    the channel's memory begins on the bus.
+
+    Parameters
+    ----------
+    channels
+        How many there are.
+    bases
+        What they hold at power-on, zeros if not given.
+    """
+    return {
+        register.name: register
+        for register in (
+            Register(
+                f"MEMORY_BASE_{channel}_{half}",
+                _MEMORY_BASE + 8 * channel + 4 * high,
+                Access.READ_WRITE,
+                f"bus address of the memory of channel {channel}, {half.lower()} word",
+                reset=base >> 32 * high & 0xFFFFFFFF,
+            )
+            for channel, base in enumerate(bases or [0] * channels)
+            for high, half in enumerate(("LOW", "HIGH"))
+        )
+    }

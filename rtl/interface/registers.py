@@ -1,5 +1,7 @@
 """Register file behind the AXI4-Lite control port."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -9,11 +11,10 @@ from ..control.fault import FaultReport
 from .axi import AXI4LiteSignature, Response
 from .register_map import (
     COUNTERS,
-    IDENTITY,
     REGISTERS,
-    VERSION,
     Control,
     Interrupt,
+    memory_base_registers,
 )
 
 __all__ = ["RegisterFile"]
@@ -25,6 +26,14 @@ class RegisterFile(wiring.Component):
     """Registers as `rtl.interface.register_map` lists them.
 
     A read of an offset without a register gives 0, a write to one is ignored; both answer OKAY.
+
+    Parameters
+    ----------
+    config
+        Configuration of the accelerator.
+    memory_bases
+        Where each channel's memory begins on the bus, as long as no register says otherwise: then
+        there are `memory_base_registers`, too.
 
     Attributes
     ----------
@@ -46,25 +55,31 @@ class RegisterFile(wiring.Component):
         Values of `COUNTERS`, in its order.
     interrupt : Out
         Level, high while an enabled cause is set.
+    memory_base : Out
+        Where each channel's memory begins, an array; only with `memory_bases`.
     """
 
-    axi: In(AXI4LiteSignature())
-    start: Out(1)
-    soft_reset: Out(1)
-    program: Out(64)
-    commands: Out(32)
-    running: In(1)
-    stopped: In(1)
-    resetting: In(1)
-    finished: In(1)
-    fault: In(FaultReport)
-    fault_command: In(32)
-    counters: In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS)))
-    interrupt: Out(1)
-
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, memory_bases: Sequence[int] | None = None) -> None:
         self._config = config
-        super().__init__()
+        self._memory_bases = memory_bases
+        ports = {
+            "axi": In(AXI4LiteSignature()),
+            "start": Out(1),
+            "soft_reset": Out(1),
+            "program": Out(64),
+            "commands": Out(32),
+            "running": In(1),
+            "stopped": In(1),
+            "resetting": In(1),
+            "finished": In(1),
+            "fault": In(FaultReport),
+            "fault_command": In(32),
+            "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
+            "interrupt": Out(1),
+        }
+        if memory_bases is not None:
+            ports["memory_base"] = Out(64).array(config.channels)
+        super().__init__(ports)
 
     def elaborate(self, platform):
         m = Module()
@@ -90,8 +105,8 @@ class RegisterFile(wiring.Component):
             "PROGRAM_LOW": self.program[:32],
             "PROGRAM_HIGH": self.program[32:],
             "PROGRAM_COMMANDS": self.commands,
-            "IDENTITY": IDENTITY,
-            "VERSION": VERSION,
+            "IDENTITY": REGISTERS["IDENTITY"].reset,
+            "VERSION": REGISTERS["VERSION"].reset,
             "CONFIG_HASH": self._config.hash,
             "FAULT_CODE": self.fault.code.as_value(),
             "FAULT_COMMAND": self.fault_command,
@@ -102,6 +117,23 @@ class RegisterFile(wiring.Component):
             readable[f"{counter.name}_LOW"] = self.counters[index][:32]
             readable[f"{counter.name}_HIGH"] = self.counters[index][32:]
 
+        writable = {
+            "GLOBAL_INTERRUPT_ENABLE": interrupt_on,
+            "INTERRUPT_ENABLE": enable,
+            "PROGRAM_LOW": self.program[:32],
+            "PROGRAM_HIGH": self.program[32:],
+            "PROGRAM_COMMANDS": self.commands,
+        }
+        registers = REGISTERS
+        if self._memory_bases is not None:
+            registers = REGISTERS | memory_base_registers(self._config.channels)
+            for channel, address in enumerate(self._memory_bases):
+                base = Signal(64, init=address, name=f"memory_base_{channel}")
+                m.d.comb += self.memory_base[channel].eq(base)
+                for half, value in (("LOW", base[:32]), ("HIGH", base[32:])):
+                    readable[f"MEMORY_BASE_{channel}_{half}"] = value
+                    writable[f"MEMORY_BASE_{channel}_{half}"] = value
+
         # Reads: the answer is held until it is taken.
         axi = self.axi
         m.d.comb += axi.ar.ready.eq(~axi.r.valid)
@@ -109,7 +141,7 @@ class RegisterFile(wiring.Component):
             m.d.sync += [axi.r.valid.eq(1), axi.r.payload.resp.eq(Response.OKAY)]
             with m.Switch(axi.ar.payload[2:]):
                 for name, value in readable.items():
-                    with m.Case(REGISTERS[name].offset // 4):
+                    with m.Case(registers[name].offset // 4):
                         m.d.sync += axi.r.payload.data.eq(value)
                 with m.Default():
                     m.d.sync += axi.r.payload.data.eq(0)
@@ -132,15 +164,9 @@ class RegisterFile(wiring.Component):
         strobe = Cat(bit.replicate(8) for bit in axi.w.payload.strb)
 
         def is_written(name):
-            return write & (axi.aw.payload[2:] == REGISTERS[name].offset // 4)
+            return write & (axi.aw.payload[2:] == registers[name].offset // 4)
 
-        for name, register in (
-            ("GLOBAL_INTERRUPT_ENABLE", interrupt_on),
-            ("INTERRUPT_ENABLE", enable),
-            ("PROGRAM_LOW", self.program[:32]),
-            ("PROGRAM_HIGH", self.program[32:]),
-            ("PROGRAM_COMMANDS", self.commands),
-        ):
+        for name, register in writable.items():
             with m.If(is_written(name)):
                 m.d.sync += register.eq((written & strobe) | (register & ~strobe))
         with m.If(is_written("CONTROL")):

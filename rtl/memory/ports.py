@@ -1,7 +1,7 @@
 """Ports of the scratchpads, as loader, array, store and update units see them."""
 
 from amaranth.hdl import unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arithmetic.formats import HALF
@@ -10,6 +10,9 @@ from ..config import HALF_BITS, Config
 __all__ = [
     "O_READ_LATENCY",
     "AuxWriteSignature",
+    "ByteAccessSignature",
+    "ByteAnswer",
+    "ByteRequest",
     "DWriteSignature",
     "OReadSignature",
     "SWord",
@@ -89,5 +92,35 @@ class OReadSignature(wiring.Signature):
                 "address": Out(16),
                 "ready": In(1),
                 "data": In(data.ArrayLayout(unsigned(32), config.floats)),
+            }
+        )
+
+
+class ByteRequest(data.Struct):
+    """Access to a byte of card memory."""
+
+    address: unsigned(40)
+    write: unsigned(1)
+    data: unsigned(8)
+
+
+class ByteAnswer(data.Struct):
+    """How it ended."""
+
+    valid: unsigned(1)
+    """High for a cycle."""
+    data: unsigned(8)
+    error: unsigned(1)
+    """There is no such address; nothing was done."""
+
+
+class ByteAccessSignature(wiring.Signature):
+    """Card memory as the serial bridge sees it, one access at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "request": Out(stream.Signature(ByteRequest)),
+                "answer": In(ByteAnswer),
             }
         )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -31,8 +31,9 @@ _READY_BEATS = 32
 class StoreUnit(wiring.Component):
     """Checks each STORE and streams its O words through the epilogue, one a cycle.
 
-    The check takes 14 cycles. Words are read only when there is room for their beats, so that
-    nothing in the pipeline ever stalls; a result that is compressed waits for room once a tile.
+    With `Config.epilogue_slices` a word takes as many cycles. The check takes 14. Words are read
+    only when there is room for their beats, so that nothing in the pipeline ever stalls; a result
+    that is compressed waits for room once a tile.
     Holds the auxiliary scratchpad (biases, masks and what is added).
 
     Parameters
@@ -49,7 +50,8 @@ class StoreUnit(wiring.Component):
     fault : Out(FaultReport)
         ``MALFORMED`` (a count of zero, an odd number of words to convert, an addition, mask or
         compression without conversion, rows that don't fill the tiles, a descriptor of another
-        number of beats than the result has; address 0), ``PATTERN`` (address 0) or
+        number of beats than the result has; address 0), ``PATTERN`` (address 0; any, without
+        `Config.compressed_stores`) or
         ``SCRATCHPAD_RANGE`` with the base concerned. Stays until reset.
     o_read : Out(OReadSignature)
         O scratchpad.
@@ -74,7 +76,7 @@ class StoreUnit(wiring.Component):
                 "aux_write": In(AuxWriteSignature(config)),
                 "descriptor": Out(stream.Signature(Descriptor)),
                 "data": Out(stream.Signature(unsigned(config.beat_bits))),
-                "nonfinite": Out(range(config.floats + 1)),
+                "nonfinite": Out(range(config.epilogue_lanes + 1)),
             }
         )
 
@@ -85,9 +87,12 @@ class StoreUnit(wiring.Component):
         cols_shift = exact_log2(config.cols)
         body = Signal(StoreBody)
 
-        compressor = TileCompressor(config, ChunkOrder.ROW_MAJOR, config.floats // config.group)
-        m.submodules.compressor = compressor
-        m.d.comb += [compressor.pattern.eq(body.pattern), compressor.rows.eq(config.elements)]
+        compressor, supported = None, Const(0, 1)
+        if config.compressed_stores:
+            compressor = TileCompressor(config, ChunkOrder.ROW_MAJOR, config.floats // config.group)
+            m.submodules.compressor = compressor
+            m.d.comb += [compressor.pattern.eq(body.pattern), compressor.rows.eq(config.elements)]
+            supported = Cat(body.pattern == pattern for pattern in supported_patterns(config)).any()
 
         # Beats that the descriptor names, beats of the result, beats of its mask and of what is
         # added, words from the first row of an O bank to the last.
@@ -97,7 +102,7 @@ class StoreUnit(wiring.Component):
             *body.descriptor.counts,
             Mux(body.compress, body.rows >> block_shift, body.rows),
             Mux(body.convert, body.words >> 1, body.words),
-            Mux(body.compress, compressor.beats, 1),
+            Mux(body.compress, compressor.beats, 1) if compressor is not None else Const(1),
             body.rows,
             body.words >> 1,
             (body.rows - 1) >> cols_shift,
@@ -114,7 +119,6 @@ class StoreUnit(wiring.Component):
             | ((body.add | body.mask | body.compress) & ~body.convert)
             | (body.compress & body.rows[:block_shift].any())
         )
-        supported = Cat(body.pattern == pattern for pattern in supported_patterns(config)).any()
         with m.If(malformed):
             m.d.comb += verdict.code.eq(Fault.MALFORMED)
         with m.Elif(body.compress & ~supported):
@@ -172,16 +176,24 @@ class StoreUnit(wiring.Component):
             width=config.beat_bits, depth=_READY_BEATS
         )
         reserved = Signal(range(_READY_BEATS + 1))
-        begins_beat = ~body.compress & (~body.convert | ~walk.upper)
-        room = (~begins_beat | (reserved != _READY_BEATS)) & (~walk.begins_tile | compressor.free)
+        slices = config.epilogue_slices
+        slice_ = Signal(range(slices))
+        begins_word = slice_ == 0
+        begins_beat = ~body.compress & (~body.convert | ~walk.upper) & begins_word
+        begins_tile = walk.begins_tile & begins_word
+        room = ~begins_beat | (reserved != _READY_BEATS)
         read = Signal()
+        if compressor is not None:
+            room &= ~begins_tile | compressor.free
+            m.d.comb += compressor.begin.eq(read & begins_tile)
         m.d.comb += [
             read.eq(walk.valid & room & self.o_read.ready),
-            walk.take.eq(read),
+            walk.take.eq(read & (slice_ == slices - 1)),
             self.o_read.bank.eq(walk.bank),
             self.o_read.address.eq(walk.address),
-            compressor.begin.eq(read & walk.begins_tile),
         ]
+        with m.If(read):
+            m.d.sync += slice_.eq(slice_ + 1)
         m.d.sync += reserved.eq(
             reserved + (read & begins_beat) - (ready_beats.r_rdy & ready_beats.r_en)
         )
@@ -204,14 +216,14 @@ class StoreUnit(wiring.Component):
             ),
         ]
 
-        # Of a beat of AUX a word takes its half.
-        bias, addend = (Signal(data.ArrayLayout(HALF, config.floats)) for _ in range(2))
-        bias_upper = delayed(m, walk.upper)
-        addend_upper = delayed(m, bias_upper, to_addend)
-        half_bits = config.beat_bits // 2
+        # Of a beat of AUX a word takes its half, a slice its part of that.
+        bias, addend = (Signal(data.ArrayLayout(HALF, config.epilogue_lanes)) for _ in range(2))
+        bias_place = delayed(m, Cat(slice_, walk.upper))
+        addend_place = delayed(m, bias_place, to_addend)
+        slice_bits = bias.shape().size
         m.d.sync += [
-            bias.eq(bias_read.data.as_value().word_select(bias_upper, half_bits)),
-            addend.eq(add_read.data.as_value().word_select(addend_upper, half_bits)),
+            bias.eq(bias_read.data.as_value().word_select(bias_place, slice_bits)),
+            addend.eq(add_read.data.as_value().word_select(addend_place, slice_bits)),
         ]
         fetched = Signal(O_READ_LATENCY)
         m.d.sync += fetched.eq(Cat(read, fetched))
@@ -219,7 +231,11 @@ class StoreUnit(wiring.Component):
         m.submodules.epilogue = epilogue = Epilogue(config)
         m.d.comb += [
             epilogue.valid.eq(fetched[-1]),
-            epilogue.word.eq(self.o_read.data),
+            epilogue.word.eq(
+                self.o_read.data.as_value().word_select(
+                    delayed(m, slice_, O_READ_LATENCY), epilogue.word.shape().size
+                )
+            ),
             epilogue.bias.eq(bias),
             epilogue.addend.eq(addend),
             epilogue.mask.eq(mask_read.data),
@@ -235,20 +251,20 @@ class StoreUnit(wiring.Component):
         m.d.comb += [
             ready_beats.w_data.eq(epilogue.beat),
             ready_beats.w_en.eq(epilogue.beat_valid & ~body.compress),
-            compressor.i.payload.eq(epilogue.halves),
-            compressor.i.valid.eq(epilogue.halves_valid & body.compress),
             ready_beats.r_en.eq(self.data.ready & ~body.compress),
-            compressor.o.ready.eq(self.data.ready & body.compress),
+            self.data.payload.eq(ready_beats.r_data),
+            self.data.valid.eq(ready_beats.r_rdy),
         ]
-        with m.If(body.compress):
+        if compressor is not None:
             m.d.comb += [
-                self.data.payload.eq(compressor.o.payload),
-                self.data.valid.eq(compressor.o.valid),
+                compressor.i.payload.eq(epilogue.halves),
+                compressor.i.valid.eq(epilogue.halves_valid & body.compress),
+                compressor.o.ready.eq(self.data.ready & body.compress),
             ]
-        with m.Else():
-            m.d.comb += [
-                self.data.payload.eq(ready_beats.r_data),
-                self.data.valid.eq(ready_beats.r_rdy),
-            ]
+            with m.If(body.compress):
+                m.d.comb += [
+                    self.data.payload.eq(compressor.o.payload),
+                    self.data.valid.eq(compressor.o.valid),
+                ]
 
         return m

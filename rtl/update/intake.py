@@ -18,6 +18,8 @@ __all__ = ["StateIntake"]
 class StateIntake(wiring.Component):
     """Takes state beats in pairs, reads their gradients, and issues chunks of both.
 
+    A chunk is `Config.update_lanes` weights.
+
     Parameters
     ----------
     config
@@ -48,13 +50,13 @@ class StateIntake(wiring.Component):
     valid : Out(1)
         A chunk is issued; it cannot be kept waiting. The last chunks of two pairs are at least two
         cycles apart, however long their reads have waited.
-    weights, velocities, gradients : Out(ArrayLayout(FLOAT, config.group))
+    weights, velocities, gradients : Out(ArrayLayout(FLOAT, config.update_lanes))
         The chunk.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        chunk = data.ArrayLayout(FLOAT, config.group)
+        chunk = data.ArrayLayout(FLOAT, config.update_lanes)
         super().__init__(
             {
                 "body": In(UpdateBody),
@@ -77,7 +79,7 @@ class StateIntake(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         config = self._config
-        chunk_bits = config.group * FLOAT_BITS
+        chunk_bits = config.update_lanes * FLOAT_BITS
         chunks = config.beat_bits // chunk_bits
         rows_per_tile = config.elements // config.cols
 

@@ -19,7 +19,7 @@ from ..sparsity.packer import ChunkOrder
 from ..sparsity.pattern import Pattern, supported_patterns
 from .intake import StateIntake
 from .sgd import SGDLane
-from .transposer import BlockTransposer
+from .transposer import BlockTransposer, ElementTransposer
 from .writer import STATE_BEATS_PER_ROW, ResultWriter
 
 __all__ = ["UpdateUnit"]
@@ -28,8 +28,9 @@ __all__ = ["UpdateUnit"]
 class UpdateUnit(wiring.Component):
     """Carries out UPDATE: new state and both compressed copies of each tile in one pass.
 
-    One chunk of ``config.group`` weights goes through the SGD lanes in a cycle, as far as state
-    arrives and results leave; `ResultWriter` tells in which order they leave.
+    One chunk of ``config.group`` weights goes through the SGD lanes in a cycle, or in
+    `Config.update_slices`, as far as state arrives and results leave; `ResultWriter` tells in which
+    order they leave.
 
     Parameters
     ----------
@@ -86,14 +87,14 @@ class UpdateUnit(wiring.Component):
         m.d.comb += [intake.body.eq(body), intake.start.eq(start)]
 
         # New weights and momentum, chunk by chunk.
-        weights = data.ArrayLayout(FLOAT, config.group)
+        weights = data.ArrayLayout(FLOAT, config.update_lanes)
         new_weights, new_velocities = Signal(weights), Signal(weights)
-        copies = Signal(data.ArrayLayout(HALF, config.group))
+        copies = Signal(data.ArrayLayout(HALF, config.update_lanes))
         lane_block = Block("sgd_lane", SGDLane())
         travelling = Signal(SGDLane.LATENCY)
         m.d.sync += travelling.eq(Cat(intake.valid, travelling))
         updated = travelling[-1]
-        for index in range(config.group):
+        for index in range(config.update_lanes):
             m.submodules[f"lane_{index}"] = lane = lane_block.place(platform)
             m.d.comb += [
                 lane.weight.eq(intake.weights[index]),
@@ -123,16 +124,27 @@ class UpdateUnit(wiring.Component):
         m.d.comb += intake.pair_room.eq(reserved <= STATE_BEATS_PER_ROW * config.elements - 2)
 
         # Copies out: along the rows as they come, along the columns transposed.
+        chunk, chunk_complete = self._collect_copies(m, updated, copies)
         row_compressor = TileCompressor(config, ChunkOrder.ROW_MAJOR)
         column_compressor = TileCompressor(config, ChunkOrder.CHUNK_MAJOR)
         m.submodules.row_compressor = row_compressor
         m.submodules.column_compressor = column_compressor
-        m.submodules.transposer = transposer = BlockTransposer(config)
+        if config.update_lanes == 1:
+            transposer: Any = ElementTransposer(config)
+            m.d.comb += [
+                transposer.i.valid.eq(updated & body.column_copy),
+                transposer.i.payload.eq(copies[0]),
+            ]
+        else:
+            transposer = BlockTransposer(config)
+            m.d.comb += [
+                transposer.i.valid.eq(chunk_complete & body.column_copy),
+                transposer.i.payload.eq(chunk),
+            ]
+        m.submodules.transposer = transposer
         m.d.comb += [
-            row_compressor.i.valid.eq(updated & body.row_copy),
-            row_compressor.i.payload.eq(copies),
-            transposer.i.valid.eq(updated & body.column_copy),
-            transposer.i.payload.eq(copies),
+            row_compressor.i.valid.eq(chunk_complete & body.row_copy),
+            row_compressor.i.payload.eq(chunk),
         ]
         connect(m, transposer.o, column_compressor.i)
         for compressor, pattern, wanted in (
@@ -221,6 +233,19 @@ class UpdateUnit(wiring.Component):
             with m.State("Stopped"):
                 pass
 
+    def _collect_copies(self, m: Module, valid: Any, copies: Any) -> tuple[Any, Any]:
+        """Return chunks of M weights, joined of those of the lanes, and when there is one."""
+        slices = self._config.update_slices
+        if slices == 1:
+            return copies, valid
+        bits = self._config.group * HALF.size
+        earlier = Signal(bits - len(copies.as_value()), reset_less=True)
+        number = Signal(range(slices))
+        joined = Cat(earlier, copies)
+        with m.If(valid):
+            m.d.sync += [earlier.eq(joined[-len(earlier) :]), number.eq(number + 1)]
+        return joined, valid & number.all()
+
     def _collect_state(
         self, m: Module, valid: Any, weights: Any, velocities: Any, fifo: SyncFIFOBuffered
     ) -> None:
@@ -230,7 +255,7 @@ class UpdateUnit(wiring.Component):
         that was issued.
         """
         bits = self._config.beat_bits
-        chunks = self._config.floats // self._config.group
+        chunks = self._config.floats // self._config.update_lanes
         weight_beat, velocity_beat = Signal(bits, reset_less=True), Signal(bits, reset_less=True)
         held_velocities = Signal(bits, reset_less=True)
         chunk = Signal(range(chunks))

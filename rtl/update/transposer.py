@@ -1,4 +1,4 @@
-"""Turns chunks along the rows of a tile into chunks along its columns."""
+"""Turn chunks along the rows of a tile into chunks along its columns."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from ..arithmetic.formats import HALF
 from ..config import HALF_BITS, Config
 
-__all__ = ["BlockTransposer"]
+__all__ = ["BlockTransposer", "ElementTransposer"]
 
 
 class BlockTransposer(wiring.Component):
@@ -84,4 +84,78 @@ class BlockTransposer(wiring.Component):
         for value, row in zip(self.o.payload, read.data, strict=True):
             m.d.comb += value.eq(row.word_select(selected, HALF_BITS))
 
+        return m
+
+
+class ElementTransposer(wiring.Component):
+    """The same as `BlockTransposer` for elements that arrive one by one; in one block RAM.
+
+    Parameters
+    ----------
+    config
+        Configuration of the accelerator.
+
+    Attributes
+    ----------
+    i : In(stream.Signature(HALF, always_ready=True))
+        Row after row, the G elements of each.
+    o : Out(stream.Signature(ArrayLayout(HALF, M), always_ready=True))
+        For each column of a block of M rows in turn its M values, one every M cycles. Starts M + 1
+        cycles after the last element of the block, while the next block may arrive.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        chunk = data.ArrayLayout(HALF, config.group)
+        super().__init__(
+            {
+                "i": In(stream.Signature(HALF, always_ready=True)),
+                "o": Out(stream.Signature(chunk, always_ready=True)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        size, columns = self._config.group, self._config.elements
+
+        # Two halves, filled and read in turn, each with column after column.
+        m.submodules.elements = elements = Memory(
+            shape=unsigned(HALF_BITS), depth=2 * size * columns, init=[]
+        )
+        write, read = elements.write_port(), elements.read_port()
+
+        fill_column, fill_row, fill_half = Signal(range(columns)), Signal(range(size)), Signal()
+        filled = Signal()
+        m.d.comb += [
+            write.addr.eq(Cat(fill_row, fill_column, fill_half)),
+            write.data.eq(self.i.payload),
+            write.en.eq(self.i.valid),
+            filled.eq(self.i.valid & fill_column.all() & fill_row.all()),
+        ]
+        with m.If(self.i.valid):
+            m.d.sync += Cat(fill_column, fill_row, fill_half).eq(
+                Cat(fill_column, fill_row, fill_half) + 1
+            )
+
+        # A block takes as many cycles to leave as it takes to arrive, at least.
+        waiting = Signal(range(3))
+        row, column, half = Signal(range(size)), Signal(range(columns)), Signal()
+        emptied = Signal()
+        m.d.comb += [
+            read.addr.eq(Cat(row, column, half)),
+            read.en.eq(waiting != 0),
+            emptied.eq(read.en & row.all() & column.all()),
+        ]
+        m.d.sync += waiting.eq(waiting + filled - emptied)
+        with m.If(read.en):
+            m.d.sync += Cat(row, column, half).eq(Cat(row, column, half) + 1)
+
+        # Each element joins those above it.
+        earlier = Signal(HALF_BITS * (size - 1), reset_less=True)
+        joined = Cat(earlier, read.data)
+        arrived, complete = Signal(), Signal()
+        m.d.sync += [arrived.eq(read.en), complete.eq(read.en & row.all())]
+        with m.If(arrived):
+            m.d.sync += earlier.eq(joined[HALF_BITS:])
+        m.d.comb += [self.o.valid.eq(complete), self.o.payload.eq(joined)]
         return m

@@ -42,7 +42,7 @@ class RowSlice(data.StructLayout):
 class VectorIntake(wiring.Component):
     """Takes the beats of a command's tiles, or reads registers, and issues slices of rows.
 
-    A slice takes a cycle, or two if they come from registers or if a wide one has two beats. A tile
+    A slice takes a cycle, or two if it comes from registers or if a wide one has two beats. A tile
     that is held takes a cycle a row, and so do the rows of a narrow tile that aren't worked on.
 
     Parameters
@@ -123,18 +123,21 @@ class VectorIntake(wiring.Component):
             self.next.last.eq(last_tile),
         ]
 
-        # A wide slice that has two beats waits for its second one.
+        # A wide slice that has two beats waits for its second one; a beat of several is taken with
+        # its last.
         gather = Signal()
         if slices == 1:
             upper_beat = Signal()
             lower = Signal(data.ArrayLayout(FLOAT, config.floats), reset_less=True)
             whole = ~body.wide | upper_beat
+            ends_wide_beat: Any = Const(1)
             with m.If(self.issue):
                 m.d.sync += upper_beat.eq(0)
             with m.If(gather):
                 m.d.sync += [upper_beat.eq(1), lower.eq(self.beats.payload)]
         else:
             whole = Const(1)
+            ends_wide_beat = slice_[:-1].all() if slices > 2 else Const(1)
 
         issue, tile_ends, hold = self.issue, Signal(), Signal()
         m.d.sync += self.valid.eq(issue)
@@ -169,7 +172,9 @@ class VectorIntake(wiring.Component):
                     m.d.comb += [
                         gather.eq(self.beats.valid & ~whole),
                         issue.eq(self.beats.valid & whole & self.allow),
-                        self.beats.ready.eq(~whole | (self.allow & (last_slice | body.wide))),
+                        self.beats.ready.eq(
+                            ~whole | (self.allow & (last_slice | (body.wide & ends_wide_beat)))
+                        ),
                     ]
                 with m.Else():
                     m.d.comb += self.beats.ready.eq(1)
@@ -212,7 +217,8 @@ class VectorIntake(wiring.Component):
                 data.ArrayLayout(FLOAT, lanes), Cat(lower.as_value(), self.beats.payload)
             )
         else:
-            wide = data.View(data.ArrayLayout(FLOAT, lanes), self.beats.payload)
+            floats = data.ArrayLayout(FLOAT, lanes)
+            wide = data.View(floats, self.beats.payload.word_select(slice_[:-1], floats.size))
         with m.If(issue):
             for i in range(lanes):
                 with m.If(body.from_registers):

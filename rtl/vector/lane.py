@@ -263,10 +263,21 @@ class VectorLane(wiring.Component):
 
         keep = self._mask(m, places)
 
-        # Coefficients of each slice.
+        # Coefficients of each slice: flip-flops, or LUTRAM where there are more than two.
         coefficients = []
         for index, slice_ in enumerate((step.factor_slice, step.factor_slice, step.summand_slice)):
             name = f"coefficient_{index}"
+            if slices > 2:
+                m.submodules[name] = values = Memory(shape=FLOAT, depth=slices, init=[])
+                write, read = values.write_port(), values.read_port(domain="comb")
+                m.d.comb += [
+                    write.addr.eq(step.load_slice),
+                    write.data.eq(self.coefficient),
+                    write.en.eq(step.load[index]),
+                    read.addr.eq(slice_),
+                ]
+                coefficients.append(read.data)
+                continue
             values = Signal(data.ArrayLayout(FLOAT, slices), reset_less=True, name=name)
             for position in range(slices):
                 with m.If(step.load[index] & (step.load_slice == position)):

@@ -21,7 +21,7 @@ _MOST_BEATS = 2
 class VectorWriter(wiring.Component):
     """Makes beats of slices of rows.
 
-    A row is one beat of binary16 or two of binary32, and so a slice half a beat, one, or two.
+    A row is one beat of binary16 or two of binary32, and so a slice part of a beat, one, or two.
     Whoever lets a slice into the lanes reserves room for it first, so that nothing stalls behind
     them.
 
@@ -89,14 +89,19 @@ class VectorWriter(wiring.Component):
             ]
             beats = Mux(self.wide, 2, 1)
         else:
-            lower, lower_valid = Signal.like(self.halves, reset_less=True), Signal()
+            halves, floats = self.halves.as_value(), self.floats.as_value()
+            earlier = Signal(config.beat_bits - len(halves), reset_less=True)
+            earlier_floats = earlier[len(earlier) - (config.beat_bits - len(floats)) :]
+            joined = Signal(config.beat_bits)
+            m.d.comb += joined.eq(Mux(self.wide, Cat(earlier_floats, floats), Cat(earlier, halves)))
+            # A beat of binary32 has half as many slices.
+            slice_ = Signal(range(config.vector_slices))
+            ends_beat = (slice_[-1] | self.wide) & (slice_[:-1] == config.vector_slices // 2 - 1)
             with m.If(self.valid):
-                m.d.sync += [lower_valid.eq(~lower_valid & ~self.wide), lower.eq(self.halves)]
+                m.d.sync += [earlier.eq(joined[len(halves) :]), slice_.eq(slice_ + 1)]
             m.d.comb += [
-                ready_beats.w_en.eq(self.valid & (lower_valid | self.wide)),
-                ready_beats.w_data.eq(
-                    Mux(self.wide, self.floats.as_value(), Cat(lower, self.halves))
-                ),
+                ready_beats.w_en.eq(self.valid & ends_beat),
+                ready_beats.w_data.eq(joined),
             ]
             beats = 1
         reserved = Signal(range(_READY_BEATS + 1))

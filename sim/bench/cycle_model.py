@@ -41,6 +41,7 @@ class _BothDriver(Driver):
         result = super().run(program, timeout)
         self.card_seconds += time.process_time() - started
         timing, code = memory.timing_for(self.config), program.encode()
+        assert program.address is not None, "a program that has run has its place"
         started, runs = time.process_time(), 0
         while (spent := time.process_time() - started) < _SECONDS:
             predicted = predict(self.config, timing, code, address=program.address).cycles

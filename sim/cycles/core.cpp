@@ -2,10 +2,12 @@
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
 // what is handed over by what the registers hold at its beginning, then advances all of them.
-// Cycles in which nothing but time passes are left out.
+// Cycles in which nothing but time passes are left out, and those in which only beats move on their
+// way into a scratchpad are taken many at once.
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "checks.hpp"
@@ -60,6 +62,20 @@ class ReadArbiter {
     if (beat_taken) loaded_.read();
     const bool changes = owners_.commit() | loaded_.commit();
     return changes || r || is_chosen_;
+  }
+
+  // For how many cycles, this one included, it does the same if all around it do.
+  int64_t streak(const ReadDma& load, bool ar_ready, bool r, bool r_last, bool beat_taken) const {
+    const bool moves = (is_chosen_ && ar_ready) || takes_fetch_ || takes_load_ || r_last;
+    if (moves || beat_of_fetch(r) || !owners_.settled()) return 1;
+    const int64_t cycles = loaded_.streak(r, beat_taken);
+    const int64_t lacking = load.ar_valid() ? load.ar().beats - free_ : 0;
+    return beat_taken && lacking > 0 ? std::min(cycles, lacking) : cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool r, bool beat_taken) {
+    if (beat_taken) free_ += cycles;
+    loaded_.repeat(cycles, r, beat_taken);
   }
 
  private:
@@ -150,9 +166,9 @@ class WriteArbiter {
 
 class Core {
  public:
-  Core(const Config& config, const Timing& timing, int64_t address,
-       const std::vector<Command>& program, int64_t* counters, int64_t* issued, int64_t* ended,
-       int64_t* stage)
+  // `program` has so many `commands`, and lies at `address` of the card's memory.
+  Core(const Config& config, const Timing& timing, const uint8_t* program, int64_t address,
+       int64_t commands, int64_t* counters, int64_t* issued, int64_t* ended, int64_t* stage)
       : config_(config),
         program_(program),
         counters_(counters),
@@ -160,7 +176,7 @@ class Core {
         ended_(ended),
         stage_(*stage),
         channels_(config.channels, Channel(timing)),
-        fetcher_(config, address, static_cast<int64_t>(program.size())),
+        fetcher_(config, address, commands),
         queues_{CommandQueue(config, kLoadsUnderWay), CommandQueue(config, kComputesUnderWay),
                 CommandQueue(config, kWritersUnderWay), CommandQueue(config, kWritersUnderWay)},
         read_arbiter_(config),
@@ -190,8 +206,9 @@ class Core {
   Outcome advance(int64_t limit) {
     while (!finished_) {
       if (now_ >= limit) return kTimedOut;
-      const bool changes = cycle();
-      int64_t next = now_ + 1;
+      cycles_ = 1;
+      const bool changes = cycle(limit);
+      int64_t next = now_ + cycles_;
       if (!changes && !finished_) {
         next = next_event();
         if (next == kNever) return kHangs;
@@ -203,9 +220,11 @@ class Core {
     return kFinished;
   }
 
-  // Advances all registers by a cycle; returns whether any but times changes.
-  bool cycle() {
+  // Advances all registers by a cycle, or by `cycles_` that are alike, which end before `limit`;
+  // returns whether any but times changes.
+  bool cycle(int64_t limit) {
     for (Channel& channel : channels_) channel.drive(now_);
+    if (reads_) reads_->settle();
     if (processor_changed_) note_status();
     engine_busy_ = engine_.busy();
 
@@ -228,11 +247,14 @@ class Core {
       starts[i] = queues_[i].issuable();
       if (starts[i] && !unit_ready(starts[i]->header.opcode)) starts[i] = nullptr;
     }
-    const Command* const load = command(starts[Queue::LOAD], Opcode::LOAD);
-    const Command* const compute = command(starts[Queue::COMPUTE], Opcode::COMPUTE);
-    const Command* const store = command(starts[Queue::STORE], Opcode::STORE);
-    const Command* const update = command(starts[Queue::STORE], Opcode::UPDATE);
-    const Command* const vector = command(starts[Queue::VECTOR], Opcode::VECTOR);
+    const LoadBody* const load = issued(starts[Queue::LOAD], Opcode::LOAD, &Command::load);
+    const ComputeBody* const compute =
+        issued(starts[Queue::COMPUTE], Opcode::COMPUTE, &Command::compute);
+    const CommandQueue::Item* const third = starts[Queue::STORE];
+    const StoreBody* const store = issued(third, Opcode::STORE, &Command::store);
+    const UpdateBody* const update = issued(third, Opcode::UPDATE, &Command::update);
+    const VectorBody* const vector =
+        issued(starts[Queue::VECTOR], Opcode::VECTOR, &Command::vector);
 
     // Beats on their way in, and out.
     const bool to_update = queues_[Queue::STORE].opcode() == Opcode::UPDATE;
@@ -241,64 +263,113 @@ class Core {
                  update_.state_ready(o_free <= now_));
     const bool stream = load_.offers_stream(), state = load_.offers_state();
     read_arbiter_.settle(fetcher_.dma(), load_.dma(), ar_ready);
-    const bool store_aw_ready = write_arbiter_.aw_ready(WriteArbiter::kStore);
-    const bool store_w_ready = write_arbiter_.w_ready(WriteArbiter::kStore);
-    const Descriptor* const stored = to_update ? update_.descriptor() : store_.descriptor();
-    const bool store_descriptor = store_dma_.descriptor_ready();
-    const bool store_ready = store_dma_.data_ready(store_w_ready);
-    const bool store_data = to_update ? update_.data_valid() : store_.data_valid();
-    const bool store_response = b && write_arbiter_.owner() == WriteArbiter::kStore;
-    const bool stores = store_.done() || update_.done();
-    const bool vector_aw_ready = write_arbiter_.aw_ready(WriteArbiter::kVector);
-    const bool vector_w_ready = write_arbiter_.w_ready(WriteArbiter::kVector);
-    const Descriptor* const computed = vector_.descriptor();
-    const bool vector_descriptor = vector_dma_.descriptor_ready();
-    const bool vector_ready = vector_dma_.data_ready(vector_w_ready);
-    const bool vector_data = vector_.data_valid();
-    const bool vector_response = b && write_arbiter_.owner() == WriteArbiter::kVector;
-    const bool computes = vector_.done();
+    const Output stored = output(store_dma_, WriteArbiter::kStore, b,
+                                 to_update ? update_.descriptor() : store_.descriptor(),
+                                 to_update ? update_.data_valid() : store_.data_valid());
+    const Output computed = output(vector_dma_, WriteArbiter::kVector, b, vector_.descriptor(),
+                                   vector_.data_valid());
+    const bool stores = store_.done() || update_.done(), computes = vector_.done();
+    const bool aw = write_arbiter_.aw_valid() && aw_ready;
+    const bool w = write_arbiter_.w_valid() && w_ready;
     counters_[Counter::READ_BEATS] += load_.takes_beat();
-    counters_[Counter::WRITE_BEATS] += write_arbiter_.w_valid() && w_ready;
+    counters_[Counter::WRITE_BEATS] += w;
+
+    // Beats that are read, one a cycle, while nothing else happens.
+    const bool load_takes = load_.takes_beat();
+    bool commands = false;
+    for (int i = 0; i < kQueues; ++i) commands |= starts[i] || dones[i];
+    const bool writes = aw || w || b || stored.data_taken || computed.data_taken ||
+                        (writes_ && !writes_->rests());
+    if (rests_ && load_takes && !stream && !state && !commands && !writes) {
+      const int64_t cycles = std::min(streak(ar, ar_ready, r, r_last), limit - now_);
+      if (cycles > 1) {
+        repeat(cycles, r);
+        return true;
+      }
+    }
 
     // All registers.
-    const bool load_takes = load_.takes_beat();
     const bool takes_fetch = read_arbiter_.takes_fetch(), takes_load = read_arbiter_.takes_load();
     const bool fetch_beat = read_arbiter_.beat_of_fetch(r);
-    bool changes = cycle_memory(ar, ar_ready, r, aw_ready, w_ready, b);
+    bool changes = cycle_memory(ar, ar_ready, r, aw, w, b);
     changes |= read_arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
-    changes |= write_arbiter_.cycle({&store_dma_, &vector_dma_}, aw_ready, w_ready, b);
-    changes |= load_.cycle(load ? &load->load : nullptr, takes_load, now_);
-    changes |= engine_.cycle(compute ? &compute->compute : nullptr, now_);
-    changes |= store_.cycle(store ? &store->store : nullptr,
-                            store_descriptor, store_ready && !to_update, o_free, now_);
-    changes |= update_.cycle(update ? &update->update : nullptr, state,
-                             store_descriptor && to_update, store_ready && to_update, o_free, now_);
-    changes |= vector_.cycle(vector ? &vector->vector : nullptr, stream, vector_descriptor,
-                             vector_ready, now_);
-    changes |= store_dma_.cycle(store_descriptor ? stored : nullptr, store_aw_ready, store_w_ready,
-                                store_data && store_ready, store_response);
-    changes |= vector_dma_.cycle(vector_descriptor ? computed : nullptr, vector_aw_ready,
-                                 vector_w_ready, vector_data && vector_ready, vector_response);
+    changes |= load_.cycle(load, takes_load, now_);
+    changes |= engine_.cycle(compute, now_);
+    bool writers_change =
+        write_arbiter_.cycle({&store_dma_, &vector_dma_}, aw_ready, w_ready, b);
+    writers_change |= store_.cycle(store, stored.descriptor_ready, stored.data_ready && !to_update,
+                                   o_free, now_);
+    writers_change |= update_.cycle(update, state, stored.descriptor_ready && to_update,
+                                    stored.data_ready && to_update, o_free, now_);
+    writers_change |= vector_.cycle(vector, stream, computed.descriptor_ready, computed.data_ready,
+                                    now_);
+    writers_change |= cycle_dma(store_dma_, stored) | cycle_dma(vector_dma_, computed);
     changes |= stores || computes;
     store_handed_over_ = stores || (store_handed_over_ && !store_done);
     vector_handed_over_ = computes || (vector_handed_over_ && !vector_done);
     // With nothing new to it, what rests goes on resting.
-    bool processor_acts = processor_changed_ || takes_fetch || fetch_beat;
-    for (int i = 0; i < kQueues; ++i) processor_acts |= starts[i] || dones[i];
-    if (processor_acts) {
+    if (processor_changed_ || commands || takes_fetch || fetch_beat) {
       processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
     }
-    return changes || processor_changed_;
+    rests_ = !writers_change && !writes_moved_ && !processor_changed_;
+    return changes || writers_change || processor_changed_;
   }
 
-  bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw_ready, bool w_ready, bool b) {
-    const bool aw = write_arbiter_.aw_valid() && aw_ready;
-    const bool w = write_arbiter_.w_valid() && w_ready;
+  // For how many cycles, this one included, the load unit takes a beat and nothing else happens.
+  int64_t streak(const Burst* ar, bool ar_ready, bool r, bool r_last) const {
+    int64_t cycles = std::min({engine_.next_event(), store_.next_event(), update_.next_event(),
+                               vector_.next_event()}) - now_;
+    cycles = std::min(cycles, load_.streak(now_));
+    if (cycles < 2) return 1;
+    cycles = std::min(cycles, read_arbiter_.streak(load_.dma(), ar_ready, r, r_last, true));
+    if (cycles < 2) return 1;
+    if (reads_) cycles = std::min(cycles, reads_->streak(ar));
+    for (size_t i = 0; i < channels_.size() && cycles > 1; ++i) {
+      if (!channels_[i].idle()) {
+        cycles = std::min(cycles, channels_[i].streak(now_, reads_ ? reads_->reads(i) : r, false));
+      }
+    }
+    return cycles;
+  }
+
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool r) {
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      if (reads_ ? reads_->reads(i) : r) channels_[i].repeat(now_, cycles, true, false);
+    }
+    if (reads_) reads_->repeat(cycles);
+    read_arbiter_.repeat(cycles, r, true);
+    load_.repeat(cycles);
+    counters_[Counter::READ_BEATS] += cycles - 1;
+    cycles_ = cycles;
+  }
+
+  // A queue's results on their way to memory in this cycle.
+  struct Output {
+    const Descriptor* descriptor;  // on offer, if any
+    bool descriptor_ready, data_ready, data_taken, aw_ready, w_ready, response;
+  };
+
+  Output output(const WriteDma& dma, WriteArbiter::Source source, bool b,
+                const Descriptor* descriptor, bool data) const {
+    const bool w_ready = write_arbiter_.w_ready(source), data_ready = dma.data_ready(w_ready);
+    return {descriptor, dma.descriptor_ready(), data_ready, data && data_ready,
+            write_arbiter_.aw_ready(source), w_ready, b && write_arbiter_.owner() == source};
+  }
+
+  static bool cycle_dma(WriteDma& dma, const Output& output) {
+    return dma.cycle(output.descriptor_ready ? output.descriptor : nullptr, output.aw_ready,
+                     output.w_ready, output.data_taken, output.response);
+  }
+
+  bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw, bool w, bool b) {
     if (reads_) {
       const bool changes = reads_->cycle(ar_ready ? ar : nullptr, now_);
-      const bool last = w && write_arbiter_.w_last();
-      return writes_->cycle(aw ? &write_arbiter_.aw() : nullptr, w, last, now_) | changes;
+      writes_moved_ = writes_->cycle(aw ? &write_arbiter_.aw() : nullptr, w,
+                                     w && write_arbiter_.w_last(), now_);
+      return changes || writes_moved_;
     }
+    writes_moved_ = w || aw || b;
     Channel& only = channels_[0];
     if (r) only.take_r();
     if (w) only.take_w(now_);
@@ -326,7 +397,8 @@ class Core {
     bool handed_over = false;
     if (fetcher_.valid()) {
       const int64_t index = fetcher_.index();
-      const Header& header = program_[index].header;
+      Header header;
+      header.read(program_ + index * kCommandBytes, 0);
       if (header.opcode == Opcode::FINISH) {
         handed_over = finished_ = all_empty;
       } else {
@@ -363,8 +435,13 @@ class Core {
     }
   }
 
-  const Command* command(const CommandQueue::Item* item, int64_t opcode) const {
-    return item && item->header.opcode == opcode ? &program_[item->index] : nullptr;
+  // The body of a command that is issued in this cycle, if it's one of these.
+  template <class Body>
+  const Body* issued(const CommandQueue::Item* item, int64_t opcode, Body Command::*body) {
+    if (!item || item->header.opcode != opcode) return nullptr;
+    auto& decoded = decoded_[queue_of(item->header)];
+    decoded.emplace(program_ + item->index * kCommandBytes);
+    return &((*decoded).*body);
   }
 
   // Notes what the counters of cycles see, until something changes.
@@ -413,7 +490,8 @@ class Core {
   }
 
   const Config& config_;
-  const std::vector<Command>& program_;
+  const uint8_t* program_;
+  std::optional<Command> decoded_[kQueues];
   int64_t *counters_, *issued_, *ended_;
   int64_t& stage_;  // to which cycles are attributed while nothing is under way
   std::vector<Channel> channels_;
@@ -429,20 +507,15 @@ class Core {
   UpdateUnit update_;
   VectorUnit vector_;
   WriteDma store_dma_, vector_dma_;
-  int64_t now_ = 0;
+  int64_t now_ = 0, cycles_ = 1;
+  bool rests_ = false;  // all but what reads did nothing in the cycle before
+  bool writes_moved_ = false;
   bool store_handed_over_ = false, vector_handed_over_ = false;
   bool finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
   bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false;
   int64_t compute_stage_ = 0;
 };
-
-std::vector<Command> decode(const uint8_t* program, int64_t commands) {
-  std::vector<Command> decoded;
-  decoded.reserve(commands);
-  for (int64_t i = 0; i < commands; ++i) decoded.emplace_back(program + i * kCommandBytes);
-  return decoded;
-}
 
 }  // namespace sat
 
@@ -452,11 +525,12 @@ extern "C" {
 // The last one must be, and no other may be, a FINISH.
 int64_t sat_cycles_check(const sat::Config* config, const uint8_t* program, int64_t commands) {
   const sat::Checks checks(*config);
-  const std::vector<sat::Command> decoded = sat::decode(program, commands);
-  for (int64_t i = 0; i + 1 < commands; ++i) {
-    if (!checks.passes(decoded[i])) return i;
+  for (int64_t i = 0; i < commands; ++i) {
+    const sat::Command command(program + i * sat::kCommandBytes);
+    const bool is_finish = command.header.opcode == sat::Opcode::FINISH;
+    if (i + 1 < commands ? !checks.passes(command) : !is_finish) return i;
   }
-  return decoded.back().header.opcode == sat::Opcode::FINISH ? commands : commands - 1;
+  return commands;
 }
 
 // Runs the `commands` of a program at `address`, for `limit` cycles at most. Fills `counters`,
@@ -465,8 +539,7 @@ int64_t sat_cycles_check(const sat::Config* config, const uint8_t* program, int6
 int sat_cycles_run(const sat::Config* config, const sat::Timing* timing, const uint8_t* program,
                    int64_t address, int64_t commands, int64_t limit, int64_t* counters,
                    int64_t* issued, int64_t* ended, int64_t* stage) {
-  const std::vector<sat::Command> decoded = sat::decode(program, commands);
-  return sat::Core(*config, *timing, address, decoded, counters, issued, ended, stage)
+  return sat::Core(*config, *timing, program, address, commands, counters, issued, ended, stage)
       .run(limit);
 }
 

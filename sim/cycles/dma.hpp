@@ -15,7 +15,7 @@ namespace sat {
 class BurstGenerator {
  public:
   BurstGenerator(const Config& config, int64_t longest)
-      : beat_bytes_(config.beat_bytes), block_beats_(longest) {}
+      : beat_shift_(__builtin_ctzll(config.beat_bytes)), block_beats_(longest) {}
 
   bool active() const { return active_; }
   const Burst& burst() const { return burst_; }
@@ -34,7 +34,7 @@ class BurstGenerator {
   void advance() {
     if (burst_.beats < beats_left_) {
       beats_left_ -= burst_.beats;
-      offer(burst_.address + burst_.beats * beat_bytes_);
+      offer(burst_.address + (burst_.beats << beat_shift_));
       return;
     }
     size_t level = 0;
@@ -54,11 +54,12 @@ class BurstGenerator {
 
  private:
   void offer(int64_t address) {
-    const int64_t room = block_beats_ - address / beat_bytes_ % block_beats_;
+    const int64_t room = block_beats_ - (address >> beat_shift_ & (block_beats_ - 1));
     burst_ = {address, std::min(room, beats_left_)};
   }
 
-  int64_t beat_bytes_, block_beats_;
+  int beat_shift_;
+  int64_t block_beats_;
   std::array<int64_t, 4> counts_{};
   std::array<int64_t, 3> strides_{}, indices_{}, starts_{};
   int64_t beats_left_ = 0;
@@ -94,6 +95,15 @@ class ReadDma {
     if (descriptor) bursts_.begin(*descriptor);
     return changes;
   }
+
+  // For how many cycles it asks for the same, if a beat is handed over in each of them or in none,
+  // and nothing else happens.
+  int64_t streak(bool beat) const {
+    if (!bursts_.active() || ar_valid_) return kNever;
+    const int64_t lacking = under_way_ + bursts_.burst().beats - most_;
+    return lacking > 0 && !beat ? kNever : lacking;
+  }
+  void repeat(int64_t cycles) { under_way_ -= cycles; }
 
  private:
   BurstGenerator bursts_;

@@ -5,10 +5,13 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 namespace sat {
+
+constexpr int64_t kNever = INT64_MAX / 2;
 
 // Where an item doesn't matter, only that there is one.
 struct Nothing {};
@@ -54,6 +57,8 @@ class BufferedFifo {
   bool writable() const { return inner_depth_ ? inner_ < inner_depth_ : !out_; }
   bool readable() const { return out_; }
   bool empty() const { return !inner_ && !out_; }
+  // Nothing is on its way to the output.
+  bool settled() const { return out_ || !inner_; }
   // What is at the output, or was there last.
   const Item& front() const { return output_; }
 
@@ -88,6 +93,49 @@ class BufferedFifo {
   std::vector<Item> items_;
   Item output_{};
   int64_t inner_depth_, inner_ = 0, first_ = 0;
+  bool out_ = false, written_ = false, read_ = false;
+};
+
+// The same, at least two deep, where only the number of items matters.
+template <>
+class BufferedFifo<Nothing> {
+ public:
+  explicit BufferedFifo(int64_t depth) : inner_depth_(depth - 1) {}
+
+  bool writable() const { return inner_ < inner_depth_; }
+  bool readable() const { return out_; }
+  bool empty() const { return !inner_ && !out_; }
+
+  void write(Nothing) { written_ = true; }
+  void read() { read_ = true; }
+
+  bool commit() {
+    const bool advances = inner_ && (!out_ || read_);
+    if (!written_ && !read_ && !advances) return false;
+    out_ = advances || (out_ && !read_);
+    inner_ += written_ - advances;
+    written_ = read_ = false;
+    return true;
+  }
+
+  // For how many cycles it is as readable as it is now, if it's written or read in each of them.
+  // Whoever writes has reserved room.
+  int64_t streak(bool writes, bool reads) const {
+    if (!out_) return inner_ || writes ? 1 : kNever;
+    if (!reads) return kNever;
+    return writes && inner_ ? kNever : inner_ + 1;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool writes, bool reads) {
+    inner_ += cycles * (writes - reads);
+    if (inner_ < 0) {
+      inner_ = 0;
+      out_ = false;
+    }
+  }
+
+ private:
+  int64_t inner_depth_, inner_ = 0;
   bool out_ = false, written_ = false, read_ = false;
 };
 

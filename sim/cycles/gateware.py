@@ -71,7 +71,7 @@ CONSTANTS = {
     "kVectorCheckCycles": (10, "of a VECTOR that writes to memory: seven factors"),
     "kComputeCheckCycles": (6, "from a COMPUTE to its product"),
     "kVectorCoefficients": (3, "coefficients of a VECTOR, of which a slice takes a cycle to load"),
-    "kVectorFoldSpacing": (8, "from a tile to the next, if they are folded"),
+    "kVectorFoldSpacing": (8, "from a slice of a tile to the same of the next, if they are folded"),
     "kVectorReadyBeats": (64, "results that wait for the write DMA behind the lanes"),
     "kVectorMostBeats": (2, "beats that a slice gives at most"),
     "kVectorDrainCycles": (2, "from reading a tile folded to its register"),
@@ -114,7 +114,19 @@ class Timing(ctypes.Structure):
 
 @functools.cache
 def parameters(config: Config) -> Parameters:
-    """Return `config` as the C++ side takes it."""
+    """Return `config` as the C++ side takes it.
+
+    Raises
+    ------
+    ValueError
+        Its vector unit, epilogue or update unit has fewer lanes than the model knows.
+    """
+    for name, most in (("vector_slices", 2), ("epilogue_slices", 1), ("update_slices", 1)):
+        if getattr(config, name) > most:
+            raise ValueError(
+                f"configuration '{config.name}': {name} is {getattr(config, name)}, must be at "
+                f"most {most} for the cycle model"
+            )
     values = {name: getattr(config, name) for name in (*_FIELDS, *_PROPERTIES)}
     made = Parameters(
         **values,

@@ -30,6 +30,15 @@ class Framer {
     zero_ = left_ && (beat_.outside() || line_.outside());
   }
 
+  // How many beats, taken one after the other, neither change their kind nor are the last.
+  int64_t streak() const {
+    return framed_ ? std::min(left_, beat_.to_boundary()) - 1 : left_ - 1;
+  }
+  void take(int64_t beats) {
+    left_ -= beats;
+    if (framed_) beat_.place += beats;
+  }
+
  private:
   // A place along one side: before, in or after what comes from memory.
   struct Side {
@@ -46,6 +55,7 @@ class Framer {
       return true;
     }
     bool outside() const { return place < 0 || place >= count; }
+    int64_t to_boundary() const { return (place < 0 ? 0 : place < count ? count : end) - place; }
   };
 
   bool framed_ = false, zero_ = false;
@@ -82,6 +92,21 @@ class Transposer {
     return changes;
   }
 
+  // For how many cycles it stays as ready, if a beat is written, or taken, in each of them.
+  int64_t streak(bool writes, bool o_ready) const {
+    int64_t cycles = writes ? size_ - 1 - written_ : kNever;
+    if (!o_valid_ || o_ready) {
+      const bool read = full_[read_half_];
+      if (read != fetched_ || fetched_ != o_valid_) return 1;
+      if (read) cycles = std::min(cycles, size_ - 1 - read_);
+    }
+    return cycles;
+  }
+  void repeat(int64_t cycles, bool writes, bool o_ready) {
+    if (writes) written_ += cycles;
+    if (full_[read_half_] && (!o_valid_ || o_ready)) read_ += cycles;
+  }
+
  private:
   int64_t size_, written_ = 0, read_ = 0;
   int write_half_ = 0, read_half_ = 0;
@@ -94,7 +119,7 @@ class LoadUnit {
   explicit LoadUnit(const Config& config)
       : config_(config), dma_(config), transposer_(config) {}
 
-  ReadDma& dma() { return dma_; }
+  const ReadDma& dma() const { return dma_; }
   bool command_ready() const { return state_ == State::kWaitForCommand; }
   // A command has ended.
   bool done() const { return done_; }
@@ -174,6 +199,27 @@ class LoadUnit {
   }
 
   int64_t next_event() const { return state_ == State::kCheck ? checked_ : kNever; }
+
+  // For how many cycles, this one included, the path does what it has settled to do, if all around
+  // it does.
+  int64_t streak(int64_t now) const {
+    const bool hands_over = (state_ == State::kIssueDescriptor && dma_.descriptor_ready()) ||
+                            (state_ == State::kHandOverFraming && !framer_.active()) ||
+                            (state_ == State::kHandOverPlacement && !left_);
+    if (done_ || hands_over) return 1;
+    int64_t cycles = std::min(next_event() - now, dma_.streak(takes_beat_));
+    cycles = std::min(cycles, transposer_.streak(enters_transposer_, leaves_transposer_));
+    if (leaves_framer_) cycles = std::min(cycles, framer_.streak());
+    if (places_) cycles = std::min(cycles, left_ - 1);
+    return cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles) {
+    if (takes_beat_) dma_.repeat(cycles);
+    transposer_.repeat(cycles, enters_transposer_, leaves_transposer_);
+    if (leaves_framer_) framer_.take(cycles);
+    if (places_) left_ -= cycles;
+  }
 
  private:
   enum class State {

@@ -6,11 +6,10 @@
 #include <array>
 #include <cstdint>
 
+#include "fifo.hpp"
 #include "gateware.hpp"
 
 namespace sat {
-
-constexpr int64_t kNever = INT64_MAX / 2;
 
 struct Burst {
   int64_t address = 0;
@@ -85,6 +84,33 @@ class Channel {
   void take_ar(int64_t beats, int64_t now) { reads_.push({beats, now + latency_}); }
   void take_aw(int64_t beats) { writes_.push(beats); }
   void take_b() { responses_.pop(); }
+
+  // For how many cycles, this one included, it offers the same, if a beat is read or written in
+  // each of them.
+  int64_t streak(int64_t now, bool reads, bool writes) const {
+    if (b_valid_ || credit_ < kBeatCost) return 1;
+    int64_t cycles = responses_.empty() ? kNever : responses_.front() - now;
+    if (reads) {
+      cycles = std::min(cycles, reads_.front().beats - 1);
+    } else if (!reads_.empty() && !r_valid_) {
+      cycles = std::min(cycles, reads_.front().ready - now);
+    }
+    if (writes) cycles = std::min(cycles, writes_.front() - 1);
+    const int64_t spent = kBeatCost * (reads + writes) - bandwidth_;
+    if (spent > 0) cycles = std::min(cycles, (credit_ - kBeatCost) / spent + 1);
+    return cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t now, int64_t cycles, bool reads, bool writes) {
+    const int64_t cost = kBeatCost * (reads + writes);
+    credit_ = std::min(credit_ + (cycles - 1) * (bandwidth_ - cost), kBurstCredit) - cost;
+    driven_ = now + cycles - 1;
+    if (reads) {
+      reads_.front().beats -= cycles;
+      r_valid_ = false;
+    }
+    if (writes) writes_.front() -= cycles;
+  }
 
   // The next cycle in which it may offer something that it doesn't offer in this one.
   int64_t next_event(int64_t now) const {

@@ -13,7 +13,7 @@
 namespace sat {
 
 inline int64_t channel_of(const Config& config, int64_t address) {
-  return address / kPageBytes % config.channels;
+  return address / kPageBytes & (config.channels - 1);
 }
 
 class ReadStriper {
@@ -33,39 +33,40 @@ class ReadStriper {
   bool r_valid() const { return r_valid_; }
   bool r_last() const { return r_last_; }
 
+  // What moves in this cycle, by what is there at its beginning: from the channels into the buffer
+  // the beat whose turn it is before those of others, and out of it.
+  void settle() {
+    const int64_t turn = turns_.front().channel;
+    takes_ = turns_.readable() && waiting_[turn] > 0;
+    takes_last_ = takes_ && position_ + 1 == turns_.front().beats;
+    source_ = -1;
+    if (channels_[turn].r_valid()) {
+      source_ = turn;
+    } else {
+      for (size_t i = 0; i < channels_.size() && source_ < 0; ++i) {
+        if (channels_[i].r_valid()) source_ = static_cast<int64_t>(i);
+      }
+    }
+  }
+  bool reads(size_t channel) const { return source_ == static_cast<int64_t>(channel); }
+
   // `ar` is taken in this cycle, if any; so is the beat on offer, always.
   bool cycle(const Burst* ar, int64_t now) {
     if (!ar && !r_valid_ && turns_.empty()) return false;
-    bool changes = ar || r_valid_;
-
-    // Out of the buffer, by what is there at the beginning of the cycle.
-    const int64_t turn = turns_.front().channel;
-    const bool take = turns_.readable() && waiting_[turn] > 0;
-    const bool last = take && position_ + 1 == turns_.front().beats;
-
-    // Into it: the beat whose turn it is before those of others.
-    int64_t source = -1;
-    if (channels_[turn].r_valid()) {
-      source = turn;
-    } else {
-      for (size_t i = 0; i < channels_.size() && source < 0; ++i) {
-        if (channels_[i].r_valid()) source = static_cast<int64_t>(i);
-      }
+    bool changes = ar || r_valid_ || takes_ || source_ >= 0;
+    if (source_ >= 0) {
+      channels_[source_].take_r();
+      ++waiting_[source_];
     }
-    if (source >= 0) {
-      channels_[source].take_r();
-      ++waiting_[source];
-      changes = true;
-    }
-    if (take) {
+    if (takes_) {
+      const int64_t turn = turns_.front().channel;
       --waiting_[turn];
       ++free_[turn];
-      if (last) turns_.read();
-      position_ = last ? 0 : position_ + 1;
-      changes = true;
+      if (takes_last_) turns_.read();
+      position_ = takes_last_ ? 0 : position_ + 1;
     }
-    r_valid_ = take;
-    r_last_ = last;
+    r_valid_ = takes_;
+    r_last_ = takes_last_;
 
     for (size_t i = 0; i < channels_.size(); ++i) {
       if (bursts_[i].readable() && channels_[i].ar_ready()) {
@@ -83,6 +84,32 @@ class ReadStriper {
     return changes | turns_.commit();
   }
 
+  // For how many cycles, this one included, it does what it has settled to do, if the channels do;
+  // `ar` waits, if any.
+  int64_t streak(const Burst* ar) const {
+    if (r_valid_ != takes_ || r_last_ || takes_last_ || !turns_.settled()) return 1;
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      if (bursts_[i].readable() && channels_[i].ar_ready()) return 1;
+    }
+    const int64_t turn = turns_.front().channel;
+    if (!takes_) return source_ == turn ? 1 : kNever;
+    int64_t cycles = turns_.front().beats - 1 - position_;
+    if (source_ != turn) cycles = std::min(cycles, waiting_[turn]);
+    if (ar && channel_of(config_, ar->address) == turn) {
+      cycles = std::min(cycles, std::max<int64_t>(1, ar->beats - free_[turn]));
+    }
+    return cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles) {
+    if (source_ >= 0) waiting_[source_] += cycles;
+    if (!takes_) return;
+    const int64_t turn = turns_.front().channel;
+    waiting_[turn] -= cycles;
+    free_[turn] += cycles;
+    position_ += cycles;
+  }
+
  private:
   struct Turn {
     int64_t channel = 0;
@@ -96,6 +123,9 @@ class ReadStriper {
   std::vector<int64_t> waiting_, free_;  // beats of each channel
   int64_t position_ = 0;
   bool r_valid_ = false, r_last_ = false;
+  // Of this cycle.
+  int64_t source_ = -1;  // channel, if any
+  bool takes_ = false, takes_last_ = false;
 };
 
 class WriteStriper {
@@ -112,6 +142,19 @@ class WriteStriper {
   bool aw_ready() const { return owners_.writable(); }
   bool w_ready() const { return targets_.readable() && beats_[targets_.front()].writable(); }
   bool b_valid() const { return owners_.readable() && responses_[owners_.front()].readable(); }
+
+  // Whether nothing leaves it for the channels, or the other way, in this cycle.
+  bool rests() const {
+    if (owners_.empty()) return true;
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      const Channel& channel = channels_[i];
+      if ((beats_[i].readable() && channel.w_ready()) || channel.b_valid() ||
+          (bursts_[i].readable() && channel.aw_ready())) {
+        return false;
+      }
+    }
+    return true;
+  }
 
   // `aw` is taken in this cycle, if any, and so is a beat if `w`; the response on offer always is.
   bool cycle(const Burst* aw, bool w, bool w_last, int64_t now) {

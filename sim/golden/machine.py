@@ -570,6 +570,8 @@ class Machine:
         self._refuse_if(bool(body.convert) and body.words % 2 != 0)
         self._refuse_if(bool(body.add | body.mask | body.compress) and not body.convert)
         self._refuse_if(bool(body.compress) and body.rows % config.elements != 0)
+        if body.compress and not config.compressed_stores:
+            raise _FaultError(Fault.PATTERN, 0)
         pattern = self._pattern(body.pattern) if body.compress else None
         beats = body.rows * body.words // (2 if body.convert else 1)
         written = beats

@@ -2,7 +2,7 @@
 
 ``python -m sim.networks --help`` lists the options. Writes ``networks.json``, ``networks.txt`` with
 the tables that are printed, and ``networks.html`` with these and pictures. Ends with status 0 only
-if every network could be scheduled with every method at every design point.
+if every network could be scheduled with every method at every design point, and SCALE-Sim be run.
 
 Keys of ``networks.json``
 -------------------------
@@ -23,10 +23,13 @@ points.networks.NAME.METHOD
 failed
     What couldn't be done: ``job`` and ``reason``.
 scalesim
-    A list of products: ``layer``, ``m``, ``n``, ``k``, ``pattern``, ``macs``, ``cycles_scalesim``
-    and ``cycles_model``.
+    A list of products: ``layer``, ``m``, ``n``, ``k``, ``pattern``, ``macs``, ``cycles_scalesim``,
+    ``cycles_model``, from empty scratchpads to the last write acknowledged, and ``slots_model``,
+    those in which the array multiplied.
 model
-    ``max_relative_error`` and ``speed_ratio`` of the cycle model against the gateware.
+    ``max_relative_error`` and ``speed_ratio`` of the cycle model against the Verilated card, with
+    ``preset``: those of ``engine.json`` beside, if ``python -m sim.bench --only speed`` was run,
+    else measured on the smallest preset.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -54,9 +58,11 @@ from firmware.models import NETWORKS
 
 from . import report
 from .evaluate import BATCHES, Job
-from .figures import failures, jobs, summary
+from .fidelity import model_figures
+from .figures import jobs, summary
 from .points import POINTS
-from .sweep import Result, in_processes, on_cluster, sweep
+from .scalesim import PATTERNS, PRODUCTS, QUICK_PRODUCTS, Product, ScaleSimError, compare
+from .sweep import Result, Runner, in_processes, on_cluster, sweep
 
 __all__ = ["main"]
 
@@ -66,7 +72,8 @@ _QUICK = {"network": ["resnet9"], "method": ["dense", "bdwp-2:8"], "point": ["1k
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status.
 
-    0: all done. 1: some networks couldn't be scheduled, all else was done.
+    0: all done. 1: a network couldn't be scheduled, or SCALE-Sim couldn't be run; the report says
+    which and why, and all else was done.
     """
     options = _parse(arguments)
     console = Console(stderr=True)
@@ -87,21 +94,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         TimeRemainingColumn(),
         console=console,
     ) as progress:
-        task = progress.add_task("networks", total=len(wanted))
-
-        def done(job: Job, result: Result) -> None:
-            progress.update(task, advance=1)
-            if "error" in result:
-                progress.console.print(
-                    f"[red]{escape(str(job))}:[/] {escape(result['error'])}", soft_wrap=True
-                )
-
-        results = sweep(wanted, run, done)
-    figures = summary(points, networks, options.method, results)
+        results = _sweep(wanted, run, progress)
+        figures = summary(points, networks, options.method, results)
+        if not options.no_scalesim:
+            _compare(figures, QUICK_PRODUCTS if options.quick else PRODUCTS, options.jobs, progress)
+    figures["model"] = model_figures(options.output)
     print(report.text(figures))
     for path in report.write(figures, results, options.output):
         print(f"written to {path}")
-    return 1 if failures(results) else 0
+    return 1 if figures["failed"] else 0
+
+
+def _sweep(wanted: Sequence[Job], run: Runner, progress: Progress) -> dict[Job, Result]:
+    """Carry out jobs; those that can't be done are told at once."""
+    task = progress.add_task("networks", total=len(wanted))
+
+    def done(job: Job, result: Result) -> None:
+        progress.update(task, advance=1)
+        if "error" in result:
+            _tell(progress, f"{job}: {result['error']}")
+
+    return sweep(wanted, run, done)
+
+
+def _compare(
+    figures: dict[str, Any], products: Sequence[Product], workers: int, progress: Progress
+) -> None:
+    """Add what SCALE-Sim says to the figures, or why it says nothing."""
+    task = progress.add_task("SCALE-Sim", total=len(products) * len(PATTERNS))
+    try:
+        rows = figures["scalesim"] = []
+        for row in compare(products, workers):
+            rows.append(row)
+            progress.update(task, advance=1)
+    except ScaleSimError as error:
+        figures["failed"].append({"job": "SCALE-Sim", "reason": str(error)})
+        _tell(progress, str(error))
+
+
+def _tell(progress: Progress, message: str) -> None:
+    progress.console.print(f"[red]{escape(message)}[/]", highlight=False, soft_wrap=True)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["STYLE", "Bar", "Dot", "Roof", "Span", "roofline", "stacked_bars", "timeline"]
+__all__ = ["COLOURS", "STYLE", "Bar", "Dot", "Roof", "Span", "roofline", "stacked_bars", "timeline"]
 
 _COLOURS = (
     ("#2a6f97", "#4fa3d1"),
@@ -24,6 +24,9 @@ _COLOURS = (
     ("#ced4da", "#495057"),
 )
 """In light and in dark."""
+
+COLOURS = len(_COLOURS)
+"""Kinds that can be told from each other."""
 
 STYLE = (
     ".chart { width: 100%; height: auto; font: 11px system-ui, sans-serif; }\n"
@@ -239,8 +242,8 @@ def roofline(
         content.append(
             _tag("text", f"{10.0**power:g}", x=x - 6, y=y + 4, text_anchor="end", class_="muted")
         )
-    for roof in roofs:
-        content += _drawn_roof(roof, x_range, y_range, place)
+    for index, roof in enumerate(roofs):
+        content += _drawn_roof(roof, x_range, y_range, place, 12 + 14 * index)
     for dot in dots:
         x, y = place(dot.x, dot.y)
         content.append(
@@ -262,8 +265,9 @@ def _drawn_roof(
     x_range: tuple[int, int],
     y_range: tuple[int, int],
     place: Callable[[float, float], tuple[float, float]],
+    below: float,
 ) -> list[str]:
-    """Return the line of a bound within the chart, and its name at the line's upper end."""
+    """Return the line of a bound within the chart, and its name near the line's upper end."""
     low, high = 10.0 ** x_range[0], 10.0 ** x_range[1]
     bottom, limit = 10.0 ** y_range[0], 10.0 ** y_range[1]
     if roof.slope is None:
@@ -277,7 +281,7 @@ def _drawn_roof(
         _tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="roof", stroke_dasharray="6 3"),
         _tag(
             "text", html.escape(roof.name), x=x2 - 6 if flat else x2 + 6,
-            y=y2 - 5 if flat else y2 + 12, text_anchor="end" if flat else "start",
+            y=y2 - 5 if flat else y2 + below, text_anchor="end" if flat else "start",
         ),
     ]  # fmt: skip
 

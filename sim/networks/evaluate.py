@@ -105,7 +105,7 @@ def evaluate_model(model: Model, config: Config, batch: int) -> dict[str, Any]:
     """
     card = CycleCard(config, timing=timing_for(config))
     driver = Driver(card)
-    network = Network(driver, model, batch)
+    network = Network(driver, model, batch, step_only=True)
     layers = {layer.name: layer for layer in model.layers}
     records: list[dict[str, Any]] = []
     counters: Counter[str] = Counter()

@@ -20,6 +20,9 @@ BANDWIDTH = 77_000_000_000
 LATENCY = 64
 """Cycles from an address to its first beat, and from the last beat written to the response."""
 
+_PORT_BEATS = 2.0
+"""Beats that a card's core takes in a cycle from all channels: one read, one written."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -65,4 +68,4 @@ POINTS = {
 def timing_for(config: Config) -> MemoryTiming:
     """Return how each memory channel of a card behaves."""
     beats = BANDWIDTH / CLOCK_HZ / config.channels / config.beat_bytes
-    return MemoryTiming(latency=LATENCY, bandwidth=beats)
+    return MemoryTiming(latency=LATENCY, bandwidth=min(beats, _PORT_BEATS))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from firmware import page
 
-from .charts import STYLE, Bar, Dot, Roof, Span, roofline, stacked_bars, timeline
+from .charts import COLOURS, STYLE, Bar, Dot, Roof, Span, roofline, stacked_bars, timeline
 from .evaluate import Job
 from .figures import DENSE
 from .sweep import Result
@@ -98,19 +99,19 @@ def _result(
 
 def _causes(records: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
     """Return a picture of all cycles by what the multipliers did or waited for."""
-    total: dict[str, float] = {}
+    total: Counter[str] = Counter()
     for _, _, record in records:
-        for cause, share in record["causes"].items():
-            total[cause] = total.get(cause, 0.0) + share
-    kinds = sorted(total, key=lambda cause: -total[cause])
-    bars = [
-        Bar(
-            f"{network}, {method}",
-            {cause: max(share, 0.0) for cause, share in record["causes"].items()},
-        )
-        for network, method, record in records
-    ]
-    return stacked_bars(bars, kinds, "Shares of the cycles by cause, for each network and method")
+        total.update(record["causes"])
+    kinds = ["useful", *(cause for cause, _ in total.most_common() if cause != "useful")]
+    kinds, rest = kinds[: COLOURS - 1], kinds[COLOURS - 1 :]
+    bars = []
+    for network, method, record in records:
+        # The array may be said to wait for a cycle or two more than its queue does.
+        shares = {cause: max(share, 0.0) for cause, share in record["causes"].items()}
+        shares["other"] = sum(shares.pop(cause, 0.0) for cause in rest)
+        bars.append(Bar(f"{network}, {method}", shares))
+    words = "Shares of the cycles by cause, for each network and method"
+    return stacked_bars(bars, [*kinds, "other"], words)
 
 
 def _roofline(

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ from ..cache import digest, locked
 from .points import POINTS, timing_for
 from .sweep import CACHE
 
-__all__ = ["PATTERNS", "PRODUCTS", "Product", "ScaleSimError", "compare"]
+__all__ = ["PATTERNS", "PRODUCTS", "QUICK_PRODUCTS", "Product", "ScaleSimError", "compare"]
 
 PATTERNS = ("dense", "2:8")
 
@@ -117,10 +117,11 @@ PRODUCTS = (
 )
 """What is compared: short and long reductions, few and many outputs."""
 
+QUICK_PRODUCTS = (PRODUCTS[5],)
+"""One that takes seconds."""
 
-def compare(
-    products: tuple[Product, ...], workers: int, done: Callable[[], None]
-) -> Iterator[dict[str, Any]]:
+
+def compare(products: Sequence[Product], workers: int) -> Iterator[dict[str, Any]]:
     """Yield what both models say of each product, dense and pruned.
 
     Parameters
@@ -129,8 +130,6 @@ def compare(
         What is compared.
     workers
         Runs of SCALE-Sim at once.
-    done
-        Is told when a comparison is there.
 
     Raises
     ------
@@ -154,7 +153,6 @@ def compare(
                 "cycles_scalesim": cycles,
                 **_model_cycles(product, pattern, name),
             }
-            done()
 
 
 def _model_cycles(product: Product, pattern: Pattern, name: str) -> dict[str, int]:

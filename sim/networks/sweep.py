@@ -6,6 +6,7 @@ Results are kept by what they depend on: sources, network, card with its memory,
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,7 +18,7 @@ from firmware.errors import AllocationError, CardError, ModelError, ScheduleErro
 from ..cache import digest
 from .evaluate import Job, evaluate
 
-__all__ = ["CACHE", "Result", "in_processes", "on_cluster", "sources_key", "sweep"]
+__all__ = ["CACHE", "Result", "Runner", "in_processes", "on_cluster", "sources_key", "sweep"]
 
 Result = dict[str, Any]
 """What `evaluate` returns, or of a job that can't be done its fields and ``error``."""
@@ -78,7 +79,10 @@ def sweep(
 
 def in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, Result]]:
     """Carry out jobs in processes of this machine; the longest of them first."""
-    with ProcessPoolExecutor(min(processes, len(jobs))) as pool:
+    # A process for each job: what one has allocated doesn't add up with the others'.
+    context = multiprocessing.get_context("spawn")
+    workers = min(processes, len(jobs))
+    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(_carry_out, job): job for job in _longest_first(jobs)}
         for future in as_completed(futures):
             job = futures[future]

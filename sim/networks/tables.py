@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from ..bench.report import Table
 from .figures import PUBLISHED
 
 __all__ = ["tables"]
+
+_SMALLEST = 0.005
+"""Part of the cycles from which on a cause has a column of its own."""
 
 _STAGES = ("ff", "bp", "wu", "update")
 
@@ -149,23 +153,26 @@ def _scaling(point: Mapping[str, Any], macs: int) -> Table:
 
 def _gaps(point: Mapping[str, Any]) -> Table:
     """Return the causes of gaps between speedup and ceiling."""
+    gaps = {
+        (network, method): record for network, method, record in _records(point) if "gap" in record
+    }
+    sizes: Counter[str] = Counter()
+    for record in gaps.values():
+        for cause, part in record["gap"].items():
+            sizes[cause] = max(sizes[cause], abs(part))
+    causes = [cause for cause, size in sizes.most_common() if size >= _SMALLEST]
     rows = []
-    for network, method, record in _records(point):
-        if "gap" not in record:
-            continue
-        rows.append((f"{network}, {method}", f"{record['shortfall']:.1%}"))
-        rows += [
-            (f"    {cause}", f"{part:.1%}")
-            for cause, part in record["gap"].items()
-            if abs(part) >= 0.0005
-        ]
+    for (network, method), record in gaps.items():
+        parts = [record["gap"].get(cause, 0.0) for cause in causes]
+        shares = [record["shortfall"], *parts, record["shortfall"] - sum(parts)]
+        rows.append((f"{network}, {method}", *(f"{100 * share:.1f}" for share in shares)))
     return Table(
-        f"What is missing to the ceiling: {_title(point)}",
-        ("", "of its cycles"),
+        f"What is missing to the ceiling, in percent: {_title(point)}",
+        ("", "in all", *causes, "other"),
         rows,
         "Of methods that are more than 3 % below it. At the ceiling everything would take a "
-        "ceiling-th of what it takes in dense training; a cause's part is what it takes beyond "
-        "that.",
+        "ceiling-th of what it takes in dense training; a cause's part, of the method's cycles, is "
+        "what it takes beyond that.",
     )
 
 

@@ -9,7 +9,5 @@ __all__ = ["models"]
 
 def models(technology: Technology) -> dict[str, str]:
     """Return the Verilog models of a technology's primitives, by file name."""
-    if technology is Technology.GENERIC:
-        return {}
     path = Path(__file__).with_name(f"{technology.value}.v")
-    return {path.name: path.read_text()}
+    return {path.name: path.read_text()} if path.exists() else {}

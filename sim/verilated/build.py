@@ -1,4 +1,4 @@
-"""Builds the Verilated card: the top level and its harness as one shared library."""
+"""Builds the Verilated card: a top level and its harness as one shared library."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ import rtl
 from rtl.block import block_name
 from rtl.build import elaborate
 from rtl.config import PAGE_BYTES, Config
+from rtl.serial_top import SerialTop
+from rtl.technology import DEVICE_TECHNOLOGY
 from rtl.top import Top
 
 from ..cache import digest, locked
 
-__all__ = ["BuildError", "build_library"]
+__all__ = ["BuildError", "build_library", "build_serial_library"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
+SERIAL_HARNESS = Path(__file__).with_name("serial_line.cpp")
 CACHE = Path(os.environ.get("SAT_BUILD", "build")) / "verilated"
 
 _VERILATOR_OPTIONS = (
@@ -84,7 +87,33 @@ def build_library(config: Config, *, trace: bool = False) -> Path:
         if not library.exists():
             folder.mkdir(parents=True, exist_ok=True)
             files, column = elaborate(Top(config), "sat"), block_name(config, "column")
-            _build(folder, library, files, options, None if trace else column)
+            _build(folder, library, files, HARNESS, options, None if trace else column)
+    return library
+
+
+def build_serial_library(config: Config, clock_hertz: int, baud: int) -> Path:
+    """Return the shared library with a board's `SerialTop`, in its device's technology.
+
+    Parameters
+    ----------
+    config, clock_hertz, baud
+        As `SerialTop` takes them.
+
+    Raises
+    ------
+    BuildError
+        Verilator or the compiler failed.
+    """
+    options = [*_VERILATOR_OPTIONS, *_FAST_OPTIONS]
+    recipe = [*_recipe(config, options), SERIAL_HARNESS.read_text(), clock_hertz, baud]
+    folder = CACHE / f"{config.name}-serial-{digest(recipe)}"
+    library = folder / "libsat.so"
+    with locked(folder):
+        if not library.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            top = SerialTop(config, clock_hertz, baud)
+            files = elaborate(top, "sat", DEVICE_TECHNOLOGY[config.device])
+            _build(folder, library, files, SERIAL_HARNESS, options, block_name(config, "column"))
     return library
 
 
@@ -101,7 +130,12 @@ def _recipe(config: Config, options: list[str]) -> list[Any]:
 
 
 def _build(
-    folder: Path, library: Path, files: dict[str, str], options: list[str], apart: str | None
+    folder: Path,
+    library: Path,
+    files: dict[str, str],
+    harness: Path,
+    options: list[str],
+    apart: str | None,
 ) -> None:
     """Build from Verilog; the block `apart` becomes a model of its own."""
     # Verilator makes code for each placement of a block that isn't a model of its own, and all the
@@ -119,7 +153,7 @@ def _build(
     command = [
         sys.executable, "-m", "verilator", *options,
         "--Mdir", str(folder / "objects"), "-o", str((folder / "partial.so").resolve()),
-        *(str(folder / name) for name in files), str(HARNESS),
+        *(str(folder / name) for name in files), str(harness),
     ]  # fmt: skip
     environment = os.environ | {"VERILATOR_ROOT": str(_verilator_root())}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -191,7 +191,8 @@ def test_sums_are_kept_for_the_same_contexts_only(driver):
 
 @pytest.mark.parametrize("name", ["golden", "golden:huge", "silicon:tiny", "golden:tiny:more", ""])
 def test_unknown_cards_are_listed(name):
-    with pytest.raises(CardError, match="golden, verilated, cycles and PRESET one of tiny, sim"):
+    kinds = "golden, verilated, bridged, cycles, c"
+    with pytest.raises(CardError, match=f"{kinds} and PRESET one of tiny, sim"):
         open_card(name)
 
 

@@ -41,6 +41,10 @@ QUAD = dataclasses.replace(
 """As large cards: four channels, two ways out of a column, a whole row at once for vectors."""
 SHORT = dataclasses.replace(TINY, name="short", cols=4, interleave=8, drain_rows=4)
 """As wide a beat as the smallest preset's, on an array of another shape."""
+LEAN = dataclasses.replace(
+    TINY, name="lean", vector_slices=16, epilogue_slices=8, update_slices=8, compressed_stores=0
+)
+"""As a small device: one lane each for vectors, results and updates."""
 STEPS = 3
 SEED = default_seed()
 
@@ -134,7 +138,7 @@ def test_configurations_of_one_width_agree(configs):
 
 
 @pytest.mark.parametrize("make", [perceptron, residual], ids=lambda make: make.__name__)
-@pytest.mark.parametrize("config", [TINY, TALL, QUAD], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [TINY, TALL, QUAD, LEAN], ids=lambda config: config.name)
 def test_gateware_agrees_under_stalls(config, make):
     """Gateware of two shapes, with random AXI stalls, leaves the golden card's very bytes."""
     timing = MemoryTiming(latency=17, bandwidth=0.7, stall=0.3, seed=SEED)

@@ -8,6 +8,7 @@ import pytest
 
 from firmware import report, training
 from firmware.cards import open_card
+from firmware.cards.golden import GoldenCard
 from firmware.dataset import load_digits
 from firmware.errors import CardFault
 from firmware.model import DENSE, Method
@@ -85,10 +86,28 @@ def test_training_on_every_card(card_name):
     """Two steps, verified, every slot accounted for; the same losses again with the same seed."""
     settings = Settings(card=card_name, hidden=(32, 32), batch=16, steps=2)
     first = train(settings, Pattern.N2M8)
-    compare(first, train_reference(settings, Pattern.N2M8))
+    compare(first, train_reference(settings, Pattern.N2M8, PRESETS["tiny"]))
     assert first.mismatches == [] and first.compared_bytes > 0
     assert first.adds_up is (None if card_name.startswith("golden") else True)
     assert train(settings, Pattern.N2M8).losses == first.losses
+
+
+def test_training_on_a_board(tmp_path, monkeypatch):
+    """A board is compared with the golden model of the configuration that it tells itself."""
+    opened = []
+
+    def board(name, **options):
+        opened.append((name, options["description"]))
+        return GoldenCard(PRESETS["tiny"])
+
+    monkeypatch.setattr(training, "open_card", board)
+    arguments = ["--card", "serial:/dev/ttyUSB0", "--description", "sat.json", "--layers", "16,16"]
+    arguments += ["--batch", "16", "--steps", "1", "--epochs", "1"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert set(opened) == {("serial:/dev/ttyUSB0", Path("sat.json"))}
+    figures = json.loads((tmp_path / "train.json").read_text())
+    assert figures["mismatches"] == {"dense": [], "sparse": []}
+    assert figures["settings"]["description"] == "sat.json"
 
 
 def _train_residual(*arguments):

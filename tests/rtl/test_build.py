@@ -17,6 +17,7 @@ from rtl.control.commands import Fault, LoadTarget, Opcode, Queue, Stage, encode
 from rtl.headers import c_header, describe
 from rtl.interface.register_map import IDENTITY, REGISTERS, Control
 from rtl.sparsity.pattern import Pattern
+from rtl.systemrdl import register_header, systemrdl
 from rtl.technology import Technology, technology_of
 
 LOAD: dict[str, Any] = {
@@ -90,8 +91,10 @@ def test_fields_of_a_body_do_not_overlap():
 def test_header_agrees_with_python_when_compiled(name, tmp_path):
     config = preset(name)
     (tmp_path / "sat.h").write_text(c_header(config))
+    (tmp_path / "sat_registers.h").write_text(register_header(config))
     (tmp_path / "main.c").write_text(r"""
         #include "sat.h"
+        #include <stddef.h>
         #include <stdio.h>
         #include <string.h>
 
@@ -113,9 +116,9 @@ def test_header_agrees_with_python_when_compiled(name, tmp_path):
         int main(void) {
             printf("%s %s %lx %lx %lx %lu %lu %lu\n", SAT_CONFIG_NAME, SAT_DEVICE,
                 (unsigned long)SAT_IDENTITY,
-                (unsigned long)SAT_CONFIG_HASH, (unsigned long)SAT_REG_FAULT_ADDRESS_HIGH,
+                (unsigned long)SAT_CONFIG_HASH, (unsigned long)offsetof(sat_t, FAULT_ADDRESS_HIGH),
                 (unsigned long)SAT_MACS, (unsigned long)SAT_CHANNELS,
-                (unsigned long)SAT_CONTROL_SOFT_RESET);
+                (unsigned long)SAT__CONTROL__SOFT_RESET_bm);
             PUT(SAT_HEADER_OPCODE, SAT_OPCODE_LOAD);
             PUT(SAT_HEADER_WAIT, 6);
             PUT(SAT_HEADER_SIGNAL, 2);
@@ -175,7 +178,7 @@ def test_no_macro_is_defined_twice():
 
 def test_writes_verilog_register_map_and_header(tmp_path, capsys):
     out = tmp_path / "new" / "directory"
-    assert main(["--preset", "tiny", "--set", "s_depth=128", "--out", str(out)]) == 0
+    assert main(["--preset", "tiny", "--set", "s_depth=128", "--out", str(out), "--pages"]) == 0
     config = configure("tiny", ["s_depth=128"])
     card = json.loads((out / "sat_tiny.json").read_text())
     assert card.pop("technology") == "generic"
@@ -187,7 +190,12 @@ def test_writes_verilog_register_map_and_header(tmp_path, capsys):
     assert card["patterns"] == ["dense", "1:4", "2:4", "1:8", "2:8", "4:8"]
     assert f"module {TOP}(" in (out / "sat.v").read_text()
     assert "DSP48E2" not in "".join(file.read_text() for file in out.glob("*.v"))
-    assert (out / "sat_tiny.h").exists()
+    assert (out / "sat_tiny.h").read_text() == c_header(config)
+    assert (out / "sat_registers.h").read_text() == register_header(config)
+    assert (out / "sat.rdl").read_text() == systemrdl(config)
+    assert (out / "registers" / "index.html").exists()
+    pages = "".join(file.read_text() for file in (out / "registers" / "data").rglob("*.js*"))
+    assert "FAULT_ADDRESS_HIGH" in pages
     output = capsys.readouterr().out
     assert "tiny for generic, generic technology" in output
     assert str(out / "sat.v") in output
@@ -199,7 +207,7 @@ def test_writes_verilog_register_map_and_header(tmp_path, capsys):
         (["--set", "device=xcvu9p"], Technology.ULTRASCALE_PLUS),
         (["--technology", "ultrascale_plus"], Technology.ULTRASCALE_PLUS),
         (["--set", "device=xcvu9p", "--technology", "generic"], Technology.GENERIC),
-        (["--set", "device=lfe5u-85f"], Technology.GENERIC),
+        (["--set", "device=lfe5u-85f"], Technology.ECP5),
     ],
 )
 def test_technology_is_the_devices_unless_told(

@@ -70,9 +70,14 @@ WIDE = {"lanes": 16, "rows": 8, "drain_rows": 8}
         ({"burst_beats": 128}, r"burst_beats is 128, must be 1 to 64 \(4 KiB\)"),
         ({"outstanding_reads": 128}, "outstanding_reads is 128, must be 1 to 64"),
         *(
-            ({"vector_slices": value}, f"vector_slices is {value}, must be 1 or 2")
-            for value in (0, 3, 4)
+            ({name: value}, f"{name} is {value}, must be a power of two")
+            for name in ("vector_slices", "epilogue_slices", "update_slices")
+            for value in (0, 3)
         ),
+        ({"vector_slices": 64}, r"vector_slices is 64, must be 1 to 32 \(elements of a D word\)"),
+        ({"epilogue_slices": 32}, r"epilogue_slices is 32, must be 1 to 16 \(values of an O word"),
+        ({"compressed_stores": 2}, "compressed_stores is 2, must be 0 or 1"),
+        ({"update_slices": 16}, r"update_slices is 16, must be 1 to 8 \(group\)"),
     ],
 )  # fmt: skip
 def test_impossible_parameter_is_refused(changes, message):
@@ -93,7 +98,7 @@ def test_impossible_parameter_is_refused(changes, message):
         {"channels": 2}, {"channels": 4, "memory_bytes": 1 << 16},
         *({"device": device} for device in DEVICES),
         {"queue_depth": 2}, {"burst_beats": 1}, {"burst_beats": 64}, {"outstanding_reads": 1},
-        {"vector_slices": 1},
+        {"vector_slices": 1}, {"vector_slices": 32}, {"epilogue_slices": 16}, {"update_slices": 8},
     ],
 )  # fmt: skip
 def test_extreme_parameter_is_accepted(changes):
@@ -116,6 +121,9 @@ def test_derived_values():
     assert config.floats == 32
     assert config.vector_lanes == 32
     assert dataclasses.replace(config, vector_slices=1).vector_lanes == 64
+    assert (config.epilogue_lanes, config.update_lanes) == (32, 16)
+    sliced = dataclasses.replace(config, epilogue_slices=4, update_slices=8)
+    assert (sliced.epilogue_lanes, sliced.update_lanes) == (8, 2)
     assert (config.beat_bits, config.beat_bytes) == (1024, 128)
     assert config.page_beats == 32
     assert config.index_bits == 4
@@ -146,7 +154,7 @@ def test_longest_reduction_of_largest_products_fits(config):
         ("sim", 256, 1, 128, 1 << 17),
         ("sim-wide", 256, 1, 128, 1 << 17),
         ("sim-8x", 256, 1, 128, 1 << 17),
-        ("ulx3s", 32, 1, 128, 1 << 18),
+        ("ulx3s", 32, 1, 8, 512),
         ("vcu1525", 4096, 4, 128, 1 << 17),
         ("u250", 4096, 4, 128, 1 << 17),
     ],

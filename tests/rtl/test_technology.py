@@ -68,6 +68,7 @@ def test_every_device_has_a_technology():
         (SimpleNamespace(technology=Technology.GENERIC), Technology.GENERIC),
         (SimpleNamespace(family="ultrascaleplus"), Technology.ULTRASCALE_PLUS),
         (SimpleNamespace(family="series7"), Technology.GENERIC),
+        (SimpleNamespace(family="ecp5"), Technology.ECP5),
     ],
 )
 def test_technology_of(platform, technology):

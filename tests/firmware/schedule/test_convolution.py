@@ -24,12 +24,14 @@ from firmware.schedule.convolution_plan import ConvolutionProblem, plan_convolut
 from firmware.schedule.patch import Axis
 from firmware.tensor import Activations
 from rtl.config import COMMAND_BYTES, PRESETS
-from rtl.control.commands import LoadTarget, Opcode
+from rtl.control.commands import LoadTarget, Opcode, Stage
 from rtl.sparsity.pattern import Pattern
+from sim.cycles.model import measure
 from sim.golden.arithmetic import add, dot
 from sim.golden.engine import epilogue
 from sim.golden.program import decode
 from sim.golden.sparsity import prune
+from sim.verilated.model import MemoryTiming
 from tests.harness import default_seed
 
 SIM = dataclasses.replace(PRESETS["sim"], name="test", memory_bytes=1 << 30)
@@ -196,6 +198,24 @@ def test_weights_that_fit_stay():
     (dense, once), (sparse, same), (streamed, again) = loaded
     assert dense == sparse == 4 and once == same
     assert streamed > 4 or again > once
+
+
+@pytest.mark.parametrize(("pattern", "least"), [("dense", 0.95), ("2:8", 0.9)])
+@pytest.mark.parametrize(("side", "channels"), [(16, 64), (8, 128)])
+@pytest.mark.parametrize("stage", ["forward", "backward"])
+def test_the_array_is_kept_busy(stage, side, channels, pattern, least):
+    """By ResNet-18's 3 x 3 layers for 64 x 64 pixels, 32 images, memory of 77 GB/s at 250 MHz."""
+    config = PRESETS["vcu1525-1k"]
+    method = Method.bdwp(Pattern.parse(pattern))
+    sizes = {"side": (side, side), "channels": channels, "outputs": channels}
+    bench = _Bench(config, kernel=3, padding=1, method=method, **sizes)
+    options = {"mask": bench.x} if stage == "backward" else {}
+    getattr(bench, stage)(**options)
+    timing = MemoryTiming(latency=64, bandwidth=77e9 / 250e6 / config.beat_bytes / config.channels)
+    code = Stage.FF if stage == "forward" else Stage.BP
+    macs = config.elements * bench.layer.kept_macs(code)
+    cycles = measure(config, timing, bench.assembly.program.encode()).cycles
+    assert macs / config.macs / cycles >= least
 
 
 @pytest.mark.parametrize(

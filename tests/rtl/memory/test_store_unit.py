@@ -1,5 +1,6 @@
 """StoreUnit and its epilogue against the golden model."""
 
+import dataclasses
 import itertools
 
 import cocotb
@@ -35,6 +36,8 @@ from .axi import descriptor, restart
 
 CONFIGS = {
     "tiny": preset("tiny"),
+    "sliced": dataclasses.replace(preset("tiny"), name="sliced", epilogue_slices=4),
+    "one_lane": dataclasses.replace(preset("tiny"), name="one_lane", epilogue_slices=8),
     "column": Config("column", cols=1, lanes=4, o_depth=64, aux_depth=32),
     # Two chunks of a row arrive together.
     "wide": Config("wide", rows=4, cols=4, o_depth=64, aux_depth=128),
@@ -47,6 +50,14 @@ CONFIGS = {
 def test_store_unit(name):
     chosen = CONFIGS[name]
     simulate(StoreUnit(chosen), name=f"store_unit_{name}", testbench=__name__, config=chosen)
+
+
+def test_store_unit_without_compression():
+    chosen = dataclasses.replace(preset("tiny"), name="plain", compressed_stores=0)
+    simulate(
+        StoreUnit(chosen), name="store_unit_plain", testbench=__name__, config=chosen,
+        testcase=["stores_every_way", "stores_random_results", "compresses_where_it_can"],
+    )  # fmt: skip
 
 
 SPECIAL_FLOATS = np.array(
@@ -292,6 +303,21 @@ async def prunes_corners(dut):
 
 
 @cocotb.test()
+async def compresses_where_it_can(dut):
+    card = await begin(dut, rng())
+    fields = compressed(0, 2, 1, 1, Pattern.N2M8)
+    if config().compressed_stores:
+        await run(dut, card, [fields])
+        return
+    sender = cocotb.start_soon(send(dut, "command", [pack(StoreBody, fields)] * 2))
+    await clocks(dut, 40)
+    fault = unpack(FaultReport, dut.fault.value)
+    assert (fault.code, fault.address) == (Fault.PATTERN, 0)
+    assert not dut.command__ready.value and not dut.descriptor__valid.value
+    sender.cancel()
+
+
+@cocotb.test()
 async def compresses_random_results(dut):
     random = rng()
     card = await begin(dut, random)
@@ -334,7 +360,10 @@ async def compresses_a_word_a_cycle(dut):
         fields = compressed(0, 2 * d_words, 1, d_words, pattern)
         words = c.elements * d_words * 2
         # A tile has one of two places from its first word's read until its last beat has left.
-        tile = max(2 * c.elements, c.elements + (pattern.tile_beats(c) + ON_THE_WAY) // 2)
+        tile = max(
+            2 * c.elements * c.epilogue_slices,
+            c.elements * c.epilogue_slices + (pattern.tile_beats(c) + ON_THE_WAY) // 2,
+        )
         beats = len(beats_of(card.result(fields), fields))
         dut.descriptor__ready.value = 1
         dut.data__ready.value = 1
@@ -370,7 +399,7 @@ async def keeps_one_word_a_cycle(dut):
             taken += int(dut.data__valid.value)
             cycles += taken > 0
             assert cycles < 2000
-        assert cycles == (beats - 1 << convert) + 1
+        assert cycles == (beats - 1 << convert) * c.epilogue_slices + 1
         await clocks(dut, 4)
         assert card.done == convert + 1
 

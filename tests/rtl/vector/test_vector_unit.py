@@ -1,6 +1,7 @@
 """The vector unit against the golden machine: results, registers, timing, faults."""
 
 import dataclasses
+from itertools import product
 
 import cocotb
 import numpy as np
@@ -24,6 +25,7 @@ from rtl.control.commands import (
 )
 from rtl.control.fault import FaultReport
 from rtl.memory.descriptor import Descriptor
+from rtl.vector.lane import PARTS
 from rtl.vector.vector_unit import VectorUnit
 from sim.golden.machine import Machine
 from tests.harness import clocks, config, pack, receive, rng, send, simulate, start, unpack
@@ -32,6 +34,7 @@ from tests.vectors import beats_written, random_body, random_stream, with_raw_fi
 
 CONFIGS = {
     "tiny": PRESETS["tiny"],
+    "one lane": dataclasses.replace(PRESETS["tiny"], name="one", vector_slices=16),
     "whole rows": dataclasses.replace(PRESETS["sim"], name="rows", d_depth=64, vector_slices=1),
 }
 INPUT, OUTPUT = 0x1_0000, 0x4_0000
@@ -100,15 +103,18 @@ def spills(machine):
         yield Job(machine, body, np.zeros(0, np.uint8))
 
 
-async def run(dut, jobs, random=None):
-    """Carry out `jobs` and compare what they write; return the cycles that each took."""
+async def run(dut, jobs, random=None, idle=0.3):
+    """Carry out `jobs` and compare what they write; return the cycles that each took.
+
+    Beats pause with probability `idle`, if `random` is given.
+    """
     tasks = [
         cocotb.start_soon(
             send(dut, "command", [pack(VectorBody, job.body) for job in jobs], random,
                  timeout=50_000)
         ),
         cocotb.start_soon(
-            send(dut, "beats", [beat for job in jobs for beat in job.taken], random,
+            send(dut, "beats", [beat for job in jobs for beat in job.taken], random, idle=idle,
                  timeout=50_000)
         ),
     ]  # fmt: skip
@@ -165,6 +171,28 @@ async def carries_out_random_commands(dut):
         if number % 5 == 4:
             jobs += spills(machine)
     await run(dut, jobs, random)
+
+
+@cocotb.test()
+async def folds_rows_that_come_late(dut):
+    """Tiles of few rows, the last of which may be close before the first of the next tile."""
+    await start(dut)
+    random, machine = rng(), Machine(config())
+    jobs = list(fills(machine, random))
+    for rows in (1, 2, 3, 5):
+        for wide in (0, 1):
+            for fold, target in product(
+                (Fold.SUM, Fold.MAXIMUM), (VectorTarget.WIDE, VectorTarget.REGISTERS)
+            ):
+                groups = 3 if target is VectorTarget.WIDE else 1
+                body = {
+                    "groups": groups, "window": 8, "rows": rows, "held": 0, "wide": wide,
+                    "from_registers": 0,
+                    "a": immediate(1.5), "fold": fold, "target": target,
+                    "descriptor": descriptor(groups * rows * 2),
+                }  # fmt: skip
+                jobs.append(Job(machine, body, random_stream(config(), random, body)))
+    await run(dut, [*jobs, *spills(machine)], random, idle=0.7)
 
 
 def tiles(machine, random, **fields):
@@ -227,11 +255,13 @@ async def takes_a_slice_a_cycle(dut):
         body = job.body
         held, computed = (body["groups"] * body[part] * config().elements
                           for part in ("held", "window"))  # fmt: skip
-        if job.body["target"] is VectorTarget.WIDE and slices == 2:
+        if job.body["target"] is VectorTarget.WIDE and slices > 1:
             spacing = 1
         expected = held + slices * spacing * computed
         # Checks, coefficients, the lanes once, the parts of sums.
-        fixed = 80 + 60 * ("reduce" in body or "reduce_product" in body)
+        fixed = 80 + 3 * slices
+        if "reduce" in body or "reduce_product" in body:
+            fixed += max(60, 2 * (PARTS - 1) * slices + 10)
         assert expected < cycles <= expected + fixed, f"{name}: {cycles}, expected {expected}"
     await run(dut, list(spills(machine)))
 
@@ -251,7 +281,8 @@ async def does_arithmetic_of_registers_quickly(dut):
         }  # fmt: skip
         jobs.append(Job(machine, body, np.zeros(0, np.uint8)))
     cycles = await run(dut, jobs)
-    assert max(cycles) <= 46, cycles
+    # Coefficients; then a slice every second cycle.
+    assert max(cycles) <= 36 + 5 * config().vector_slices + 4, cycles
     await run(dut, list(spills(machine)))
 
 
@@ -283,7 +314,7 @@ async def stops_at_faults(dut):
             assert not dut.beats__ready.value and not dut.done.value, name
         report = unpack(FaultReport, dut.fault.value)
         assert (report.code, report.address) == (code, address), name
-        assert command.done() and not dut.command__ready.value and not dut.busy.value
+        assert command.done() and not dut.command__ready.value
     await reset(dut)
     random, machine = rng(), Machine(config())
     await run(dut, [*fills(machine, random), tiles(machine, random, **NARROW)], random)
