@@ -2,8 +2,8 @@
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
 // what is handed over by what the registers hold at its beginning, then advances all of them.
-// Cycles in which nothing but time passes are left out, and those in which only beats move on their
-// way into a scratchpad are taken many at once.
+// Cycles in which nothing but time passes are left out, and those in which only beats stream, to a
+// scratchpad or through the vector unit, are taken many at once.
 
 #include <algorithm>
 #include <array>
