@@ -2,10 +2,11 @@
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
 // what is handed over by what the registers hold at its beginning, then advances all of them.
-// Cycles in which nothing but time passes are left out, and those in which only beats move on their
-// way into a scratchpad are taken many at once.
+// Cycles in which nothing but time passes are left out, and those in which only beats stream, to a
+// scratchpad or through the vector unit, are taken many at once.
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -89,6 +90,8 @@ class ReadArbiter {
   Burst chosen_;
   bool is_chosen_ = false, takes_fetch_ = false, takes_load_ = false;
 };
+
+constexpr size_t kMostChannels = 4;
 
 class Core {
  public:
@@ -199,15 +202,21 @@ class Core {
     counters_[Counter::READ_BEATS] += load_.takes_beat();
     counters_[Counter::WRITE_BEATS] += write_dma_.w_valid() && w_ready;
 
-    // Beats that are read, one a cycle, while nothing else happens.
+    // Beats that stream, one a cycle, while nothing else happens.
     const bool load_takes = load_.takes_beat();
     const bool commands = starts[0] || starts[1] || starts[2] || dones[0] || dones[1] || dones[2];
-    const bool writes = (write_dma_.w_valid() && w_ready) || (data && data_ready) || b ||
-                        (write_dma_.aw_valid() && aw_ready) || (writes_ && !writes_->rests());
-    if (rests_ && load_takes && !stream && !commands && !writes) {
-      const int64_t cycles = std::min(streak(ar, ar_ready, r, r_last), limit - now_);
+    const bool w = write_dma_.w_valid() && w_ready, data_taken = data && data_ready;
+    const bool reads_on = load_takes && (!stream || to_vector);
+    const bool writes_on = data_taken && to_vector;
+    if (rests_ && (reads_on || writes_on) && stream <= to_vector && data_taken <= to_vector && !b &&
+        !commands && !unit_done) {
+      const Beats beats{r, load_takes, stream && to_vector, data_ready && to_vector, data_taken, w};
+      int64_t cycles = arbiter_.streak(load_.dma(), ar_ready, r, r_last, load_takes);
+      if (cycles > 1) cycles = std::min(cycles, write_dma_.streak(aw_ready, w_ready, data_taken));
+      if (cycles > 1) cycles = std::min(cycles, streak(beats, ar, descriptor_ready && to_vector));
+      cycles = std::min(cycles, limit - now_);
       if (cycles > 1) {
-        repeat(cycles, r);
+        repeat(cycles, beats);
         return true;
       }
     }
@@ -219,61 +228,95 @@ class Core {
     changes |= arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
     changes |= load_.cycle(load, takes_load, now_);
     changes |= engine_.cycle(compute, now_);
-    bool writers_change = store_.cycle(
+    changes |= vector_.cycle(vector, stream && to_vector, descriptor_ready && to_vector,
+                             data_ready && to_vector, now_);
+    changes |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
+                                data_taken, b);
+    bool others = store_.cycle(
         store, descriptor_ready, data_ready && !to_update && !to_vector, o_free, now_);
-    writers_change |= update_.cycle(update, stream && to_update, descriptor_ready && to_update,
-                                    data_ready && to_update, o_free, now_);
-    writers_change |= vector_.cycle(vector, stream && to_vector, descriptor_ready && to_vector,
-                                    data_ready && to_vector, now_);
-    writers_change |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
-                                       data && data_ready, b);
+    others |= update_.cycle(update, stream && to_update, descriptor_ready && to_update,
+                            data_ready && to_update, o_free, now_);
     changes |= unit_done;
     handed_over_ = unit_done || (handed_over_ && !store_done);
     // With nothing new to it, what rests goes on resting.
     if (processor_changed_ || commands || takes_fetch || fetch_beat) {
       processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
     }
-    rests_ = !writers_change && !writes_moved_ && !processor_changed_;
-    return changes || writers_change || processor_changed_;
+    rests_ = !others && !processor_changed_;
+    return changes || others || processor_changed_;
   }
 
-  // For how many cycles, this one included, the load unit takes a beat and nothing else happens.
-  int64_t streak(const Burst* ar, bool ar_ready, bool r, bool r_last) const {
-    int64_t cycles = std::min({engine_.next_event(), store_.next_event(), update_.next_event(),
-                               vector_.next_event()}) - now_;
+  // Handshakes of a cycle in which nothing but beats moves.
+  struct Beats {
+    bool r;           // from memory
+    bool load_takes;  // by the load unit
+    bool stream;      // on offer to the vector unit
+    bool data_ready;  // for those of the vector unit
+    bool data_taken;  // from there
+    bool w;           // to memory
+  };
+
+  // For how many cycles, this one included, just these beats move; `ar` waits, if any.
+  int64_t streak(const Beats& beats, const Burst* ar, bool descriptor_ready) const {
+    int64_t cycles =
+        std::min({engine_.next_event(), store_.next_event(), update_.next_event()}) - now_;
     cycles = std::min(cycles, load_.streak(now_));
     if (cycles < 2) return 1;
-    cycles = std::min(cycles, arbiter_.streak(load_.dma(), ar_ready, r, r_last, true));
+    cycles = std::min(
+        cycles, vector_.streak(beats.stream, descriptor_ready, beats.data_ready, now_));
     if (cycles < 2) return 1;
-    if (reads_) cycles = std::min(cycles, reads_->streak(ar));
+    if (reads_) {
+      // A beat that waits goes on when there's room.
+      if (write_dma_.w_valid() && !beats.w) return 1;
+      cycles = std::min({cycles, reads_->streak(ar), writes_->streak(beats.w)});
+    }
     for (size_t i = 0; i < channels_.size() && cycles > 1; ++i) {
       if (!channels_[i].idle()) {
-        cycles = std::min(cycles, channels_[i].streak(now_, reads_ ? reads_->reads(i) : r, false));
+        cycles = std::min(cycles, channels_[i].streak(now_, reads(i, beats), writes(i, beats)));
       }
     }
     return cycles;
   }
 
   // So many such cycles at once.
-  void repeat(int64_t cycles, bool r) {
-    for (size_t i = 0; i < channels_.size(); ++i) {
-      if (reads_ ? reads_->reads(i) : r) channels_[i].repeat(now_, cycles, true, false);
-    }
-    if (reads_) reads_->repeat(cycles);
-    arbiter_.repeat(cycles, r, true);
+  void repeat(int64_t cycles, const Beats& beats) {
+    // By what moves: whatever tells that comes last.
     load_.repeat(cycles);
-    counters_[Counter::READ_BEATS] += cycles - 1;
+    vector_.repeat(cycles, beats.stream, beats.data_ready, now_);
+    arbiter_.repeat(cycles, beats.r, beats.load_takes);
+    write_dma_.repeat(cycles, beats.data_taken);
+    std::array<bool, kMostChannels> read, written;
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      read[i] = reads(i, beats);
+      written[i] = writes(i, beats);
+    }
+    if (reads_) {
+      reads_->repeat(cycles);
+      writes_->repeat(cycles, beats.w);
+    }
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      if (read[i] || written[i]) channels_[i].repeat(now_, cycles, read[i], written[i]);
+    }
+    counters_[Counter::READ_BEATS] += (cycles - 1) * beats.load_takes;
+    counters_[Counter::WRITE_BEATS] += (cycles - 1) * beats.w;
     cycles_ = cycles;
+  }
+
+  // Whether a beat is read from this channel, or written to it.
+  bool reads(size_t channel, const Beats& beats) const {
+    return reads_ ? reads_->reads(channel) : beats.r;
+  }
+  bool writes(size_t channel, const Beats& beats) const {
+    return writes_ ? writes_->writes(channel) : beats.w;
   }
 
   bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw_ready, bool w_ready, bool b) {
     const bool aw = write_dma_.aw_valid() && aw_ready, w = write_dma_.w_valid() && w_ready;
     if (reads_) {
       const bool changes = reads_->cycle(ar_ready ? ar : nullptr, now_);
-      writes_moved_ = writes_->cycle(aw ? &write_dma_.aw() : nullptr, w, write_dma_.w_last(), now_);
-      return changes || writes_moved_;
+      return writes_->cycle(aw ? &write_dma_.aw() : nullptr, w, write_dma_.w_last(), now_) |
+             changes;
     }
-    writes_moved_ = w || aw || b;
     Channel& only = channels_[0];
     if (r) only.take_r();
     if (w) only.take_w(now_);
@@ -411,8 +454,7 @@ class Core {
   VectorUnit vector_;
   WriteDma write_dma_;
   int64_t now_ = 0, cycles_ = 1;
-  bool rests_ = false;  // all but what reads did nothing in the cycle before
-  bool writes_moved_ = false;
+  bool rests_ = false;  // processor, store and update units did nothing in the cycle before
   bool handed_over_ = false, finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
   bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false, vector_busy_ = false;
