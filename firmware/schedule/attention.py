@@ -47,6 +47,7 @@ from ..program import descriptor, product
 from ..tensor import Activations, padded
 from ..tokens import TokenActivations
 from .assembly import Assembly
+from .patch import cut
 from .pieces import Pieces, Reach
 from .vectors import Feed, Register, Vectors
 from .words import s_words
@@ -57,6 +58,13 @@ _LOG2_E = math.log2(math.e)
 
 _AT_ONCE = 16
 """Columns of tiles, G queries of a head, whose sums are in registers at the same time."""
+
+_O_SHARES = 8
+"""Results of up to four products wait in the O scratchpad; places are taken in turn, and the end of
+the scratchpad may be left out."""
+
+_Stores = list[dict[str, Any]]
+"""Fields of STOREs that are still to be added to the program."""
 
 _LARGEST, _OFFSET, _SUM = (Register(index * _AT_ONCE) for index in range(3))
 _PARTS = Register(3 * _AT_ONCE)
@@ -116,32 +124,29 @@ class AttentionSchedule:
         buffers, stage = self._buffers, Stage.FF
         queries, keys, values = (self._words(part) for part in range(3))
 
-        def scores(image: int) -> None:
+        def scores(image: int) -> _Stores:
             reach(0, image + 1)
-            for head in range(self._layer.heads):
-                self._multiply(
-                    stage,
-                    self._rows(x, image, keys + head * self._head_words),
-                    self._rows(x, image, queries + head * self._head_words),
-                    self._columns(buffers.scores, image, head),
-                )
+            return self._multiply(
+                stage,
+                lambda head: self._rows(x, image, keys, head),
+                lambda head: self._rows(x, image, queries, head),
+                lambda heads: self._columns(buffers.scores, image, heads),
+            )
 
         def softmax(image: int) -> None:
             columns = self._tile_columns(image)
             for first in range(0, len(columns), _AT_ONCE):
                 self._softmax(columns[first : first + _AT_ONCE])
 
-        def outputs(image: int) -> None:
-            for head in range(self._layer.heads):
-                word = head * self._head_words
-                self._multiply(
-                    stage,
-                    self._pairs(buffers.probabilities, image, head, transpose=True),
-                    self._channels(x, image, values + word),
-                    self._tokens(y, image, word),
-                )
+        def outputs(image: int) -> _Stores:
+            return self._multiply(
+                stage,
+                lambda head: self._pairs(buffers.probabilities, image, head, transpose=True),
+                lambda head: self._channels(x, image, values, head),
+                lambda heads: self._tokens(y, image, 0, heads),
+            )
 
-        yield from self._overlap(x.batch, (scores, softmax, outputs))
+        yield from self._overlap(stage, x.batch, scores, softmax, outputs)
 
     def backward(self, x: TokenActivations, dy: TokenActivations, dx: TokenActivations) -> Pieces:
         """Add the gradient by queries, keys and values.
@@ -161,56 +166,65 @@ class AttentionSchedule:
         buffers, stage = self._buffers, Stage.BP
         queries, keys, values = (self._words(part) for part in range(3))
 
-        def probability_gradients(image: int) -> None:
-            for head in range(self._layer.heads):
-                word = head * self._head_words
-                self._multiply(
-                    stage,
-                    self._rows(x, image, values + word),
-                    self._rows(dy, image, word),
-                    self._columns(buffers.scores, image, head),
-                )
-                self._multiply(
-                    stage,
-                    self._pairs(buffers.probabilities, image, head, transpose=False),
-                    self._channels(dy, image, word),
-                    self._tokens(dx, image, values + word),
-                )
+        def probability_gradients(image: int) -> _Stores:
+            stores = self._multiply(
+                stage,
+                lambda head: self._rows(x, image, values, head),
+                lambda head: self._rows(dy, image, 0, head),
+                lambda heads: self._columns(buffers.scores, image, heads),
+            )
+            return stores + self._multiply(
+                stage,
+                lambda head: self._pairs(buffers.probabilities, image, head, transpose=False),
+                lambda head: self._channels(dy, image, 0, head),
+                lambda heads: self._tokens(dx, image, values, heads),
+            )
 
         def score_gradients(image: int) -> None:
             columns = self._tile_columns(image)
             for first in range(0, len(columns), _AT_ONCE):
                 self._back_through_softmax(columns[first : first + _AT_ONCE])
 
-        def input_gradients(image: int) -> None:
-            for head in range(self._layer.heads):
-                word = head * self._head_words
-                for transpose, other, result in ((True, keys, queries), (False, queries, keys)):
-                    self._multiply(
-                        stage,
-                        self._pairs(buffers.score_gradients, image, head, transpose=transpose),
-                        self._channels(x, image, other + word),
-                        self._tokens(dx, image, result + word),
-                    )
+        def input_gradients(image: int) -> _Stores:
+            slopes = buffers.score_gradients
+            stores = self._multiply(
+                stage,
+                lambda head: self._pairs(slopes, image, head, transpose=True),
+                lambda head: self._channels(x, image, keys, head),
+                lambda heads: self._tokens(dx, image, queries, heads),
+            )
+            return stores + self._multiply(
+                stage,
+                lambda head: self._pairs(slopes, image, head, transpose=False),
+                lambda head: self._channels(x, image, queries, head),
+                lambda heads: self._tokens(dx, image, keys, heads),
+            )
 
-        yield from self._overlap(x.batch, (probability_gradients, score_gradients, input_gradients))
+        yield from self._overlap(
+            stage, x.batch, probability_gradients, score_gradients, input_gradients
+        )
 
     def _overlap(
         self,
+        stage: Stage,
         images: int,
-        steps: tuple[Callable[[int], None], Callable[[int], None], Callable[[int], None]],
+        first: Callable[[int], _Stores],
+        vectors: Callable[[int], None],
+        last: Callable[[int], _Stores],
     ) -> Pieces:
-        """Add three steps of all images, each beside the next one of the image before.
+        """Add the steps of all images, each beside the next one of the image before.
 
-        The first and the last are products, the second is the vector unit's.
+        The first and the last are products. Their operands are loaded while results are stored:
+        neither waits for the vector unit, whose turn is between them.
         """
-        first, vectors, last = steps
         for number in range(images + 2):
-            # The array's operands before those of the vector unit, which keeps the load queue
-            # waiting.
-            for step, image in ((first, number), (last, number - 2), (vectors, number - 1)):
+            stores: _Stores = []
+            for step, image in ((first, number), (last, number - 2)):
                 if 0 <= image < images:
-                    step(image)
+                    stores += step(image)
+            if 0 <= number - 1 < images:
+                vectors(number - 1)
+            self._store(stage, stores)
             # The array waits for memory; there's no time to fill.
             yield 0
 
@@ -331,64 +345,103 @@ class AttentionSchedule:
     def _multiply(
         self,
         stage: Stage,
-        d: _Operand,
-        s: _Operand,
-        result: dict[str, Any],
-    ) -> None:
-        """Add a product of two operands, whose beats go where the descriptor `result` says."""
+        d: Callable[[int], _Operand],
+        s: Callable[[int], _Operand],
+        result: Callable[[range], dict[str, Any]],
+    ) -> _Stores:
+        """Add a product for each head of an image, side by side in the O scratchpad.
+
+        Parameters
+        ----------
+        stage
+            Part of a training step.
+        d, s
+            Return the operands of a head.
+        result
+            Returns the descriptor of where the results of some heads go, which one STORE writes.
+
+        Returns
+        -------
+        The fields of STOREs that are still to be added.
+        """
         config, assembly, program = self._config, self._assembly, self._assembly.program
         g = config.elements
         context = f"{self._layer.name}, {stage.name}"
-        a, b = padded(config, s.rows), padded(config, d.rows)
+        rows_a, rows_b, reduction = s(0).rows, d(0).rows, s(0).reduction
+        a, b = padded(config, rows_a), padded(config, rows_b)
         fields = product(
             config,
             Pattern.DENSE,
             a=a,
             b=b,
-            k=s.reduction,
-            a_padding=a - s.rows,
-            b_padding=b - d.rows,
+            k=reduction,
+            a_padding=a - rows_a,
+            b_padding=b - rows_b,
         )
         # The rows that complete the last tile of the array have places, too.
         bank_rows = fields["b_tiles"] * (config.interleave >> fields["a_contexts"])
-        d_words, stride = fields["d_words"], a // config.floats
-        sizes = (
-            (assembly.s, a // g * s_words(config, Pattern.DENSE, d_words)),
-            (assembly.d, bank_rows * d_words),
-            (assembly.o, bank_rows * stride),
-        )
-        for ring, words in sizes:
-            assembly.need(context, ring, words)
-        s_base, d_base, o_base = (ring.take(words) for ring, words in sizes)
-        for target, base, rows, operand in (
-            (LoadTarget.S, s_base, a, s),
-            (LoadTarget.D, d_base, b, d),
+        d_words, o_words = fields["d_words"], a // config.floats
+        s_size, d_size = a // g * s_words(config, Pattern.DENSE, d_words), bank_rows * d_words
+        for ring, words in (
+            (assembly.s, s_size),
+            (assembly.d, d_size),
+            (assembly.o, bank_rows * o_words),
         ):
-            program.load(
-                target,
-                stage,
-                order=LoadOrder.TILES,
-                pattern=Pattern.DENSE,
-                base=base,
-                rows=rows,
-                d_words=d_words,
-                **operand.fields,
-            )
-        program.compute(
-            stage, s_base=s_base, d_base=d_base, o_base=o_base, o_stride=stride, **fields
-        )
-        program.store(
-            stage,
-            o_base=o_base,
-            o_stride=stride,
-            rows=b,
-            words=stride,
-            convert=1,
-            descriptor=result,
-        )
+            assembly.need(context, ring, words)
+        at_once = max(assembly.o.depth // _O_SHARES // (bank_rows * o_words), 1)
+        stores: _Stores = []
+        for heads in cut(self._layer.heads, at_once):
+            self._store(stage, stores)
+            stride = len(heads) * o_words
+            o_base = assembly.o.take(bank_rows * stride)
+            for index, head in enumerate(heads):
+                s_base, d_base = assembly.s.take(s_size), assembly.d.take(d_size)
+                for target, base, rows, operand in (
+                    (LoadTarget.S, s_base, a, s(head)),
+                    (LoadTarget.D, d_base, b, d(head)),
+                ):
+                    program.load(
+                        target,
+                        stage,
+                        order=LoadOrder.TILES,
+                        pattern=Pattern.DENSE,
+                        base=base,
+                        rows=rows,
+                        d_words=d_words,
+                        **operand.fields,
+                    )
+                program.compute(
+                    stage,
+                    s_base=s_base,
+                    d_base=d_base,
+                    o_base=o_base + index * o_words,
+                    o_stride=stride,
+                    **fields,
+                )
+            stores = [
+                {
+                    "o_base": o_base,
+                    "o_stride": stride,
+                    "rows": b,
+                    "words": stride,
+                    "descriptor": result(heads),
+                }
+            ]
+        # What doesn't fit its share of the scratchpad can't wait.
+        if bank_rows * o_words * at_once * _O_SHARES > assembly.o.depth:
+            self._store(stage, stores)
+            stores = []
+        return stores
 
-    def _rows(self, x: TokenActivations, image: int, word: int) -> _Operand:
-        """Return the tokens of an image as rows, to be reduced over the channels of a head."""
+    def _store(self, stage: Stage, stores: _Stores) -> None:
+        for fields in stores:
+            self._assembly.program.store(stage, convert=1, **fields)
+
+    def _rows(self, x: TokenActivations, image: int, first: int, head: int) -> _Operand:
+        """Return the tokens of an image as rows, to be reduced over the channels of a head.
+
+        Those of the first head begin with word `first`.
+        """
         g = self._config.elements
         return _Operand(
             rows=self._layer.shape.positions,
@@ -396,14 +449,14 @@ class AttentionSchedule:
             fields={
                 "descriptor": descriptor(
                     self._config,
-                    x.tile(0, image, 0, word),
+                    x.tile(0, image, 0, first + head * self._head_words),
                     self._head_words * g,
                     (self._blocks, x.position_bytes),
                 )
             },
         )
 
-    def _channels(self, x: TokenActivations, image: int, word: int) -> _Operand:
+    def _channels(self, x: TokenActivations, image: int, first: int, head: int) -> _Operand:
         """Return the channels of a head as rows, to be reduced over tokens."""
         return _Operand(
             rows=self._width,
@@ -412,7 +465,7 @@ class AttentionSchedule:
                 "transpose": 1,
                 "descriptor": descriptor(
                     self._config,
-                    x.tile(0, image, 0, word),
+                    x.tile(0, image, 0, first + head * self._head_words),
                     self._config.elements,
                     (self._blocks, x.position_bytes),
                     (self._head_words, x.tile_bytes),
@@ -436,25 +489,26 @@ class AttentionSchedule:
             },
         )
 
-    def _columns(self, tensor: Activations, image: int, head: int) -> dict[str, Any]:
-        """Return where a product of keys by queries goes."""
+    def _columns(self, tensor: Activations, image: int, heads: range) -> dict[str, Any]:
+        """Return where products of keys by queries go: a row has the queries of all heads."""
         config = self._config
         return descriptor(
             config,
-            tensor.tile(0, image * self._layer.heads + head, 0, 0),
+            tensor.tile(0, image * self._layer.heads + heads.start, 0, 0),
             1,
             (self._blocks, tensor.position_bytes),
+            (len(heads), tensor.line_bytes),
             (self._blocks * config.elements, config.beat_bytes),
         )
 
-    def _tokens(self, y: TokenActivations, image: int, word: int) -> dict[str, Any]:
-        """Return where a product of tokens by channels of a head goes."""
+    def _tokens(self, y: TokenActivations, image: int, first: int, heads: range) -> dict[str, Any]:
+        """Return where products of tokens by channels go: a row has the channels of all heads."""
         config = self._config
         return descriptor(
             config,
-            y.tile(0, image, 0, word),
+            y.tile(0, image, 0, first + heads.start * self._head_words),
             1,
-            (self._head_words, y.tile_bytes),
+            (len(heads) * self._head_words, y.tile_bytes),
             (config.elements, config.beat_bytes),
             (self._blocks, y.position_bytes),
         )

@@ -31,7 +31,7 @@ __all__ = ["VectorUnit"]
 _COEFFICIENTS = 3
 
 _FOLD_SPACING = 8
-"""Cycles from a tile's first slice to that of the next, if they are folded: what was added must be
+"""Cycles from a slice of a tile to the same of the next, if they are folded: what was added must be
 there before more is."""
 
 
@@ -222,8 +222,18 @@ class VectorUnit(wiring.Component):
             sequencer.valid.eq(intake.valid),
             sequencer.row_slice.eq(intake.row_slice),
         ]
-        with m.If(intake.issue & begins_tile & folds):
-            m.d.sync += tile_pause.eq(_FOLD_SPACING - 1)
+        # Slices may have come late, but those of the next tile needn't. From its first one to each
+        # of the others as many cycles pass as these can be apart at least.
+        distance = Mux(body.wide, 2, sequencer.spacing) if slices == 1 else sequencer.spacing
+        near = place[: exact_log2(_FOLD_SPACING)]
+        elapsed = Signal(range(SLOWEST * _FOLD_SPACING))
+        with m.Switch(distance):
+            for cycles in range(1, SLOWEST + 1):
+                with m.Case(cycles):
+                    m.d.comb += elapsed.eq(near * cycles)
+        is_far = place[len(near) :].any() | (elapsed >= _FOLD_SPACING)
+        with m.If(intake.issue & folds):
+            m.d.sync += tile_pause.eq(Mux(is_far, 0, _FOLD_SPACING - 1 - elapsed))
         with m.Elif(tile_pause != 0):
             m.d.sync += tile_pause.eq(tile_pause - 1)
 

@@ -69,7 +69,7 @@ CONSTANTS = {
     "kVectorCheckCycles": (10, "of a VECTOR that writes to memory: seven factors"),
     "kComputeCheckCycles": (6, "from a COMPUTE to its product"),
     "kVectorCoefficients": (3, "coefficients of a VECTOR, of which a slice takes a cycle to load"),
-    "kVectorFoldSpacing": (8, "from a tile to the next, if they are folded"),
+    "kVectorFoldSpacing": (8, "from a slice of a tile to the same of the next, if they are folded"),
     "kVectorReadyBeats": (64, "results that wait for the write DMA behind the lanes"),
     "kVectorMostBeats": (2, "beats that a slice gives at most"),
     "kVectorDrainCycles": (2, "from reading a tile folded to its register"),

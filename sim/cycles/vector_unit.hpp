@@ -18,6 +18,8 @@ class VectorIntake {
   bool begins_row() const { return slice_ == 0; }
   bool begins_tile() const { return row_ == 0 && begins_row(); }
   bool last_tile() const { return tile_ + 1 == body_->window; }
+  // The next slice of its tile.
+  int64_t place() const { return row_ * slices_ + slice_; }
 
   void begin(const VectorBody& body) {
     body_ = &body;
@@ -255,7 +257,8 @@ class VectorUnit {
     const bool is_done = done();
     const bool allows = allow(now), offers = intake_.offers(beat);
     const bool issue = offers && allows;
-    const bool gives = issue && this->gives(), begins_tile = intake_.begins_tile();
+    const bool gives = issue && this->gives();
+    const int64_t elapsed = intake_.place() * distance();
     const bool last = issue && intake_.last_tile();
     const bool intake_idle = intake_.idle(), sequencer_busy = sequencer_.busy(now);
     // A slice that isn't allowed yet may be in the next cycle.
@@ -264,8 +267,8 @@ class VectorUnit {
     if (data_valid() && data_ready) --beats_left_;
     changes |= writer_.cycle(gives, sequencer_.to_memory(), data_ready);
     changes |= sequencer_.cycle(issue, last, now);
-    if (issue && begins_tile && body_.fold != Fold::NONE) {
-      tile_pause_ = kVectorFoldSpacing - 1;
+    if (issue && body_.fold != Fold::NONE) {
+      tile_pause_ = std::max<int64_t>(0, kVectorFoldSpacing - 1 - elapsed);
     } else if (tile_pause_) {
       --tile_pause_;
       changes = true;
@@ -371,6 +374,11 @@ class VectorUnit {
     if (intake_.idle()) return false;
     return (!gives() || writer_.room()) && !(intake_.begins_tile() && tile_pause_) &&
            (now - phases_) % sequencer_.spacing() == 0;
+  }
+
+  // Cycles from a slice of a tile to its next, at least.
+  int64_t distance() const {
+    return config_.vector_slices == 1 && body_.wide ? 2 : sequencer_.spacing();
   }
 
   int64_t beats() const {

@@ -1,6 +1,7 @@
 """The vector unit against the golden machine: results, registers, timing, faults."""
 
 import dataclasses
+from itertools import product
 
 import cocotb
 import numpy as np
@@ -102,15 +103,18 @@ def spills(machine):
         yield Job(machine, body, np.zeros(0, np.uint8))
 
 
-async def run(dut, jobs, random=None):
-    """Carry out `jobs` and compare what they write; return the cycles that each took."""
+async def run(dut, jobs, random=None, idle=0.3):
+    """Carry out `jobs` and compare what they write; return the cycles that each took.
+
+    Beats pause with probability `idle`, if `random` is given.
+    """
     tasks = [
         cocotb.start_soon(
             send(dut, "command", [pack(VectorBody, job.body) for job in jobs], random,
                  timeout=50_000)
         ),
         cocotb.start_soon(
-            send(dut, "beats", [beat for job in jobs for beat in job.taken], random,
+            send(dut, "beats", [beat for job in jobs for beat in job.taken], random, idle=idle,
                  timeout=50_000)
         ),
     ]  # fmt: skip
@@ -165,6 +169,28 @@ async def carries_out_random_commands(dut):
         if number % 5 == 4:
             jobs += spills(machine)
     await run(dut, jobs, random)
+
+
+@cocotb.test()
+async def folds_rows_that_come_late(dut):
+    """Tiles of few rows, the last of which may be close before the first of the next tile."""
+    await start(dut)
+    random, machine = rng(), Machine(config())
+    jobs = list(fills(machine, random))
+    for rows in (1, 2, 3, 5):
+        for wide in (0, 1):
+            for fold, target in product(
+                (Fold.SUM, Fold.MAXIMUM), (VectorTarget.WIDE, VectorTarget.REGISTERS)
+            ):
+                groups = 3 if target is VectorTarget.WIDE else 1
+                body = {
+                    "groups": groups, "window": 8, "rows": rows, "held": 0, "wide": wide,
+                    "from_registers": 0,
+                    "a": immediate(1.5), "fold": fold, "target": target,
+                    "descriptor": descriptor(groups * rows * 2),
+                }  # fmt: skip
+                jobs.append(Job(machine, body, random_stream(config(), random, body)))
+    await run(dut, [*jobs, *spills(machine)], random, idle=0.7)
 
 
 def tiles(machine, random, **fields):
