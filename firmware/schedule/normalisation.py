@@ -198,6 +198,7 @@ class NormalisationSchedule:
             for start in range(0, x.words, most):
                 words = range(start, min(start + most, x.words))
                 vectors.read_registers(Register(0), 2 * len(words), records.rows(words, names, 2))
+                cycles = 0
                 for index, word in enumerate(words):
                     sources = [tensor.tiles(word, block, lines) for tensor in tensors]
                     pieces = vectors.map_pieces(
@@ -209,8 +210,9 @@ class NormalisationSchedule:
                         function=function,
                         **arithmetic,
                     )
-                    for cycles in pieces:
-                        yield cycles, None
+                    cycles += sum(pieces)
+                # In one piece: others use the registers between.
+                yield cycles, None
             yield 0, (block, lines.stop)
 
     def backward(

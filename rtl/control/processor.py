@@ -60,8 +60,6 @@ class CommandProcessor(wiring.Component):
     stage : Out
         Stage to which this cycle is attributed: that of the compute queue's command, else of the
         store queue's, else of the load queue's, else that of the cycle before.
-    compute_stage : Out
-        Stage of the last COMPUTE issued.
     store_opcode : Out
         Opcode issued last in the store queue.
     busy, waiting, ended : Out(3)
@@ -91,7 +89,6 @@ class CommandProcessor(wiring.Component):
                 "abort": In(1),
                 "fetch_idle": Out(1),
                 "stage": Out(Stage),
-                "compute_stage": Out(Stage),
                 "store_opcode": Out(Opcode),
                 "busy": Out(3),
                 "waiting": Out(3),
@@ -170,10 +167,7 @@ class CommandProcessor(wiring.Component):
                 self.ended[i].eq(instance.ended),
             ]
         load, compute, store = queues
-        m.d.comb += [
-            self.compute_stage.eq(compute.stage),
-            self.store_opcode.eq(store.opcode),
-        ]
+        m.d.comb += self.store_opcode.eq(store.opcode)
         stage_before = Signal(Stage)
         m.d.sync += stage_before.eq(self.stage)
         with m.If(compute.busy):

@@ -227,7 +227,7 @@ class Core {
     bool changes = cycle_memory(ar, ar_ready, r, aw_ready, w_ready, b);
     changes |= arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
     changes |= load_.cycle(load, takes_load, now_);
-    changes |= engine_.cycle(compute, now_);
+    changes |= engine_.cycle(compute, compute ? starts[Queue::COMPUTE]->header.stage : 0, now_);
     changes |= vector_.cycle(vector, stream && to_vector, descriptor_ready && to_vector,
                              data_ready && to_vector, now_);
     changes |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
@@ -402,7 +402,6 @@ class Core {
         break;
       }
     }
-    compute_stage_ = queues_[Queue::COMPUTE].stage();
   }
 
   // Counts the cycles from this one on, before `next`.
@@ -419,7 +418,7 @@ class Core {
       const TensorEngine::Slots slots = engine_.slots(at);
       const int64_t end = std::min(next, engine_.slots_end());
       if (slots == TensorEngine::Slots::kMultiply) {
-        counters_[Counter::MAC_SLOTS_FF + compute_stage_] += end - at;
+        counters_[Counter::MAC_SLOTS_FF + engine_.stage()] += end - at;
       } else if (slots == TensorEngine::Slots::kDrain) {
         counters_[Counter::LOST_DRAIN] += end - at;
       } else {
@@ -458,7 +457,6 @@ class Core {
   bool handed_over_ = false, finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
   bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false, vector_busy_ = false;
-  int64_t compute_stage_ = 0;
 };
 
 }  // namespace sat
