@@ -282,8 +282,8 @@ async def keeps_the_write_bus_busy(dut):
         bench = Bench(dut)
         job = make_job(bench, tiles=12, row=row, column=column, o_stride=0)
         cycles = await bench.run([job])
-        # The pipeline fills once; the last column copy waits for the transposer, which a single lane
-        # gives one element of a tile a cycle. With few lanes, they are what is busy: two beats of
+        # The pipeline fills once; the last column copy waits for the transposer, which gets one
+        # element a cycle from a single lane. With few lanes, they are what is busy: two beats of
         # state go through them at a time.
         c = config()
         state = 12 * c.elements * 4
