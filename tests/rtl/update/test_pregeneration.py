@@ -288,7 +288,7 @@ async def keeps_the_write_bus_busy(dut):
         c = config()
         state = 12 * c.elements * 4
         least = max(len(job.image), state // 2 * (c.floats // c.update_lanes))
-        last_tile = c.elements**2 if c.update_lanes == 1 else 0
+        last_tile = c.elements * (c.elements + 2) if c.update_lanes == 1 else 0
         assert cycles <= least + last_tile + 80, f"{cycles} cycles for {len(job.image)} beats"
 
 
