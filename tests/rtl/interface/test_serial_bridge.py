@@ -5,8 +5,14 @@ import zlib
 
 import cocotb
 import pytest
-from amaranth.lib.data import Layout
-from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
+from cocotb.triggers import (
+    ClockCycles,
+    Event,
+    FallingEdge,
+    RisingEdge,
+    SimTimeoutError,
+    with_timeout,
+)
 
 from rtl.interface import serial_protocol as protocol
 from rtl.interface.serial_bridge import SerialBridge
@@ -18,6 +24,8 @@ CLOCK_HERTZ, SILENCE_MICROSECONDS = 4_000_000, 250
 SILENCE = CLOCK_HERTZ * SILENCE_MICROSECONDS // 1_000_000
 MEMORY = 4096
 BAD_REGISTER = 0x40
+CLOCK_NANOSECONDS = 10
+"""Of the testbench."""
 
 LONG = {4: protocol.MAX_COUNT, 6.4: 256, 40: 64}
 """Most data bytes in a frame, by the cycles in a bit: at a slow rate the longest takes too long."""
@@ -46,6 +54,7 @@ class Bench:
     def __init__(self, dut):
         self.dut = dut
         self.random = rng()
+        self.arrived = Event()
         self.memory = bytearray(self.random.bytes(MEMORY))
         self.registers = {offset: int(self.random.integers(1 << 32)) for offset in range(0, 64, 4)}
         self.writes = []
@@ -85,6 +94,7 @@ class Bench:
                 bits.append(int(self.dut.tx.value))
             assert bits[0] == 0 and bits[9] == 1, bits
             self.received.append(sum(bit << i for i, bit in enumerate(bits[1:9])))
+            self.arrived.set()
 
     async def _serve_memory(self):
         dut = self.dut
@@ -112,6 +122,8 @@ class Bench:
         dut = self.dut
         while True:
             dut.control__ar__ready.value = 1
+            if not dut.control__ar__valid.value:
+                await RisingEdge(dut.control__ar__valid)
             await RisingEdge(dut.clk)
             if dut.control__ar__valid.value and dut.control__ar__ready.value:
                 offset = int(dut.control__ar__payload.value)
@@ -129,6 +141,8 @@ class Bench:
     async def _serve_writes(self):
         dut = self.dut
         while True:
+            if not dut.control__aw__valid.value:
+                await RisingEdge(dut.control__aw__valid)
             ready = dut.control__aw__valid.value and dut.control__w__valid.value
             dut.control__aw__ready.value = dut.control__w__ready.value = int(ready)
             await RisingEdge(dut.clk)
@@ -162,22 +176,31 @@ class Bench:
 
         In time is before the host would ask again: the longest answer, and a silence.
         """
-        size = Layout.cast(protocol.AnswerHeader).size // 8
-        need = size
         cycles_per_bit = parameters()["cycles_per_bit"]
-        character, access = int(10 * cycles_per_bit), 20
-        timeout = (LONG[cycles_per_bit] + size + 4) * (character + access) + SILENCE
-        for _ in range(timeout):
-            if len(self.received) >= size:
-                need = size + int.from_bytes(self.received[3:5], "little") + 4
-            if len(self.received) >= need > size:
-                frame = bytes(self.received[:need])
-                del self.received[:need]
-                assert frame[0] == protocol.ANSWER_START
-                assert zlib.crc32(frame[1:-4]).to_bytes(4, "little") == frame[-4:]
-                return frame[1], Status(frame[2]), frame[5:-4]
-            await RisingEdge(self.dut.clk)
-        return None
+        longest = protocol.ANSWER_BYTES + LONG[cycles_per_bit] + protocol.CHECKSUM_BYTES
+        access = 20
+        cycles = longest * (int(10 * cycles_per_bit) + access) + SILENCE
+        try:
+            return await with_timeout(self._take_answer(), cycles * CLOCK_NANOSECONDS, "ns")
+        except SimTimeoutError:
+            return None
+
+    async def _take_answer(self):
+        header = await self._take(protocol.ANSWER_BYTES)
+        content = await self._take(int.from_bytes(header[3:5], "little"))
+        checksum = await self._take(protocol.CHECKSUM_BYTES)
+        assert header[0] == protocol.ANSWER_START
+        assert zlib.crc32(header[1:] + content).to_bytes(4, "little") == checksum
+        return header[1], Status(header[2]), content
+
+    async def _take(self, count):
+        """Return the next `count` bytes from the card."""
+        while len(self.received) < count:
+            self.arrived.clear()
+            await self.arrived.wait()
+        taken = bytes(self.received[:count])
+        del self.received[:count]
+        return taken
 
     async def ask(self, *arguments, **fields):
         """Send a request and return status and data of its answer."""
