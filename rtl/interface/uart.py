@@ -48,7 +48,7 @@ class UARTReceiver(wiring.Component):
     """Receives characters.
 
     A numerically controlled oscillator counts the time, so that the rate needn't divide the clock:
-    a bit is sampled at most a cycle from its middle.
+    a bit is sampled in its middle or less than two cycles later.
 
     Parameters
     ----------
