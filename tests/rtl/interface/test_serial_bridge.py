@@ -11,8 +11,10 @@ from cocotb.triggers import (
     FallingEdge,
     RisingEdge,
     SimTimeoutError,
+    ValueChange,
     with_timeout,
 )
+from cocotb.utils import get_sim_time
 
 from rtl.interface import serial_protocol as protocol
 from rtl.interface.serial_bridge import SerialBridge
@@ -237,6 +239,21 @@ async def carries_out_every_command(dut):
         assert await bench.ask(Command.WRITE_MEMORY, address, count, content) == (Status.OK, b"")
         assert bench.memory == before[:address] + content + before[address + count :]
         assert await bench.ask(Command.READ_MEMORY, address, count) == (Status.OK, content)
+
+
+@cocotb.test()
+async def sends_bits_of_equal_length(dut):
+    bench = await begin(dut)
+    cycles_per_bit = parameters()["cycles_per_bit"]
+    cocotb.start_soon(bench.send(bench.frame(Command.PING)))
+    await FallingEdge(dut.tx)
+    begun = get_sim_time("ns")
+    start_byte = [0, *(protocol.ANSWER_START >> bit & 1 for bit in range(8)), 1]
+    changes = [place for place in range(1, 10) if start_byte[place] != start_byte[place - 1]]
+    for place in changes:
+        await ValueChange(dut.tx)
+        cycles = (get_sim_time("ns") - begun) / CLOCK_NANOSECONDS
+        assert abs(cycles - place * cycles_per_bit) < max(1, cycles_per_bit / 20), place
 
 
 @cocotb.test()
