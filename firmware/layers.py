@@ -72,8 +72,9 @@ class BatchNormTensors:
     records
         Of each channel what it learns, ``gain`` and ``shift``, the running ``average`` and
         ``variance``, the momentum of what it learns; of the last batch ``mean`` and ``inverse`` (of
-        the standard deviation), the factor and summand that follow from them, and the gradients;
-        factor and summand that follow from the running values.
+        the standard deviation), the factor and summand that follow from them, and the gradients.
+    inference
+        Factor and summand that follow from the running values.
     """
 
     NAMES = (
@@ -89,12 +90,11 @@ class BatchNormTensors:
         "summand",
         "gain_gradient",
         "shift_gradient",
-        "running_factor",
-        "running_summand",
     )
 
     def __init__(self, layer: BatchNorm, config: Config, memory: Allocator) -> None:
         self.records = Records(config, memory, layer.shape.channels, self.NAMES)
+        self.inference = Records(config, memory, layer.shape.channels, ("factor", "summand"))
 
 
 class PositionRecords(Block):

@@ -301,7 +301,7 @@ PRESETS: dict[str, Config] = {
             outstanding_reads=16, vector_slices=1, device="xcvu9p",
         ),
         Config(
-            "vcu1525-1k", rows=8, cols=16, s_depth=2048, d_depth=2048, o_depth=1024, aux_depth=2048,
+            "vcu1525-1k", rows=8, cols=16, s_depth=4096, d_depth=4096, o_depth=1024, aux_depth=2048,
             drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64, burst_beats=64,
             outstanding_reads=16, vector_slices=1, device="xcvu9p",
         ),
@@ -311,7 +311,7 @@ PRESETS: dict[str, Config] = {
             burst_beats=32, outstanding_reads=16, vector_slices=1, device="xcu250",
         ),
         Config(
-            "u250-1k", rows=8, cols=16, group=16, ratio=8, s_depth=2048, d_depth=1024, o_depth=1024,
+            "u250-1k", rows=8, cols=16, group=16, ratio=8, s_depth=4096, d_depth=2048, o_depth=1024,
             aux_depth=2048, drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64,
             burst_beats=32, outstanding_reads=16, vector_slices=1, device="xcu250",
         ),

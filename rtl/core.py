@@ -126,6 +126,7 @@ class Core(wiring.Component):
         m.d.comb += [
             engine.command.payload.eq(processor.compute.payload.body.compute),
             engine.command.valid.eq(processor.compute.valid),
+            engine.stage.eq(processor.compute.payload.header.stage),
             processor.compute.ready.eq(engine.command.ready),
             processor.compute_done.eq(engine.done),
             processor.compute_fault.eq(engine.fault),
@@ -201,9 +202,7 @@ class Core(wiring.Component):
             steps[f"{queue.name}_WAIT"] = processor.waiting[queue.value]
         for number, stage in enumerate(STAGE_NAMES):
             steps[f"CYCLES_{stage}"] = self.running & (processor.stage.as_value() == number)
-            steps[f"MAC_SLOTS_{stage}"] = engine.mac & (
-                processor.compute_stage.as_value() == number
-            )
+            steps[f"MAC_SLOTS_{stage}"] = engine.mac & (engine.mac_stage.as_value() == number)
         m.d.comb += [
             *(
                 counters.steps[index].eq(steps[counter.name])

@@ -185,7 +185,7 @@ class GradientPlan:
 def plan_gradients(problem: GradientProblem) -> GradientPlan:
     """Return how to compute the gradients of a layer.
 
-    If all pixels fit twice, they are one part. One pixel of the output, with all that a kernel
+    If all pixels fit, they are one part. One pixel of the output, with all that a kernel
     meets, and the gradients of one tap of G by G weights have to fit.
     """
     return _Planner(problem).plan()
@@ -294,12 +294,11 @@ class _Planner:
     def _grids(self) -> list[_Grid]:
         """Return the ways to cut the pixels that fit, the coarsest first.
 
-        Only one if all do, with room for the next operands beside them: a sum that needn't be cut
-        is rounded once.
+        Only one if all do, whatever would be faster: a sum that needn't be cut is rounded once.
         """
         batch, output = self._problem.batch_blocks, self._problem.output
         whole = self._grid(batch, output.height, output.width)
-        if self._fits(whole, copies=2):
+        if self._fits(whole):
             return [whole]
         grids = [self._grid(blocks, output.height, output.width) for blocks in _sizes(batch)]
         for lines, columns in itertools.product(_sizes(output.height), _sizes(output.width)):
@@ -326,12 +325,12 @@ class _Planner:
         """Return what each range of `size` outputs needs of the image."""
         return [needed_span([(axis, outputs)]).size for outputs in cut(axis.outputs, size)]
 
-    def _fits(self, grid: _Grid, copies: int = 1) -> bool:
+    def _fits(self, grid: _Grid) -> bool:
         """Return whether a part of one block of channels each can be loaded and added up."""
         return (
             max(grid.pixels, grid.places) <= _LONGEST
-            and copies * s_words(self._config, Pattern.DENSE, grid.pixels) <= self._config.s_depth
-            and copies * d_words(self._config, grid.places) <= self._config.d_depth
+            and s_words(self._config, Pattern.DENSE, grid.pixels) <= self._config.s_depth
+            and d_words(self._config, grid.places) <= self._config.d_depth
             and grid.pixels * Pattern.DENSE.steps(self._config) <= self._config.max_additions
         )
 

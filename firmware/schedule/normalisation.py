@@ -92,6 +92,7 @@ class NormalisationSchedule:
         self._assembly = assembly
         self._layer = layer
         self._records = tensors.records
+        self._inference = tensors.inference
 
     def _vectors(self) -> Vectors:
         return Vectors(self._assembly, Stage.FF)
@@ -165,7 +166,7 @@ class NormalisationSchedule:
             )
             vectors.compute(_FACTOR, _INVERSE, a=_GAIN)
             vectors.compute(_SUMMAND, _FACTOR, a=-_AVERAGE, c=_SHIFT)
-            vectors.spill(records, word, "running_factor", 2, _FACTOR)
+            vectors.spill(self._inference, word, "factor", 2, _FACTOR)
 
     def forward(
         self,
@@ -186,9 +187,8 @@ class NormalisationSchedule:
         ScheduleError
             The batch has a last block of images that isn't full, though it isn't the only one.
         """
-        vectors, records = self._vectors(), self._records
-        rows = self._rows(x)
-        names = "factor" if training else "running_factor"
+        vectors, rows = self._vectors(), self._rows(x)
+        records = self._records if training else self._inference
         arithmetic: dict[str, Any] = {} if add is None else {"b": 1.0, "y": VectorOperand.HELD_0}
         function = Function.RELU if self._layer.relu else Function.IDENTITY
         most = self._assembly.config.elements // 2
@@ -197,7 +197,10 @@ class NormalisationSchedule:
             reach(block, lines.stop)
             for start in range(0, x.words, most):
                 words = range(start, min(start + most, x.words))
-                vectors.read_registers(Register(0), 2 * len(words), records.rows(words, names, 2))
+                vectors.read_registers(
+                    Register(0), 2 * len(words), records.rows(words, "factor", 2)
+                )
+                cycles = 0
                 for index, word in enumerate(words):
                     sources = [tensor.tiles(word, block, lines) for tensor in tensors]
                     pieces = vectors.map_pieces(
@@ -209,8 +212,9 @@ class NormalisationSchedule:
                         function=function,
                         **arithmetic,
                     )
-                    for cycles in pieces:
-                        yield cycles, None
+                    cycles += sum(pieces)
+                # In one piece: others use the registers between.
+                yield cycles, None
             yield 0, (block, lines.stop)
 
     def backward(

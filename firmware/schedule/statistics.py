@@ -74,9 +74,16 @@ class Statistics:
         self._sums = sums
         self._vectors = Vectors(assembly, Stage.FF)
         self._fresh: list[tuple[Sequence[int], int]] = []
-        self._gathered: list[list[int]] = [[] for _ in range(tensor.words)]
-        self._ready: deque[tuple[int, list[int]]] = deque()
-        self._parts = [0] * tensor.words
+        columns = [tensor.column(word) for word in range(tensor.words)]
+        size = _part_tiles(tensor)
+        self._parts = -(-len(columns[0]) // size)
+        # Of each word: tiles of each part, in the order of memory, and how many are to be written.
+        self._tiles = [
+            [column[first : first + size] for first in range(0, len(column), size)]
+            for column in columns
+        ]
+        self._missing = [[len(tiles) for tiles in parts] for parts in self._tiles]
+        self._ready: deque[tuple[int, int]] = deque()
 
     def add(self, tiles: Sequence[int], word: int) -> None:
         """Take note of tiles of G channels that have been written."""
@@ -88,7 +95,8 @@ class Statistics:
         """Add the sums of the next part, if there is one; return about how many cycles it takes."""
         if not self._ready:
             return None
-        word, tiles = self._ready.popleft()
+        word, part = self._ready.popleft()
+        tiles = self._tiles[word][part]
         self._vectors.stream(
             [Feed(tiles)],
             groups=len(tiles),
@@ -99,34 +107,30 @@ class Statistics:
             into=_SUM,
             product_into=_PRODUCTS,
         )
-        rows = self._sums.rows(range(word, word + 1), self._parts[word])
-        self._vectors.write_registers(_PRODUCTS, 2, rows)
-        self._parts[word] += 1
+        self._vectors.write_registers(_PRODUCTS, 2, self._sums.rows(range(word, word + 1), part))
         return len(tiles) * self._config.elements
 
     def finish(self) -> None:
         """Add all that is left."""
         self._gather()
-        self._ready.extend((word, tiles) for word, tiles in enumerate(self._gathered) if tiles)
-        self._gathered = [[] for _ in self._gathered]
         while self.advance() is not None:
             pass
 
     def fetch(self, words: range, first: Register) -> None:
         """Add the loading of the sums of some words: of products from a register on, then of
         values."""
-        parts = self._parts[words.start]
         self._vectors.read_registers(
-            first, 2 * len(words), self._sums.rows(words, parts=parts), parts=parts
+            first, 2 * len(words), self._sums.rows(words, parts=self._parts), parts=self._parts
         )
 
     def _gather(self) -> None:
-        """Put what was written into parts, as many for all words whatever order they came in."""
-        size = _part_tiles(self._tensor)
+        """Find the parts that are complete: the same ones whatever order tiles come in."""
+        tensor, size = self._tensor, _part_tiles(self._tensor)
         for written, word in self._fresh:
-            tiles = self._gathered[word]
-            tiles += written
-            while len(tiles) >= size:
-                self._ready.append((word, tiles[:size]))
-                del tiles[:size]
+            first = tensor.tile(0, 0, 0, word)
+            for tile in written:
+                part = (tile - first) // tensor.position_bytes // size
+                self._missing[word][part] -= 1
+                if not self._missing[word][part]:
+                    self._ready.append((word, part))
         self._fresh = []

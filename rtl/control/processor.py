@@ -63,8 +63,6 @@ class CommandProcessor(wiring.Component):
     stage : Out
         Stage to which this cycle is attributed: that of the compute queue's command, else of the
         store queue's, the vector queue's or the load queue's, else that of the cycle before.
-    compute_stage : Out
-        Stage of the last COMPUTE issued.
     store_opcode : Out
         Opcode issued last in the store queue.
     busy, waiting, ended : Out(4)
@@ -88,7 +86,6 @@ class CommandProcessor(wiring.Component):
                 "abort": In(1),
                 "fetch_idle": Out(1),
                 "stage": Out(Stage),
-                "compute_stage": Out(Stage),
                 "store_opcode": Out(Opcode),
                 "busy": Out(len(Queue)),
                 "waiting": Out(len(Queue)),
@@ -162,10 +159,7 @@ class CommandProcessor(wiring.Component):
                 self.waiting[i].eq(instance.waiting),
                 self.ended[i].eq(instance.ended),
             ]
-        m.d.comb += [
-            self.compute_stage.eq(queues[Queue.COMPUTE].stage),
-            self.store_opcode.eq(queues[Queue.STORE].opcode),
-        ]
+        m.d.comb += self.store_opcode.eq(queues[Queue.STORE].opcode)
         stage_before = Signal(Stage)
         m.d.comb += self.stage.eq(stage_before)
         for queue in reversed(_STAGE_ORDER):

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import Config
-from ..control.commands import ComputeBody
+from ..control.commands import ComputeBody, Stage
 from ..control.fault import FaultReport
 from ..delay import delayed
 from ..memory.ports import DWriteSignature, OReadSignature, SWriteSignature
@@ -36,6 +36,8 @@ class TensorEngine(wiring.Component):
     ----------
     command : In(stream)
         The commands.
+    stage : In(Stage)
+        Part of a training step that the command belongs to.
     done : Out(1)
         A command has ended, in order: all its results can be read (or, if its sums are kept, its
         operands may be overwritten).
@@ -45,6 +47,8 @@ class TensorEngine(wiring.Component):
         Ports of the scratchpads.
     mac : Out(1)
         The array multiplies in this cycle.
+    mac_stage : Out(Stage)
+        For which part of a training step.
     draining : Out(1)
         It doesn't, as sums have to leave the accumulators first.
     useful, edge, filler : Out
@@ -58,12 +62,14 @@ class TensorEngine(wiring.Component):
         super().__init__(
             {
                 "command": In(stream.Signature(ComputeBody)),
+                "stage": In(Stage),
                 "done": Out(1),
                 "fault": Out(FaultReport),
                 "s_write": In(SWriteSignature(config)),
                 "d_write": In(DWriteSignature(config)),
                 "o_read": In(OReadSignature(config)),
                 "mac": Out(1),
+                "mac_stage": Out(Stage),
                 "draining": Out(1),
                 "useful": Out(range(config.macs + 1)),
                 "edge": Out(range(config.macs + 1)),
@@ -94,6 +100,14 @@ class TensorEngine(wiring.Component):
             writer.product.valid.eq(product.valid & mapper.product.ready & ~keep),
             product.ready.eq(mapper.product.ready & (writer.product.ready | keep)),
         ]
+
+        # While one product is multiplied, the next one is being checked.
+        checked_stage, mapped_stage = (Signal(Stage, reset_less=True) for _ in range(2))
+        with m.If(self.command.valid & self.command.ready):
+            m.d.sync += checked_stage.eq(self.stage)
+        with m.If(taken):
+            m.d.sync += mapped_stage.eq(checked_stage)
+        m.d.sync += self.mac_stage.eq(mapped_stage)
 
         connect(m, mapper.issue, array.issue)
         m.d.comb += [

@@ -48,7 +48,7 @@ class UARTReceiver(wiring.Component):
     """Receives characters.
 
     A numerically controlled oscillator counts the time, so that the rate needn't divide the clock:
-    a bit is sampled at most a cycle from its middle.
+    a bit is sampled in its middle or less than two cycles later.
 
     Parameters
     ----------
@@ -152,8 +152,9 @@ class UARTTransmitter(wiring.Component):
                 ]
         with m.Elif(tick):
             m.d.sync += [bits.eq(Cat(bits[1:], Const(1, 1))), left.eq(left - 1)]
+        # The cycle in which a character is taken is the first step of its start bit.
         with m.If(self.idle):
-            m.d.sync += Cat(phase, tick).eq(0)
+            m.d.sync += Cat(phase, tick).eq(self._step)
         with m.Else():
             m.d.sync += Cat(phase, tick).eq(phase + self._step)
         return m

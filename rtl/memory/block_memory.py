@@ -29,7 +29,8 @@ class BlockMemory(wiring.Component):
     Attributes
     ----------
     read, write : In
-        AXI4; bursts are INCR. An address outside gives DECERR, and nothing is written.
+        AXI4; bursts are INCR. An address outside gives DECERR: data read mean nothing, and nothing
+        is written.
     access : In
         Single bytes.
     """

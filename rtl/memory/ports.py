@@ -111,7 +111,7 @@ class ByteAnswer(data.Struct):
     """High for a cycle."""
     data: unsigned(8)
     error: unsigned(1)
-    """There is no such address; nothing was done."""
+    """There is no such address; nothing was done, and `data` means nothing."""
 
 
 class ByteAccessSignature(wiring.Signature):

@@ -2,10 +2,11 @@
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
 // what is handed over by what the registers hold at its beginning, then advances all of them.
-// Cycles in which nothing but time passes are left out, and those in which only beats move on their
-// way into a scratchpad are taken many at once.
+// Cycles in which nothing but time passes are left out, and those in which only beats stream, to a
+// scratchpad or through the vector unit, are taken many at once.
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -90,41 +91,46 @@ class ReadArbiter {
   bool is_chosen_ = false, takes_fetch_ = false, takes_load_ = false;
 };
 
+constexpr size_t kMostChannels = 4;
+
 // Shares one write port between the DMAs of the store queue and of the vector queue.
 class WriteArbiter {
  public:
+  enum Source { kStore, kVector, kMasters };
+  using Dmas = std::array<const WriteDma*, kMasters>;
+
   explicit WriteArbiter(const Config& config)
       : masters_{Master(config), Master(config)}, owners_(kMasters * kMasterBursts) {}
-
-  enum Source { kStore, kVector, kMasters };
 
   bool aw_ready(int master) const { return masters_[master].bursts.writable(); }
   bool w_ready(int master) const { return masters_[master].beats.writable(); }
   bool aw_valid() const { return aw_valid_; }
   const Burst& aw() const { return aw_; }
-  bool w_valid() const { return sending_ && masters_[turn_].beats.readable(); }
-  bool w_last() const { return masters_[turn_].beats.front(); }
+  bool w_valid() const { return left_ && masters_[turn_].beats.readable(); }
+  bool w_last() const { return left_ == 1; }
   // Whose burst is acknowledged next.
   int owner() const { return owners_.front(); }
 
   // The masters' addresses and beats are taken if they may be, and so is a response.
-  bool cycle(const std::array<const WriteDma*, kMasters>& dmas, bool aw_ready, bool w_ready,
-             bool response) {
-    if (!under_way_ && !dmas[kStore]->aw_valid() && !dmas[kVector]->aw_valid()) return false;
-    const bool w = w_valid() && w_ready, ends = w && w_last();
+  bool cycle(const Dmas& dmas, bool aw_ready, bool w_ready, bool response) {
+    if (rests(dmas)) return false;
+    const bool w = w_valid() && w_ready;
     const bool first = masters_[kStore].complete(), second = masters_[kVector].complete();
-    const bool grant = (first || second) && (!sending_ || ends) && (!aw_valid_ || aw_ready);
+    const bool grant = grants(w, aw_ready);
     bool changes = w || grant || response || (aw_valid_ && aw_ready);
-    if (w) masters_[turn_].beats.read();
+    if (w) {
+      masters_[turn_].beats.read();
+      --left_;
+    }
     if (grant) {
       turn_ = first && second ? 1 - turn_ : second;
       Master& chosen = masters_[turn_];
       aw_ = chosen.bursts.front();
+      left_ = aw_.beats;
       chosen.bursts.read();
       --chosen.ended;
       owners_.write(turn_);
     }
-    sending_ = grant || (sending_ && !ends);
     aw_valid_ = grant || (aw_valid_ && !aw_ready);
     for (int i = 0; i < kMasters; ++i) {
       Master& master = masters_[i];
@@ -132,8 +138,8 @@ class WriteArbiter {
         master.bursts.write(dmas[i]->aw());
         ++under_way_;
       }
-      if (dmas[i]->w_valid() && master.beats.writable()) {
-        master.beats.write(dmas[i]->w_last());
+      if (comes(i, dmas)) {
+        master.beats.write({});
         master.ended += dmas[i]->w_last();
       }
       changes |= master.bursts.commit() | master.beats.commit();
@@ -145,6 +151,31 @@ class WriteArbiter {
     return owners_.commit() | changes;
   }
 
+  // For how many cycles, this one included, it does the same if all around it do; a beat leaves in
+  // each of them if `w`.
+  int64_t streak(const Dmas& dmas, bool aw_ready, bool w) const {
+    if (rests(dmas)) return kNever;
+    if (grants(w, aw_ready) || (aw_valid_ && aw_ready)) return 1;
+    int64_t cycles = w ? left_ - 1 : kNever;
+    for (int i = 0; i < kMasters; ++i) {
+      const Master& master = masters_[i];
+      const bool in = comes(i, dmas), out = w && turn_ == i;
+      const bool ends = in && dmas[i]->w_last(), waits = dmas[i]->w_valid() && !in;
+      if ((dmas[i]->aw_valid() && master.bursts.writable()) || ends || (waits && out)) return 1;
+      cycles = std::min(cycles, master.beats.streak(in, out));
+      if (in && !out) cycles = std::min(cycles, master.beats.room());
+    }
+    return cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, const Dmas& dmas, bool w) {
+    if (rests(dmas)) return;
+    for (int i = 0; i < kMasters; ++i) {
+      masters_[i].beats.repeat(cycles, comes(i, dmas), w && turn_ == i);
+    }
+    if (w) left_ -= cycles;
+  }
+
  private:
   struct Master {
     explicit Master(const Config& config)
@@ -152,16 +183,29 @@ class WriteArbiter {
     bool complete() const { return ended && bursts.readable(); }
 
     Fifo<Burst> bursts;
-    BufferedFifo<char> beats;  // whether it's the last of its burst
-    int64_t ended = 0;         // bursts all of whose beats have come
+    BufferedFifo<Nothing> beats;
+    int64_t ended = 0;  // bursts all of whose beats have come
   };
+
+  bool rests(const Dmas& dmas) const {
+    return !under_way_ && !dmas[kStore]->aw_valid() && !dmas[kVector]->aw_valid();
+  }
+  // A burst is sent next.
+  bool grants(bool w, bool aw_ready) const {
+    return (masters_[kStore].complete() || masters_[kVector].complete()) && left_ == w &&
+           (!aw_valid_ || aw_ready);
+  }
+  bool comes(int master, const Dmas& dmas) const {
+    return dmas[master]->w_valid() && masters_[master].beats.writable();
+  }
 
   Master masters_[kMasters];
   Fifo<int> owners_;
   Burst aw_;
   int64_t under_way_ = 0;
+  int64_t left_ = 0;  // beats of the burst being sent
   int turn_ = 0;
-  bool aw_valid_ = false, sending_ = false;
+  bool aw_valid_ = false;
 };
 
 class Core {
@@ -274,16 +318,19 @@ class Core {
     counters_[Counter::READ_BEATS] += load_.takes_beat();
     counters_[Counter::WRITE_BEATS] += w;
 
-    // Beats that are read, one a cycle, while nothing else happens.
+    // Beats that stream, one a cycle, while nothing else happens.
     const bool load_takes = load_.takes_beat();
     bool commands = false;
     for (int i = 0; i < kQueues; ++i) commands |= starts[i] || dones[i];
-    const bool writes = aw || w || b || stored.data_taken || computed.data_taken ||
-                        (writes_ && !writes_->rests());
-    if (rests_ && load_takes && !stream && !state && !commands && !writes) {
-      const int64_t cycles = std::min(streak(ar, ar_ready, r, r_last), limit - now_);
+    const bool others = state || stored.data_taken || stores || computes || b || commands;
+    if (rests_ && (load_takes || computed.data_taken) && !others) {
+      const Beats beats{r, load_takes, stream, computed.data_ready, computed.data_taken, w};
+      int64_t cycles = read_arbiter_.streak(load_.dma(), ar_ready, r, r_last, load_takes);
+      if (cycles > 1) cycles = std::min(cycles, writes_streak(stored, computed, aw_ready, w));
+      if (cycles > 1) cycles = std::min(cycles, streak(beats, ar, computed.descriptor_ready));
+      cycles = std::min(cycles, limit - now_);
       if (cycles > 1) {
-        repeat(cycles, r);
+        repeat(cycles, beats);
         return true;
       }
     }
@@ -294,16 +341,14 @@ class Core {
     bool changes = cycle_memory(ar, ar_ready, r, aw, w, b);
     changes |= read_arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
     changes |= load_.cycle(load, takes_load, now_);
-    changes |= engine_.cycle(compute, now_);
-    bool writers_change =
-        write_arbiter_.cycle({&store_dma_, &vector_dma_}, aw_ready, w_ready, b);
-    writers_change |= store_.cycle(store, stored.descriptor_ready, stored.data_ready && !to_update,
-                                   o_free, now_);
-    writers_change |= update_.cycle(update, state, stored.descriptor_ready && to_update,
-                                    stored.data_ready && to_update, o_free, now_);
-    writers_change |= vector_.cycle(vector, stream, computed.descriptor_ready, computed.data_ready,
-                                    now_);
-    writers_change |= cycle_dma(store_dma_, stored) | cycle_dma(vector_dma_, computed);
+    changes |= engine_.cycle(compute, compute ? starts[Queue::COMPUTE]->header.stage : 0, now_);
+    changes |= vector_.cycle(vector, stream, computed.descriptor_ready, computed.data_ready, now_);
+    changes |= write_arbiter_.cycle(dmas_, aw_ready, w_ready, b);
+    changes |= cycle_dma(store_dma_, stored) | cycle_dma(vector_dma_, computed);
+    bool moves = store_.cycle(store, stored.descriptor_ready, stored.data_ready && !to_update,
+                              o_free, now_);
+    moves |= update_.cycle(update, state, stored.descriptor_ready && to_update,
+                           stored.data_ready && to_update, o_free, now_);
     changes |= stores || computes;
     store_handed_over_ = stores || (store_handed_over_ && !store_done);
     vector_handed_over_ = computes || (vector_handed_over_ && !vector_done);
@@ -311,36 +356,64 @@ class Core {
     if (processor_changed_ || commands || takes_fetch || fetch_beat) {
       processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
     }
-    rests_ = !writers_change && !writes_moved_ && !processor_changed_;
-    return changes || writers_change || processor_changed_;
+    rests_ = !moves && !processor_changed_;
+    return changes || moves || processor_changed_;
   }
 
-  // For how many cycles, this one included, the load unit takes a beat and nothing else happens.
-  int64_t streak(const Burst* ar, bool ar_ready, bool r, bool r_last) const {
-    int64_t cycles = std::min({engine_.next_event(), store_.next_event(), update_.next_event(),
-                               vector_.next_event()}) - now_;
+  // Handshakes of a cycle in which nothing but beats moves.
+  struct Beats {
+    bool r;           // from memory
+    bool load_takes;  // by the load unit
+    bool stream;      // on offer to the vector unit
+    bool data_ready;  // for those of the vector unit
+    bool data_taken;  // from there
+    bool w;           // to memory
+  };
+
+  // For how many cycles, this one included, just these beats move; `ar` waits, if any.
+  int64_t streak(const Beats& beats, const Burst* ar, bool descriptor_ready) const {
+    int64_t cycles =
+        std::min({engine_.next_event(), store_.next_event(), update_.next_event()}) - now_;
     cycles = std::min(cycles, load_.streak(now_));
     if (cycles < 2) return 1;
-    cycles = std::min(cycles, read_arbiter_.streak(load_.dma(), ar_ready, r, r_last, true));
+    cycles = std::min(
+        cycles, vector_.streak(beats.stream, descriptor_ready, beats.data_ready, now_));
     if (cycles < 2) return 1;
-    if (reads_) cycles = std::min(cycles, reads_->streak(ar));
+    if (reads_) {
+      // A beat that waits goes on when there's room.
+      if (write_arbiter_.w_valid() && !beats.w) return 1;
+      cycles = std::min({cycles, reads_->streak(ar), writes_->streak(beats.w)});
+    }
     for (size_t i = 0; i < channels_.size() && cycles > 1; ++i) {
       if (!channels_[i].idle()) {
-        cycles = std::min(cycles, channels_[i].streak(now_, reads_ ? reads_->reads(i) : r, false));
+        cycles = std::min(cycles, channels_[i].streak(now_, reads(i, beats), writes(i, beats)));
       }
     }
     return cycles;
   }
 
   // So many such cycles at once.
-  void repeat(int64_t cycles, bool r) {
-    for (size_t i = 0; i < channels_.size(); ++i) {
-      if (reads_ ? reads_->reads(i) : r) channels_[i].repeat(now_, cycles, true, false);
-    }
-    if (reads_) reads_->repeat(cycles);
-    read_arbiter_.repeat(cycles, r, true);
+  void repeat(int64_t cycles, const Beats& beats) {
+    // By what moves: whatever tells that comes last.
     load_.repeat(cycles);
-    counters_[Counter::READ_BEATS] += cycles - 1;
+    vector_.repeat(cycles, beats.stream, beats.data_ready, now_);
+    read_arbiter_.repeat(cycles, beats.r, beats.load_takes);
+    vector_dma_.repeat(cycles, beats.data_taken);
+    write_arbiter_.repeat(cycles, dmas_, beats.w);
+    std::array<bool, kMostChannels> read, written;
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      read[i] = reads(i, beats);
+      written[i] = writes(i, beats);
+    }
+    if (reads_) {
+      reads_->repeat(cycles);
+      writes_->repeat(cycles, beats.w);
+    }
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      if (read[i] || written[i]) channels_[i].repeat(now_, cycles, read[i], written[i]);
+    }
+    counters_[Counter::READ_BEATS] += (cycles - 1) * beats.load_takes;
+    counters_[Counter::WRITE_BEATS] += (cycles - 1) * beats.w;
     cycles_ = cycles;
   }
 
@@ -362,14 +435,30 @@ class Core {
                      output.w_ready, output.data_taken, output.response);
   }
 
+  // For how many cycles, this one included, what is written goes the same way.
+  int64_t writes_streak(const Output& stored, const Output& computed, bool aw_ready,
+                        bool w) const {
+    return std::min(
+        {store_dma_.streak(stored.aw_ready, stored.w_ready, stored.data_taken),
+         vector_dma_.streak(computed.aw_ready, computed.w_ready, computed.data_taken),
+         write_arbiter_.streak(dmas_, aw_ready, w)});
+  }
+
+  // Whether a beat is read from this channel, or written to it.
+  bool reads(size_t channel, const Beats& beats) const {
+    return reads_ ? reads_->reads(channel) : beats.r;
+  }
+  bool writes(size_t channel, const Beats& beats) const {
+    return writes_ ? writes_->writes(channel) : beats.w;
+  }
+
   bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw, bool w, bool b) {
     if (reads_) {
       const bool changes = reads_->cycle(ar_ready ? ar : nullptr, now_);
-      writes_moved_ = writes_->cycle(aw ? &write_arbiter_.aw() : nullptr, w,
-                                     w && write_arbiter_.w_last(), now_);
-      return changes || writes_moved_;
+      return writes_->cycle(aw ? &write_arbiter_.aw() : nullptr, w,
+                            w && write_arbiter_.w_last(), now_) |
+             changes;
     }
-    writes_moved_ = w || aw || b;
     Channel& only = channels_[0];
     if (r) only.take_r();
     if (w) only.take_w(now_);
@@ -456,7 +545,6 @@ class Core {
         break;
       }
     }
-    compute_stage_ = queues_[Queue::COMPUTE].stage();
   }
 
   // Counts the cycles from this one on, before `next`.
@@ -472,7 +560,7 @@ class Core {
       const TensorEngine::Slots slots = engine_.slots(at);
       const int64_t end = std::min(next, engine_.slots_end());
       if (slots == TensorEngine::Slots::kMultiply) {
-        counters_[Counter::MAC_SLOTS_FF + compute_stage_] += end - at;
+        counters_[Counter::MAC_SLOTS_FF + engine_.stage()] += end - at;
       } else if (slots == TensorEngine::Slots::kDrain) {
         counters_[Counter::LOST_DRAIN] += end - at;
       } else {
@@ -507,14 +595,13 @@ class Core {
   UpdateUnit update_;
   VectorUnit vector_;
   WriteDma store_dma_, vector_dma_;
+  const WriteArbiter::Dmas dmas_{&store_dma_, &vector_dma_};
   int64_t now_ = 0, cycles_ = 1;
-  bool rests_ = false;  // all but what reads did nothing in the cycle before
-  bool writes_moved_ = false;
+  bool rests_ = false;  // processor, store and update units did nothing in the cycle before
   bool store_handed_over_ = false, vector_handed_over_ = false;
   bool finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
   bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false;
-  int64_t compute_stage_ = 0;
 };
 
 }  // namespace sat

@@ -158,6 +158,19 @@ class WriteDma {
     return changes;
   }
 
+  // For how many cycles, this one included, it asks for and offers the same, if beats come in and
+  // leave in each of them or in none, and nothing else happens.
+  int64_t streak(bool aw_ready, bool w_ready, bool data_taken) const {
+    const bool issues = bursts_.active() && (!aw_valid_ || aw_ready) && starts_.writable();
+    if (issues || (aw_valid_ && aw_ready)) return 1;
+    if (!data_taken) return w_valid_ && w_ready ? 1 : kNever;
+    return w_valid_ && !w_last_ ? lengths_.front() - position_ - 1 : 1;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool data_taken) {
+    if (data_taken) position_ += cycles;
+  }
+
  private:
   BurstGenerator bursts_;
   Fifo<int64_t> lengths_;

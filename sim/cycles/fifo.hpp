@@ -103,6 +103,7 @@ class BufferedFifo<Nothing> {
   explicit BufferedFifo(int64_t depth) : inner_depth_(depth - 1) {}
 
   bool writable() const { return inner_ < inner_depth_; }
+  int64_t room() const { return inner_depth_ - inner_; }
   bool readable() const { return out_; }
   bool empty() const { return !inner_ && !out_; }
 
@@ -144,7 +145,10 @@ class DelayLine {
  public:
   // Whether a bit has travelled for so many cycles.
   bool at(int cycles) const { return bits_ >> (cycles - 1) & 1; }
-  bool any() const { return bits_ != 0; }
+  // Whether the bit that enters has entered as often as there are stages.
+  bool is_full_of(bool bit, int stages) const {
+    return bits_ == (bit ? (uint64_t{1} << stages) - 1 : 0);
+  }
   // What is given enters, what is behind `stages` is gone.
   bool commit(bool bit, int stages) {
     const bool active = bit || bits_;

@@ -143,17 +143,9 @@ class WriteStriper {
   bool w_ready() const { return targets_.readable() && beats_[targets_.front()].writable(); }
   bool b_valid() const { return owners_.readable() && responses_[owners_.front()].readable(); }
 
-  // Whether nothing leaves it for the channels, or the other way, in this cycle.
-  bool rests() const {
-    if (owners_.empty()) return true;
-    for (size_t i = 0; i < channels_.size(); ++i) {
-      const Channel& channel = channels_[i];
-      if ((beats_[i].readable() && channel.w_ready()) || channel.b_valid() ||
-          (bursts_[i].readable() && channel.aw_ready())) {
-        return false;
-      }
-    }
-    return true;
+  // A beat goes to this channel in this cycle.
+  bool writes(size_t channel) const {
+    return beats_[channel].readable() && channels_[channel].w_ready();
   }
 
   // `aw` is taken in this cycle, if any, and so is a beat if `w`; the response on offer always is.
@@ -194,7 +186,33 @@ class WriteStriper {
     return changes | targets_.commit() | owners_.commit();
   }
 
+  // For how many cycles, this one included, it does the same if the channels do, and if a beat that
+  // isn't the last of its burst comes in each of them or none does.
+  int64_t streak(bool w) const {
+    if (owners_.empty()) return kNever;
+    int64_t cycles = kNever;
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      const Channel& channel = channels_[i];
+      if (channel.b_valid() || (bursts_[i].readable() && channel.aw_ready())) return 1;
+      const bool comes = enters(i, w);
+      cycles = std::min(cycles, beats_[i].streak(comes, writes(i)));
+      if (comes) cycles = std::min(cycles, beats_[i].room());
+    }
+    return cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool w) {
+    if (owners_.empty()) return;
+    for (size_t i = 0; i < channels_.size(); ++i) {
+      beats_[i].repeat(cycles, enters(i, w), writes(i));
+    }
+  }
+
  private:
+  bool enters(size_t channel, bool w) const {
+    return w && targets_.front() == static_cast<int64_t>(channel);
+  }
+
   const Config& config_;
   std::vector<Channel>& channels_;
   Fifo<int64_t> targets_, owners_;

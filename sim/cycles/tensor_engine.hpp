@@ -43,6 +43,8 @@ class TensorEngine {
     return Slots::kDrain;
   }
   int64_t slots_end() const { return slots_end_; }
+  // Part of a training step that a slot which multiplies belongs to.
+  int64_t stage() const { return periods_.front().stage; }
 
   // The cycle from which on the O scratchpad can be read, this one unless results that are added to
   // others read it.
@@ -56,7 +58,7 @@ class TensorEngine {
   int64_t edge() const { return edge_; }
   int64_t filler() const { return filler_; }
 
-  bool cycle(const ComputeBody* command, int64_t now) {
+  bool cycle(const ComputeBody* command, int64_t stage, int64_t now) {
     bool changes = command;
     if (done(now)) {
       ends_.pop_front();
@@ -66,6 +68,7 @@ class TensorEngine {
       case State::kWaitForCommand:
         if (command) {
           body_ = *command;
+          stage_ = stage;
           checked_ = now + kComputeCheckCycles;
           state_ = State::kCheck;
         }
@@ -95,6 +98,7 @@ class TensorEngine {
   struct Period {
     int64_t start, end;
     Slots slots;
+    int64_t stage;
   };
 
   struct Span {
@@ -190,10 +194,11 @@ class TensorEngine {
   void period(int64_t start, int64_t end, Slots slots) {
     if (start >= end) return;
     ++start, ++end;
-    if (!periods_.empty() && periods_.back().end == start && periods_.back().slots == slots) {
+    if (!periods_.empty() && periods_.back().end == start && periods_.back().slots == slots &&
+        periods_.back().stage == stage_) {
       periods_.back().end = end;
     } else {
-      periods_.push_back({start, end, slots});
+      periods_.push_back({start, end, slots, stage_});
     }
   }
 
@@ -222,6 +227,7 @@ class TensorEngine {
   const Config& config_;
   State state_ = State::kWaitForCommand;
   ComputeBody body_{};
+  int64_t stage_ = 0;
   int64_t checked_ = 0;
   int64_t last_slot_ = -1;           // of the last product
   int64_t drain_end_ = -1;           // last cycle of the last drain

@@ -91,6 +91,20 @@ class VectorIntake {
     return false;
   }
 
+  // For how many cycles, this one included, it takes a row in each, or waits for one.
+  int64_t streak(bool beat, bool allow) const {
+    if (idle()) return kNever;
+    if (state_ != State::kHoldTile && state_ != State::kStreamTile) return 1;
+    if (!beat) return kNever;
+    if (state_ == State::kHoldTile || row_ >= body_->rows) return elements_ - 1 - row_;
+    const bool takes_rows = slices_ == 1 && !body_->wide && allow && row_;
+    return takes_rows ? body_->rows - 1 - row_ : 1;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool beat) {
+    if (beat && !idle()) row_ += cycles;
+  }
+
  private:
   enum class State { kWaitForStart, kHoldTile, kStreamTile, kReadRegisters, kIssueRegisters };
 
@@ -178,12 +192,24 @@ class VectorSequencer {
   // `issued`: a slice is, `last`: its tile is the last of a window.
   bool cycle(bool issued, bool last, int64_t now) {
     if (issued) busy_until_ = now + last_stage_;
-    return leaving_.commit(issued && writes_ && (last || !writes_last_), memory_stage_);
+    return leaving_.commit(leaves(issued, last), memory_stage_);
+  }
+
+  // Whether what leaves in this cycle also leaves in the next ones, if it goes on like that.
+  bool is_steady(bool issued, bool last) const {
+    return (!issued || spacing_ == 1) && leaving_.is_full_of(leaves(issued, last), memory_stage_);
+  }
+  void repeat(int64_t cycles, bool issued, int64_t now) {
+    if (issued) busy_until_ = now + cycles - 1 + last_stage_;
   }
 
   int64_t next_event() const { return busy_until_ + 1; }
 
  private:
+  bool leaves(bool issued, bool last) const {
+    return issued && writes_ && (last || !writes_last_);
+  }
+
   const Config& config_;
   const VectorBody* body_ = nullptr;
   DelayLine leaving_;
@@ -223,6 +249,25 @@ class VectorWriter {
     reserved_ -= read;
     if (taken && !wide_ && ++row_ == elements_) row_ = 0;
     return ready_beats_.commit() | taken | reserve | valid;
+  }
+
+  // For how many cycles, this one included, it has room and beats, or none, if it goes on like that.
+  int64_t streak(bool reserve, bool valid, bool data_ready) const {
+    if (upper_ || (valid && (wide_ || slices_ > 1)) || !room()) return 1;
+    const bool taken = data_valid() && data_ready;
+    int64_t cycles = ready_beats_.streak(valid, taken && !padding());
+    if (taken && !wide_) {
+      cycles = std::min(cycles, (row_ < rows_ ? rows_ : elements_) - 1 - row_);
+    }
+    if (reserve) cycles = std::min(cycles, kVectorReadyBeats - kVectorMostBeats - reserved_);
+    return cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool reserve, bool valid, bool data_ready) {
+    const bool taken = data_valid() && data_ready, read = taken && !padding();
+    ready_beats_.repeat(cycles, valid, read);
+    reserved_ += cycles * (reserve - read);
+    if (taken && !wide_) row_ += cycles;
   }
 
  private:
@@ -340,9 +385,34 @@ class VectorUnit {
     return changes;
   }
 
+  // For how many cycles, this one included, it does the same if all around it do.
+  int64_t streak(bool beat, bool descriptor_ready, bool data_ready, int64_t now) const {
+    if (command_ready()) return kNever;
+    const bool starts = state_ == State::kStartCheck ||
+                        (state_ == State::kIssueDescriptor && descriptor_ready);
+    if (starts || done() || tile_pause_) return 1;
+    const bool allows = allow(now), issue = intake_.offers(beat) && allows;
+    const bool last = issue && intake_.last_tile();
+    if (!sequencer_.is_steady(issue, last)) return 1;
+    int64_t cycles = std::min(next_event() - now, intake_.streak(beat, allows));
+    cycles = std::min(cycles,
+                      writer_.streak(issue && gives(), sequencer_.to_memory(), data_ready));
+    if (data_valid() && data_ready) cycles = std::min(cycles, beats_left_ - 1);
+    return cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, bool beat, bool data_ready, int64_t now) {
+    if (command_ready()) return;
+    const bool issue = intake_.offers(beat) && allow(now);
+    if (data_valid() && data_ready) beats_left_ -= cycles;
+    writer_.repeat(cycles, issue && gives(), sequencer_.to_memory(), data_ready);
+    sequencer_.repeat(cycles, issue, now);
+    intake_.repeat(cycles, beat);
+  }
+
   int64_t next_event() const {
     switch (state_) {
-      case State::kCheck: return started_ + kVectorCheckCycles;
+      case State::kCheck: return started_ + to_memory_ * kVectorCheckCycles;
       case State::kStartIntake: return started_ + loading_cycles();
       case State::kCompute: return intake_.idle() ? sequencer_.next_event() : kNever;
       case State::kWriteRegisters:

@@ -138,9 +138,12 @@ def test_configurations_of_one_width_agree(configs):
 
 
 @pytest.mark.parametrize("make", [perceptron, residual], ids=lambda make: make.__name__)
-@pytest.mark.parametrize("config", [TINY, TALL, QUAD, LEAN], ids=lambda config: config.name)
+@pytest.mark.parametrize(
+    "config", [TINY, pytest.param(TALL, marks=pytest.mark.long), QUAD, LEAN],
+    ids=lambda config: config.name,
+)  # fmt: skip
 def test_gateware_agrees_under_stalls(config, make):
-    """Gateware of two shapes, with random AXI stalls, leaves the golden card's very bytes."""
+    """Gateware of some shapes, with random AXI stalls, leaves the golden card's very bytes."""
     timing = MemoryTiming(latency=17, bandwidth=0.7, stall=0.3, seed=SEED)
     with VerilatedCard(config, timing=timing) as card:
         state, snapshot, counters = trained(card, make())

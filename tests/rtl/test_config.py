@@ -156,7 +156,9 @@ def test_longest_reduction_of_largest_products_fits(config):
         ("sim-8x", 256, 1, 128, 1 << 17),
         ("ulx3s", 32, 1, 8, 512),
         ("vcu1525", 4096, 4, 128, 1 << 17),
+        ("vcu1525-1k", 1024, 4, 128, 1 << 17),
         ("u250", 4096, 4, 128, 1 << 17),
+        ("u250-1k", 1024, 4, 128, 1 << 17),
     ],
 )
 def test_preset(name, macs, channels, bin_additions, max_additions):
@@ -179,7 +181,7 @@ def test_every_device_has_a_technology():
 def test_hash_depends_on_every_parameter():
     other = {
         "name": "other", "group": 16, "ratio": 2, "drain_rows": 4, "bin_bits": 47,
-        "accumulator_bits": 64, "vector_slices": 1, "device": "xcvu9p",
+        "accumulator_bits": 64, "vector_slices": 1, "compressed_stores": 0, "device": "xcvu9p",
     }  # fmt: skip
     base = dataclasses.replace(SIM, rows=8, drain_rows=8)
     configs = [

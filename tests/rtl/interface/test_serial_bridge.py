@@ -1,11 +1,20 @@
 """The serial bridge on a line of bits: every command, what goes wrong, and no write twice."""
 
+import math
 import zlib
 
 import cocotb
 import pytest
-from amaranth.lib.data import Layout
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import (
+    ClockCycles,
+    Event,
+    FallingEdge,
+    RisingEdge,
+    SimTimeoutError,
+    ValueChange,
+    with_timeout,
+)
+from cocotb.utils import get_sim_time
 
 from rtl.interface import serial_protocol as protocol
 from rtl.interface.serial_bridge import SerialBridge
@@ -17,9 +26,14 @@ CLOCK_HERTZ, SILENCE_MICROSECONDS = 4_000_000, 250
 SILENCE = CLOCK_HERTZ * SILENCE_MICROSECONDS // 1_000_000
 MEMORY = 4096
 BAD_REGISTER = 0x40
+CLOCK_NANOSECONDS = 10
+"""Of the testbench."""
+
+LONG = {4: protocol.MAX_COUNT, 6.4: 256, 40: 64}
+"""Most data bytes in a frame, by the cycles in a bit: at a slow rate the longest takes too long."""
 
 
-@pytest.mark.parametrize("cycles_per_bit", [4, 6.4, 40])
+@pytest.mark.parametrize("cycles_per_bit", LONG)
 def test_serial_bridge(cycles_per_bit):
     baud = round(CLOCK_HERTZ / cycles_per_bit)
     simulate(
@@ -42,21 +56,25 @@ class Bench:
     def __init__(self, dut):
         self.dut = dut
         self.random = rng()
+        self.arrived = Event()
         self.memory = bytearray(self.random.bytes(MEMORY))
         self.registers = {offset: int(self.random.integers(1 << 32)) for offset in range(0, 64, 4)}
         self.writes = []
         self.received = bytearray()
         self.sequence = int(self.random.integers(256))
-        self.cycle = 0
         for task in (self._receive, self._serve_memory, self._serve_reads, self._serve_writes):
             cocotb.start_soon(task())
 
     async def _bit(self, state):
         """Let the time of a bit pass, on the average exactly; `state` is its start."""
         state["due"] += parameters()["cycles_per_bit"]
-        while state["now"] < state["due"]:
-            await RisingEdge(self.dut.clk)
-            state["now"] += 1
+        cycles = math.ceil(state["due"] - state["now"])
+        await ClockCycles(self.dut.clk, cycles)
+        state["now"] += cycles
+
+    async def silence(self):
+        """Leave the line alone for as long as the bridge needs to listen again."""
+        await ClockCycles(self.dut.clk, SILENCE + int(40 * parameters()["cycles_per_bit"]))
 
     async def send(self, content, broken=None):
         """Send bytes; that at `broken` has no stop bit."""
@@ -69,9 +87,8 @@ class Bench:
 
     async def _receive(self):
         while True:
+            await FallingEdge(self.dut.tx)
             await RisingEdge(self.dut.clk)
-            if self.dut.tx.value:
-                continue
             state = {"now": 0, "due": -parameters()["cycles_per_bit"] / 2}
             bits = []
             for _ in range(10):
@@ -79,13 +96,17 @@ class Bench:
                 bits.append(int(self.dut.tx.value))
             assert bits[0] == 0 and bits[9] == 1, bits
             self.received.append(sum(bit << i for i, bit in enumerate(bits[1:9])))
+            self.arrived.set()
 
     async def _serve_memory(self):
         dut = self.dut
         while True:
             await RisingEdge(dut.clk)
             dut.memory__answer.value = 0
+            if not dut.memory__request__valid.value:
+                await RisingEdge(dut.memory__request__valid)
             dut.memory__request__ready.value = int(self.random.integers(2))
+            await RisingEdge(dut.clk)
             if not (dut.memory__request__valid.value and dut.memory__request__ready.value):
                 continue
             request = unpack(ByteRequest, dut.memory__request__payload.value)
@@ -103,6 +124,8 @@ class Bench:
         dut = self.dut
         while True:
             dut.control__ar__ready.value = 1
+            if not dut.control__ar__valid.value:
+                await RisingEdge(dut.control__ar__valid)
             await RisingEdge(dut.clk)
             if dut.control__ar__valid.value and dut.control__ar__ready.value:
                 offset = int(dut.control__ar__payload.value)
@@ -120,6 +143,8 @@ class Bench:
     async def _serve_writes(self):
         dut = self.dut
         while True:
+            if not dut.control__aw__valid.value:
+                await RisingEdge(dut.control__aw__valid)
             ready = dut.control__aw__valid.value and dut.control__w__valid.value
             dut.control__aw__ready.value = dut.control__w__ready.value = int(ready)
             await RisingEdge(dut.clk)
@@ -148,21 +173,36 @@ class Bench:
         body = header + address.to_bytes(5, "little") + content
         return bytes([protocol.REQUEST_START]) + body + zlib.crc32(body).to_bytes(4, "little")
 
-    async def answer(self, timeout=200_000):
-        """Return sequence, status and data of the answer, or nothing if none comes in time."""
-        size = Layout.cast(protocol.AnswerHeader).size // 8
-        need = size
-        for _ in range(timeout):
-            if len(self.received) >= size:
-                need = size + int.from_bytes(self.received[3:5], "little") + 4
-            if len(self.received) >= need > size:
-                frame = bytes(self.received[:need])
-                del self.received[:need]
-                assert frame[0] == protocol.ANSWER_START
-                assert zlib.crc32(frame[1:-4]).to_bytes(4, "little") == frame[-4:]
-                return frame[1], Status(frame[2]), frame[5:-4]
-            await RisingEdge(self.dut.clk)
-        return None
+    async def answer(self):
+        """Return sequence, status and data of the answer, or nothing if none comes in time.
+
+        In time is before the host would ask again: the longest answer, and a silence.
+        """
+        cycles_per_bit = parameters()["cycles_per_bit"]
+        longest = protocol.ANSWER_BYTES + LONG[cycles_per_bit] + protocol.CHECKSUM_BYTES
+        access = 20
+        cycles = longest * (int(10 * cycles_per_bit) + access) + SILENCE
+        try:
+            return await with_timeout(self._take_answer(), cycles * CLOCK_NANOSECONDS, "ns")
+        except SimTimeoutError:
+            return None
+
+    async def _take_answer(self):
+        header = await self._take(protocol.ANSWER_BYTES)
+        content = await self._take(int.from_bytes(header[3:5], "little"))
+        checksum = await self._take(protocol.CHECKSUM_BYTES)
+        assert header[0] == protocol.ANSWER_START
+        assert zlib.crc32(header[1:] + content).to_bytes(4, "little") == checksum
+        return header[1], Status(header[2]), content
+
+    async def _take(self, count):
+        """Return the next `count` bytes from the card."""
+        while len(self.received) < count:
+            self.arrived.clear()
+            await self.arrived.wait()
+        taken = bytes(self.received[:count])
+        del self.received[:count]
+        return taken
 
     async def ask(self, *arguments, **fields):
         """Send a request and return status and data of its answer."""
@@ -173,9 +213,12 @@ class Bench:
 
 
 async def begin(dut):
+    """Return a bench once the bridge listens: while it was reset, no host held the line high."""
     await start(dut)
+    bench = Bench(dut)
     dut.rx.value = 1
-    return Bench(dut)
+    await bench.silence()
+    return bench
 
 
 @cocotb.test()
@@ -199,9 +242,24 @@ async def carries_out_every_command(dut):
 
 
 @cocotb.test()
-async def carries_the_longest_frame(dut):
+async def sends_bits_of_equal_length(dut):
     bench = await begin(dut)
-    content = bench.random.bytes(protocol.MAX_COUNT)
+    cycles_per_bit = parameters()["cycles_per_bit"]
+    cocotb.start_soon(bench.send(bench.frame(Command.PING)))
+    await FallingEdge(dut.tx)
+    begun = get_sim_time("ns")
+    start_byte = [0, *(protocol.ANSWER_START >> bit & 1 for bit in range(8)), 1]
+    changes = [place for place in range(1, 10) if start_byte[place] != start_byte[place - 1]]
+    for place in changes:
+        await ValueChange(dut.tx)
+        cycles = (get_sim_time("ns") - begun) / CLOCK_NANOSECONDS
+        assert abs(cycles - place * cycles_per_bit) < max(1, cycles_per_bit / 20), place
+
+
+@cocotb.test()
+async def carries_long_frames(dut):
+    bench = await begin(dut)
+    content = bench.random.bytes(LONG[parameters()["cycles_per_bit"]])
     assert await bench.ask(Command.WRITE_MEMORY, 9, len(content), content) == (Status.OK, b"")
     assert await bench.ask(Command.READ_MEMORY, 9, len(content)) == (Status.OK, content)
 
@@ -262,7 +320,6 @@ async def the_first_request_is_new_whatever_its_number(dut):
 async def hears_again_after_a_silence(dut):
     """Damaged frames are not carried out nor answered, nor is what follows without a silence."""
     bench = await begin(dut)
-    wait = SILENCE + int(40 * parameters()["cycles_per_bit"])
     frame = bench.frame(Command.WRITE_MEMORY, 5, 3, b"abc")
     too_long = bench.frame(Command.READ_MEMORY, 0, protocol.MAX_COUNT + 1, sequence=78)
     flipped = [
@@ -274,14 +331,14 @@ async def hears_again_after_a_silence(dut):
         await bench.send(broken)
         # One more, to be ignored as well: it stands in the broken one's shadow.
         await bench.send(good)
-        await clocks(dut, wait)
+        await bench.silence()
         assert not bench.received and not bench.writes, broken.hex()
     await bench.send(frame, broken=8)
-    await clocks(dut, wait)
+    await bench.silence()
     assert not bench.received and not bench.writes
     # An interrupted frame has had its silence.
     await bench.send(frame[:6])
-    await clocks(dut, wait)
+    await bench.silence()
     await bench.send(frame)
     assert await bench.answer() == (bench.sequence, Status.OK, b"")
     assert bench.writes == [5, 6, 7]
@@ -293,8 +350,8 @@ async def bytes_before_the_answer_need_a_silence(dut):
     await bench.send(bench.frame(Command.PING) + protocol.REQUEST_START.to_bytes())
     assert (await bench.answer())[1] is Status.OK
     await bench.send(bench.frame(Command.PING))
-    assert await bench.answer(int(400 * parameters()["cycles_per_bit"])) is None
-    await clocks(dut, SILENCE + int(40 * parameters()["cycles_per_bit"]))
+    assert await bench.answer() is None
+    await bench.silence()
     assert (await bench.ask(Command.PING))[0] is Status.OK
 
 

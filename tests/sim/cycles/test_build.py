@@ -42,6 +42,10 @@ def test_sources_make_the_name(monkeypatch):
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=lambda config: config.name)
 def test_parameters_of_every_preset(config):
+    if config.update_slices > 1:
+        with pytest.raises(ValueError, match="slices"):
+            parameters(config)
+        return
     made = parameters(config)
     assert made.macs == config.macs and made.floats == config.floats
     assert all(getattr(made, name) >= 0 for name, kind in Parameters._fields_[:-3])
