@@ -229,4 +229,3 @@ class Core(wiring.Component):
             self.counters.eq(counters.values),
         ]
         return m
-
