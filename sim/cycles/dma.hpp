@@ -1,4 +1,5 @@
-// Descriptors to bursts, read DMA and write DMA: `rtl/memory/{burst,read_dma,write_dma}.py`.
+// Descriptors to bursts, DMAs, and what ends commands that write:
+// `rtl/memory/{burst,read_dma,write_dma,write_completion}.py`.
 
 #pragma once
 
