@@ -348,6 +348,11 @@ class Program:
             Fields of `rtl.control.commands.UpdateBody`.
         """
         config = self.config
+        if len(feeds) >= config.queue_depth:
+            raise ValueError(
+                f"{self.name}: an UPDATE is fed by {len(feeds)} LOADs, there must be less than "
+                f"{config.queue_depth}: configuration '{config.name}' has queues of that depth"
+            )
         self._feed(feeds, LoadTarget.STATE, stage, len(self._commands) + len(feeds))
         tiles, rows, o_base = body["tiles"], body["rows"], body.get("o_base", 0)
         bank_rows = -(-((tiles - 1) * config.elements + rows) // config.cols)

@@ -270,6 +270,17 @@ def test_feeds_are_not_added_by_themselves():
             _load(program, target, 0, 0)
 
 
+def test_what_feeds_an_update_fits_the_load_queue():
+    """It stands before the UPDATE, which nothing could bring to its queue otherwise."""
+    depth = TINY.queue_depth
+    feed = {"rows": 4, "d_words": 1, "descriptor": descriptor(TINY, 0, 4)}
+    learns = {"tiles": depth, "rows": 1, "o_stride": 2, "state_address": 0}
+    program = Program(TINY, "example")
+    program.update(Stage.UPDATE, [feed] * (depth - 1), **learns)
+    with pytest.raises(ValueError, match=rf"example: .* by {depth} LOADs, .* less than {depth}"):
+        program.update(Stage.UPDATE, [feed] * depth, **learns)
+
+
 def test_listing_names_every_command():
     program = Program(TINY, "example")
     _load(program, LoadTarget.S, 8, 0x400)
