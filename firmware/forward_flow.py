@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 
+from .program import Program
 from .schedule import Needs, Statistics, Steps
 from .tensor import Activations, Images
 
 __all__ = ["ForwardFlow"]
+
+
+_LAG = 4096
+"""Cycles that the array works after something has been written until others should read it: a LOAD
+that waits for a STORE keeps those behind it from the array."""
 
 
 class _Progress:
@@ -18,19 +24,23 @@ class _Progress:
         self._tensor = tensor
         lines = tensor.batch_blocks * tensor.shape.height
         self._missing = [tensor.shape.width * tensor.words] * lines
-        self._reached = 0
+        # When each line was.
+        self._times: list[int] = []
 
-    def add(self, tiles: Sequence[int]) -> None:
-        """Take note of tiles that have been written."""
-        tensor = self._tensor
+    def add(self, tiles: Sequence[int], time: int) -> None:
+        """Take note of tiles that are written at some time."""
+        tensor, missing = self._tensor, self._missing
         for tile in tiles:
-            self._missing[(tile - tensor.address) // tensor.line_bytes] -= 1
-        while self._reached < len(self._missing) and not self._missing[self._reached]:
-            self._reached += 1
+            missing[(tile - tensor.address) // tensor.line_bytes] -= 1
+        while len(self._times) < len(missing) and not missing[len(self._times)]:
+            self._times.append(time)
 
-    def reaches(self, block: int, line: int) -> bool:
-        """Return whether a line of a block of images has been reached."""
-        return self._reached >= block * self._tensor.shape.height + line
+    def time(self, block: int, line: int) -> float:
+        """Return when all was written up to a line of a block of images; infinite if it isn't."""
+        lines = block * self._tensor.shape.height + line
+        if lines > len(self._times):
+            return math.inf
+        return self._times[lines - 1] if lines else -math.inf
 
 
 class _Layer:
@@ -65,15 +75,22 @@ class ForwardFlow:
     last when something of the array needs theirs. So a convolution begins as soon as its first
     lines have been normalised, and what the vector unit makes of its output begins before it has
     ended.
+
+    Parameters
+    ----------
+    program
+        Receives the commands.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program: Program) -> None:
+        self._program = program
         self._layers: list[_Layer] = []
         self._writers: dict[Images, _Layer] = {}
         self._progress: dict[Images, _Progress] = {}
         self._statistics: dict[Images, Statistics] = {}
-        # Cycles that the array has more to do than the vector unit.
-        self._ahead = 0
+        # Cycles that the array works; and that the vector unit has left beside it, whose streams
+        # and the array's operands come one after the other.
+        self._time = self._ahead = 0
 
     def add_vectors(self, y: Activations, steps: Steps) -> None:
         """Take note of how the vector unit writes `y`."""
@@ -122,37 +139,53 @@ class ForwardFlow:
         vectors = [other for other in others if not other.on_array]
         early = [other for other in others if other.on_array]
         cycles: int | None = 0
+        idle = False
         while not layer.ended:
             if cycles == 0:
                 # The scratchpads are free.
                 for other in early:
                     while (more := self._advance(other)) is not None:
                         self._pass(more, vectors)
-            under_way = cycles is not None and cycles > 0
-            interrupt = under_way and any(self._can_go_on(other) for other in early)
+            interrupt = idle and any(self._can_go_on(other) for other in early)
             cycles = self._force(layer, interrupt=interrupt)
-            self._pass(cycles or 0, vectors)
+            idle = cycles is not None and cycles > 0 and not self._pass(cycles, vectors)
 
-    def _pass(self, cycles: int, vectors: Sequence[_Layer]) -> None:
-        """Let the vector unit work while the array does for that long."""
-        sums = [statistics.advance for statistics in self._statistics.values()]
+    def _pass(self, cycles: int, vectors: Sequence[_Layer]) -> bool:
+        """Let the vector unit work while the array does for that long.
+
+        Returns whether there is enough to do.
+        """
+        self._time += cycles
         self._ahead += cycles
         while self._ahead > 0:
-            advances = [*(partial(self._advance, each) for each in vectors), *sums]
-            beside = (done for advance in advances if (done := advance()) is not None)
-            # Where there's nothing to do, time passes all the same.
-            self._ahead -= next(beside, self._ahead)
+            piece = self._next_piece(vectors)
+            if piece is None:
+                # Time passes all the same.
+                self._ahead = 0
+                return False
+            self._ahead -= piece
+        return True
+
+    def _next_piece(self, vectors: Sequence[_Layer]) -> int | None:
+        """Add the next piece of the vector unit, if there is one; return its cycles."""
+        for layer in vectors:
+            if (cycles := self._advance(layer)) is not None:
+                return cycles
+        for statistics in self._statistics.values():
+            if (cycles := statistics.advance()) is not None:
+                return cycles
+        return None
 
     def _can_go_on(self, layer: _Layer) -> bool:
         """Return whether a layer has what it needs next."""
-        return not layer.ended and self._has(layer.needs)
+        return not layer.ended and self._is_there(layer.needs, self._time - _LAG)
 
     def _advance(self, layer: _Layer) -> int | None:
         """Add the next piece of a layer, if there is one that has what it needs.
 
         Returns its cycles.
         """
-        while not layer.ended and self._has(layer.needs):
+        while self._can_go_on(layer):
             cycles = self._step(layer)
             if cycles is not None:
                 return cycles
@@ -162,32 +195,40 @@ class ForwardFlow:
         """Go on with a layer by a step, for which what it needs is added first."""
         needs = layer.needs
         if needs is not None:
-            while not self._has(needs):
+            while not self._is_there(needs):
                 writer = self._writers[needs.tensor]
                 assert not writer.on_array and not writer.ended, "layers come in their order"
                 self._force(writer)
         return self._step(layer, interrupt=interrupt)
 
-    def _has(self, needs: Needs | None) -> bool:
-        """Return whether what is needed has been written; what no layer writes is there."""
+    def _is_there(self, needs: Needs | None, time: float | None = None) -> bool:
+        """Return whether what is needed has been written, or had been at some time.
+
+        What no layer writes has been.
+        """
         if needs is None or needs.tensor not in self._progress:
             return True
-        return self._progress[needs.tensor].reaches(needs.block, needs.line)
+        written = self._progress[needs.tensor].time(needs.block, needs.line)
+        return written <= (self._time if time is None else time)
 
     def _step(self, layer: _Layer, *, interrupt: bool = False) -> int | None:
         """Go on with a layer by a step; return its cycles if it is a piece."""
         layer.needs = None
+        first = len(self._program) - 1
         try:
             step = layer.steps.send(True) if interrupt else next(layer.steps)
         except StopIteration:
             layer.ended = True
             return None
+        finally:
+            if layer.on_array:
+                self._ahead -= self._program.loads(first)
         if isinstance(step, int):
             return step
         if isinstance(step, Needs):
             layer.needs = step
         else:
-            self._progress[step.tensor].add(step.tiles)
+            self._progress[step.tensor].add(step.tiles, self._time)
             if step.tensor in self._statistics:
                 self._statistics[step.tensor].add(step.tiles)
         return None

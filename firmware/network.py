@@ -459,7 +459,7 @@ class Network:
 
     def _forward_program(self, name: str, *, training: bool) -> Program:
         assembly = self._assembly(name)
-        flow = ForwardFlow()
+        flow = ForwardFlow(assembly.program)
         self._put_copy(assembly, flow, self.model.input)
         for layer in self.model.layers[1:]:
             part = assembly.part(layer.name)

@@ -187,7 +187,7 @@ class _Weights:
     Parameters
     ----------
     ring
-        The scratchpad. Whatever else is given a place there may take that of these.
+        The scratchpad. What else is given a place there takes that of these in the end.
     resident
         Words of a bank that stay; zero if the next ones may take the place of the last.
     """
@@ -196,11 +196,11 @@ class _Weights:
         self._ring, self._resident = ring, resident
         self._bases: dict[Hashable, int] = {}
         self._next = 0
-        self._takes = -1
+        self._start = 0
 
     def place(self, what: Hashable, words: int) -> tuple[int, bool]:
         """Return the base of some weights, and whether they are there already."""
-        if self._takes != self._ring.takes:
+        if self._ring.taken - self._start > self._ring.depth:
             self._bases.clear()
         if what in self._bases:
             return self._bases[what], True
@@ -208,7 +208,7 @@ class _Weights:
             self._bases.clear()
         if not self._bases:
             self._next = self._ring.take(self._resident or words)
-            self._takes = self._ring.takes
+            self._start = self._ring.taken - (self._resident or words)
         base, self._next = self._next, self._next + words
         self._bases[what] = base
         return base, False
