@@ -378,7 +378,8 @@ class ConvolutionSchedule:
                     yield from self._load_lines(step.pixels, works[0], _last_line(step))
                     if following is not None and plan.ahead:
                         self._place(following, plan)
-                        share = number / len(batch.steps)
+                        # With time left for what else is loaded.
+                        share = min(2 * number / len(batch.steps), 1)
                         yield from self._load_share(following, works[0], share)
                     # The load queue must bring these operands before it turns to what is added and
                     # masked by in the STOREs before, for which there is room only as they end.
