@@ -194,12 +194,14 @@ class ForwardFlow:
     def _force(self, layer: _Layer, *, interrupt: bool = False) -> int | None:
         """Go on with a layer by a step, for which what it needs is added first."""
         needs = layer.needs
+        if needs is not None and needs.early:
+            return self._step(layer, send=self._is_there(needs, self._time - _LAG))
         if needs is not None:
             while not self._is_there(needs):
                 writer = self._writers[needs.tensor]
                 assert not writer.on_array and not writer.ended, "layers come in their order"
                 self._force(writer)
-        return self._step(layer, interrupt=interrupt)
+        return self._step(layer, send=interrupt or None)
 
     def _is_there(self, needs: Needs | None, time: float | None = None) -> bool:
         """Return whether what is needed has been written, or had been at some time.
@@ -211,12 +213,12 @@ class ForwardFlow:
         written = self._progress[needs.tensor].time(needs.block, needs.line)
         return written <= (self._time if time is None else time)
 
-    def _step(self, layer: _Layer, *, interrupt: bool = False) -> int | None:
+    def _step(self, layer: _Layer, *, send: bool | None = None) -> int | None:
         """Go on with a layer by a step; return its cycles if it is a piece."""
         layer.needs = None
         first = len(self._program) - 1
         try:
-            step = layer.steps.send(True) if interrupt else next(layer.steps)
+            step = next(layer.steps) if send is None else layer.steps.send(send)
         except StopIteration:
             layer.ended = True
             return None

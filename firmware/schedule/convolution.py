@@ -376,9 +376,12 @@ class ConvolutionSchedule:
                     # Weights first: unlike the images, they needn't wait for the layer before.
                     s_base = self._load_weights(weights, step)
                     yield from self._load_lines(step.pixels, works[0], _last_line(step))
+                    # Ahead of the array, as others load as well.
+                    if plan.resident:
+                        for other in batch.steps[2 * number - 1 : 2 * number + 1]:
+                            self._load_weights(weights, other)
                     if following is not None and plan.ahead:
                         self._place(following, plan)
-                        # With time left for what else is loaded.
                         share = min(2 * number / len(batch.steps), 1)
                         yield from self._load_share(following, works[0], share)
                     # The load queue must bring these operands before it turns to what is added and
@@ -544,15 +547,22 @@ class ConvolutionSchedule:
         )
         return base
 
-    def _load_share(self, batch: _Batch, work: _Product, share: float) -> Iterator[Needs]:
-        """Load pixels of a batch until that share of them is there."""
+    def _load_share(
+        self, batch: _Batch, work: _Product, share: float
+    ) -> Generator[Needs, bool | None, None]:
+        """Load pixels of a batch until that share of them is there, or all that can be."""
         lines = math.ceil(share * sum(pixels.rows.size for pixels in batch.pixels))
         for pixels in batch.pixels:
-            yield from self._load_lines(pixels, work, lines)
+            yield from self._load_lines(pixels, work, lines, early=True)
             lines -= pixels.rows.size
 
-    def _load_lines(self, pixels: _Pixels, work: _Product, lines: int) -> Iterator[Needs]:
-        """Load pixels as the D operand until that many lines are there, or all."""
+    def _load_lines(
+        self, pixels: _Pixels, work: _Product, lines: int, *, early: bool = False
+    ) -> Generator[Needs, bool | None, None]:
+        """Load pixels as the D operand until that many lines are there, or all.
+
+        If `early`, only those that have been written.
+        """
         config, rows, columns = self._config, pixels.rows, pixels.columns
         line_words = columns.size * self._position_words(pixels)
         least = -(-_PIECE_BEATS // (line_words * config.cols))
@@ -566,7 +576,8 @@ class ConvolutionSchedule:
                 after=rows.after if done + count == rows.count else 0,
             )
             last = piece.start + piece.count - 1
-            yield Needs(work.source, pixels.block, last * work.step + 1)
+            if (yield Needs(work.source, pixels.block, last * work.step + 1, early)) is False:
+                return
             self._program.load(
                 LoadTarget.D,
                 work.stage,

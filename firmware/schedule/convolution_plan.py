@@ -273,7 +273,8 @@ class _Planner:
                 for plan in self._candidates(words, taps, lines, columns)
             ]
             if candidates:
-                return min(candidates, key=self._cycles)
+                # Of several that take as long that with the smallest patches.
+                return min(reversed(candidates), key=self._cycles)
         return None
 
     def _reductions(self) -> list[tuple[int, tuple[int, int]]]:

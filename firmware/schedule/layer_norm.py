@@ -17,7 +17,6 @@ import enum
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from rtl.config import VECTOR_REGISTERS
 from rtl.control.commands import Fold, Function, Stage, VectorOperand, VectorTarget
 
 from ..layers import LayerNormBuffers, LayerNormTensors
@@ -63,6 +62,9 @@ _PARTS = Register(16)
 
 _MOST_PARTS = 24
 
+_AT_ONCE = 4
+"""Places, of G tokens each, whose statistics are in registers at the same time."""
+
 _UPDATE_CYCLES = 600
 """What the update of the gains and shifts of G channels takes, about."""
 
@@ -94,11 +96,10 @@ class LayerNormSchedule:
     def forward(self, x: Activations, y: Activations) -> Steps:
         """Add ``y = gain * n + shift``."""
         vectors, g = Vectors(self._assembly, Stage.FF), self._config.elements
-        at_once = min(g // 2, VECTOR_REGISTERS // len(_Statistic))
         for block, lines in line_pieces(x, 1):
             yield Needs(x, block, lines.stop)
             places = [(block, line, column) for line in lines for column in range(x.shape.width)]
-            for some in cut(len(places), at_once):
+            for some in cut(len(places), _AT_ONCE):
                 self._normalise(vectors, x, places[some.start : some.stop])
                 yield vectors.elapsed()
             for words in cut(x.words, g // 2):

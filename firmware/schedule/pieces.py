@@ -55,11 +55,14 @@ class Needs:
         What is read.
     block, line
         Of these images up to this line, and all blocks before.
+    early
+        It isn't needed yet: sent False, the schedule goes on without it.
     """
 
     tensor: Images
     block: int
     line: int
+    early: bool = False
 
 
 @dataclass(frozen=True)
