@@ -9,6 +9,7 @@ from firmware.program import Program
 from firmware.schedule import Assembly, Needs, PartialSums, Statistics, Written
 from firmware.tensor import Activations
 from rtl.config import PRESETS
+from rtl.control.commands import Stage
 
 TINY = PRESETS["tiny"]
 HEIGHT = 6
@@ -88,21 +89,23 @@ def test_the_vector_unit_follows_the_array(flow, tensors):
         assert log.index(f"y {line}.1") < log.index(f"z {line}")
 
 
+def loading(steps, assembly, x, beats):
+    """Load so many beats of `x` with each product."""
+    for step in steps:
+        if isinstance(step, int) and beats:
+            assembly.program.vector(Stage.FF, assembly.feeds([x.address], beats))
+        yield step
+
+
 def test_operands_of_the_array_come_before_streams(tensors):
     """There's as much less for the vector unit to do as the array loads."""
     counts = []
     for loads in (0, 150):
-        program, log, (x, y, *_) = Program(TINY), [], tensors
-        flow = ForwardFlow(program)
-
-        def convolution(x=x, y=y, log=log, loads=loads, assembly=Assembly(program)):
-            for step in products(log, "y", x, y):
-                if step == 300 and loads:
-                    assembly.program.vector(0, assembly.feeds([x.address], loads))
-                yield step
-
+        log, (x, y, *_) = [], tensors
+        assembly = Assembly(Program(TINY))
+        flow = ForwardFlow(assembly.program)
         flow.add_vectors(x, vectors(log, "x", None, x))
-        flow.add_products(y, convolution())
+        flow.add_products(y, loading(products(log, "y", x, y), assembly, x, loads))
         flow.run()
         counts.append(log[: log.index("y 2")].count("x 3.0"))
     assert counts == [1, 0]
@@ -142,7 +145,7 @@ def test_what_is_needed_early_is_not_waited_for(flow, tensors):
 
 
 def test_the_output_is_summed_up_meanwhile(memory, tensors):
-    program, (x, y, *_) = Program(TINY), tensors
+    program, y = Program(TINY), tensors[0]
     flow = ForwardFlow(program)
     before = []
 
