@@ -167,18 +167,30 @@ class _Step:
 
 @dataclass
 class _Batch:
-    """Products that take the same pixels, and the words of a D bank for these."""
+    """Products that take the same pixels.
+
+    Attributes
+    ----------
+    pixels, steps
+        What they take, and the products.
+    words
+        Of a D bank, for the pixels.
+    start
+        What the D scratchpad had handed out before them, if they have a place.
+    """
 
     pixels: list[_Pixels]
     steps: list[_Step]
     words: int
-    placed: bool = False
+    start: int | None = None
 
-    def forget(self) -> None:
-        """Take note that something else has taken the place of the pixels."""
-        self.placed = False
-        for pixels in self.pixels:
-            pixels.lines = 0
+    def give_way(self, ring: Ring) -> None:
+        """Forget the pixels if others have taken their place, or will before these are used up."""
+        # Until then a batch is placed behind these, maybe at the start of the scratchpad.
+        if self.start is not None and ring.taken - self.start + 2 * self.words > ring.depth:
+            self.start = None
+            for pixels in self.pixels:
+                pixels.lines = 0
 
 
 class _Weights:
@@ -402,7 +414,7 @@ class ConvolutionSchedule:
                         interrupted = False
                         for loaded in (batch, following):
                             if loaded is not None:
-                                loaded.forget()
+                                loaded.give_way(self._assembly.d)
                         bias_bases = {work: self._prepare(work) for work in works}
                 batch = following
         if pending is not None:
@@ -508,11 +520,13 @@ class ConvolutionSchedule:
 
     def _place(self, batch: _Batch, plan: ConvolutionPlan) -> None:
         """Give the pixels of a batch their place in the D scratchpad, unless they have it."""
-        if batch.placed:
+        if batch.start is not None:
             return
-        batch.placed = True
         ring = self._assembly.d
-        base = ring.take_half() if plan.ahead else ring.take(batch.words)
+        # Of three that follow each other no two overlap, or halves are taken in turns.
+        halves = plan.ahead and 3 * batch.words > ring.depth
+        base = ring.take_half() if halves else ring.take(batch.words)
+        batch.start = ring.taken - (ring.depth // 2 if halves else batch.words)
         for index, pixels in enumerate(batch.pixels):
             pixels.base = base + index * (batch.words // len(batch.pixels))
 
