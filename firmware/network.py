@@ -73,8 +73,9 @@ _Learned = ConvolutionTensors | BatchNormTensors | LayerNormTensors | PositionTe
 
 _BACKWARD_PASSES: dict[type[Layer], int] = {
     BatchNorm: 4,
-    LayerNorm: 8,
+    LayerNorm: 11,
     GELU: 2,
+    Attention: 2,
     MaxPool: 5,
     GlobalAveragePool: 1,
 }
@@ -614,8 +615,16 @@ class Network:
         return assembly.program
 
     def _gradient_cycles(self) -> float:
-        """Return about how many cycles the array works on all weight gradients."""
-        return self.model.macs(Stage.WU) * self.batch / self._config.macs
+        """Return about how many cycles the array works on weight gradients beside the vector unit.
+
+        Those of the first layers come when it has ended.
+        """
+        macs = sum(
+            layer.macs(Stage.WU)
+            for layer in self.model.layers[1:]
+            if self.model.passes_gradient(layer.sources[0])
+        )
+        return macs * self.batch / self._config.macs
 
     def _vector_cycles(self) -> float:
         """Return about how many cycles the vector unit works in a backward pass."""
