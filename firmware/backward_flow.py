@@ -36,7 +36,8 @@ class BackwardFlow:
         self._held: list[tuple[Activations, Steps]] = []
 
     def put_off(self, pieces: Interruptible) -> None:
-        """Leave weight gradients for later."""
+        """Leave weight gradients for later, whatever they read."""
+        self._release()
         self._backlog.add(pieces)
 
     def add_vectors(self, pieces: Pieces) -> None:
