@@ -1,6 +1,6 @@
 """Everything that a soft reset resets: processor, units and counters."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,8 +13,10 @@ from .engine.tensor_engine import TensorEngine
 from .interface.axi import AXI4ReadSignature, AXI4WriteSignature
 from .interface.read_arbiter import ReadArbiter
 from .interface.register_map import COUNTERS, STAGE_NAMES
+from .interface.write_arbiter import WriteArbiter
 from .memory.load_unit import LoadUnit
 from .memory.store_unit import StoreUnit
+from .memory.write_completion import WriteCompletion
 from .memory.write_dma import WriteDMA
 from .update.pregeneration import UpdateUnit
 from .vector.vector_unit import VectorUnit
@@ -69,13 +71,15 @@ class Core(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.processor = processor = CommandProcessor(config)
-        m.submodules.arbiter = arbiter = ReadArbiter(config)
+        m.submodules.read_arbiter = read_arbiter = ReadArbiter(config)
+        m.submodules.write_arbiter = write_arbiter = WriteArbiter(config)
         m.submodules.load = load = LoadUnit(config)
         m.submodules.engine = engine = TensorEngine(config)
         m.submodules.store = store = StoreUnit(config)
         m.submodules.update = update = UpdateUnit(config)
         m.submodules.vector = vector = VectorUnit(config)
-        m.submodules.write_dma = write_dma = WriteDMA(config)
+        m.submodules.store_dma = store_dma = WriteDMA(config)
+        m.submodules.vector_dma = vector_dma = WriteDMA(config)
         m.submodules.counters = counters = Counters(config)
 
         m.d.comb += [
@@ -94,15 +98,18 @@ class Core(wiring.Component):
             abort.eq(self.abort | self.stopped),
             processor.abort.eq(abort),
             load.abort.eq(abort),
-            write_dma.abort.eq(abort),
-            self.idle.eq(processor.fetch_idle & load.idle & write_dma.idle),
+            store_dma.abort.eq(abort),
+            vector_dma.abort.eq(abort),
+            self.idle.eq(processor.fetch_idle & load.idle & store_dma.idle & vector_dma.idle),
         ]
 
-        # Memory reads: load unit and command fetch.
-        wiring.connect(m, load.axi, arbiter.load)
-        wiring.connect(m, processor.axi, arbiter.fetch)
-        wiring.connect(m, arbiter.axi, wiring.flipped(self.read))
-        wiring.connect(m, write_dma.axi, wiring.flipped(self.write))
+        # Memory: reads of the load unit and the command fetch, writes of the two queues that do.
+        wiring.connect(m, load.axi, read_arbiter.load)
+        wiring.connect(m, processor.axi, read_arbiter.fetch)
+        wiring.connect(m, read_arbiter.axi, wiring.flipped(self.read))
+        wiring.connect(m, store_dma.axi, write_arbiter.store)
+        wiring.connect(m, vector_dma.axi, write_arbiter.vector)
+        wiring.connect(m, write_arbiter.axi, wiring.flipped(self.write))
 
         # Load.
         m.d.comb += [
@@ -126,36 +133,29 @@ class Core(wiring.Component):
             processor.compute_fault.eq(engine.fault),
         ]
 
-        # Store: one command at a time, which has the beats that are loaded for it, the O scratchpad
-        # and the write DMA.
+        # Store: one command at a time, which has the O scratchpad and the write DMA.
+        m.submodules.store_completion = store_completion = WriteCompletion()
         units = (
             (Opcode.STORE, store, processor.store.payload.body.store),
             (Opcode.UPDATE, update, processor.store.payload.body.update),
-            (Opcode.VECTOR, vector, processor.store.payload.body.vector),
         )
         next_opcode = processor.store.payload.header.opcode
-        handed_over = Signal()
-        with m.If(processor.store_done):
-            m.d.sync += handed_over.eq(0)
+        store_working = Signal()
+        with m.If(processor.store.valid & processor.store.ready):
+            m.d.sync += store_working.eq(1)
+        with m.Elif(store_completion.handed_over):
+            m.d.sync += store_working.eq(0)
         for opcode, unit, body in units:
             m.d.comb += unit.command.payload.eq(body)
-            with m.If(next_opcode == opcode):
+            with m.If((next_opcode == opcode) & ~store_working):
                 m.d.comb += [
                     unit.command.valid.eq(processor.store.valid),
                     processor.store.ready.eq(unit.command.ready),
                 ]
             with m.If(processor.store_opcode == opcode):
-                wiring.connect(m, unit.descriptor, write_dma.descriptor)
-                wiring.connect(m, unit.data, write_dma.data)
-            with m.If(unit.done):
-                m.d.sync += handed_over.eq(1)
-        for opcode, beats in ((Opcode.UPDATE, update.state), (Opcode.VECTOR, vector.beats)):
-            m.d.comb += beats.payload.eq(load.stream.payload)
-            with m.If(processor.store_opcode == opcode):
-                m.d.comb += [
-                    beats.valid.eq(load.stream.valid),
-                    load.stream.ready.eq(beats.ready),
-                ]
+                wiring.connect(m, unit.descriptor, store_dma.descriptor)
+                wiring.connect(m, unit.data, store_dma.data)
+        wiring.connect(m, load.state, update.state)
         with m.If(processor.store_opcode == Opcode.UPDATE):
             m.d.comb += [
                 engine.o_read.bank.eq(update.o_read.bank),
@@ -171,13 +171,35 @@ class Core(wiring.Component):
                 unit.o_read.ready.eq(engine.o_read.ready),
                 unit.o_read.data.eq(engine.o_read.data),
             ]
-        # A command has ended when memory has acknowledged its last write.
-        m.d.comb += processor.store_done.eq(
-            handed_over & write_dma.idle & (write_dma.fault.code == Fault.NONE)
-        )
-        for report in (write_dma.fault, vector.fault, update.fault, store.fault):
-            with m.If(report.code != Fault.NONE):
-                m.d.comb += processor.store_fault.eq(report)
+        m.d.comb += [
+            store_completion.handed_over.eq(store.done | update.done),
+            store_completion.unit_fault.eq(store.fault),
+            processor.store_done.eq(store_completion.done),
+            processor.store_fault.eq(store_completion.fault),
+        ]
+        with m.If(update.fault.code != Fault.NONE):
+            m.d.comb += store_completion.unit_fault.eq(update.fault)
+
+        # Vector: one command at a time, beside those of the store queue.
+        m.submodules.vector_completion = vector_completion = WriteCompletion()
+        m.d.comb += [
+            vector.command.payload.eq(processor.vector.payload.body.vector),
+            vector.command.valid.eq(processor.vector.valid),
+            processor.vector.ready.eq(vector.command.ready),
+            vector_completion.handed_over.eq(vector.done),
+            vector_completion.unit_fault.eq(vector.fault),
+            processor.vector_done.eq(vector_completion.done),
+            processor.vector_fault.eq(vector_completion.fault),
+        ]
+        wiring.connect(m, load.stream, vector.beats)
+        wiring.connect(m, vector.descriptor, vector_dma.descriptor)
+        wiring.connect(m, vector.data, vector_dma.data)
+        for completion, dma in ((store_completion, store_dma), (vector_completion, vector_dma)):
+            m.d.comb += [
+                completion.issued.eq(dma.issued),
+                completion.acknowledged.eq(dma.acknowledged),
+                completion.dma_fault.eq(dma.fault),
+            ]
 
         # Counters.
         steps = {
@@ -189,9 +211,8 @@ class Core(wiring.Component):
             "EDGE_MACS": engine.edge,
             "FILLER_MACS": engine.filler,
             "READ_BEATS": load.beat,
-            "WRITE_BEATS": write_dma.beat,
-            "COMMANDS": processor.ended[0] + processor.ended[1] + processor.ended[2],
-            "VECTOR_BUSY": vector.busy,
+            "WRITE_BEATS": self.write.w.valid & self.write.w.ready,
+            "COMMANDS": sum(processor.ended, Const(0, 1)),
             "NONFINITE": store.nonfinite + vector.nonfinite,
         }
         for queue in Queue:

@@ -11,19 +11,18 @@ from ..config import Config
 from ..control.commands import Fault
 from ..control.fault import FaultReport
 from ..interface.axi import AXI4WriteSignature
+from ..interface.write_arbiter import MASTER_BURSTS
 from .burst import BurstGenerator
 from .descriptor import Descriptor
 
 __all__ = ["WriteDMA"]
 
-_BURSTS_UNDER_WAY = 32
-
 
 class WriteDMA(wiring.Component):
     """Writes beats to where descriptors say, in their order.
 
-    Addresses run ahead of the data by up to 32 bursts that aren't acknowledged yet. The next
-    descriptor is taken while the data of the one before are still awaited.
+    Addresses run ahead of the data by up to `MASTER_BURSTS` bursts that aren't acknowledged yet.
+    The next descriptor is taken while the data of the one before are still awaited.
 
     A burst whose address is out can't be called back: after a fault or on `abort` the rest of its
     beats goes out with no byte enabled, so that memory keeps what it had.
@@ -46,10 +45,10 @@ class WriteDMA(wiring.Component):
     fault : Out(FaultReport)
         ``MALFORMED``, ``ADDRESS_RANGE`` (both once all bursts before it are acknowledged) or
         ``WRITE_RESPONSE``, with the address of the descriptor or burst. Then acts as on `abort`.
+    issued, acknowledged : Out(1)
+        A burst more is issued; it's acknowledged, and neither it nor one before with an error.
     idle : Out(1)
         Every burst is acknowledged, and no descriptor is in work (or none will be until reset).
-    beat : Out(1)
-        A beat is handed to the bus in this cycle.
     """
 
     def __init__(self, config: Config) -> None:
@@ -61,8 +60,9 @@ class WriteDMA(wiring.Component):
                 "axi": Out(AXI4WriteSignature(config.beat_bits)),
                 "abort": In(1),
                 "fault": Out(FaultReport),
+                "issued": Out(1),
+                "acknowledged": Out(1),
                 "idle": Out(1),
-                "beat": Out(1),
             }
         )
 
@@ -77,12 +77,12 @@ class WriteDMA(wiring.Component):
         stop = Signal()
         m.d.comb += stop.eq(self.abort | (self.fault.code != Fault.NONE))
 
-        m.submodules.bursts = bursts = BurstGenerator(config)
+        m.submodules.bursts = bursts = BurstGenerator(config, config.write_burst_beats)
         m.submodules.lengths = lengths = fifo.SyncFIFO(
-            width=len(aw.payload.len), depth=_BURSTS_UNDER_WAY
+            width=len(aw.payload.len), depth=MASTER_BURSTS
         )
         m.submodules.starts = starts = fifo.SyncFIFO(
-            width=memory_shift - beat_shift, depth=_BURSTS_UNDER_WAY
+            width=memory_shift - beat_shift, depth=MASTER_BURSTS
         )
         m.d.comb += [
             bursts.descriptor.payload.eq(self.descriptor.payload),
@@ -96,6 +96,7 @@ class WriteDMA(wiring.Component):
         m.d.comb += bursts.burst.ready.eq((~aw.valid | aw.ready) & starts.w_rdy)
         issue = bursts.burst.valid & bursts.burst.ready
         m.d.comb += [
+            self.issued.eq(issue),
             lengths.w_en.eq(issue),
             lengths.w_data.eq(bursts.burst.payload.len),
             starts.w_en.eq(issue),
@@ -115,7 +116,6 @@ class WriteDMA(wiring.Component):
             self.data.ready.eq(free & lengths.r_rdy & ~stop),
             fill.eq(free & lengths.r_rdy & (self.data.valid | stop)),
             lengths.r_en.eq(fill & last),
-            self.beat.eq(w.valid & w.ready),
         ]
         with m.If(fill):
             m.d.sync += [
@@ -130,14 +130,16 @@ class WriteDMA(wiring.Component):
         with m.Elif(w.ready):
             m.d.sync += w.valid.eq(0)
 
+        failed = b.payload.resp.as_value()[1]
         m.d.comb += [
             b.ready.eq(1),
             starts.r_en.eq(b.valid),
+            self.acknowledged.eq(b.valid & ~failed & ~stop),
             self.idle.eq((bursts.idle | stop) & ~starts.r_rdy),
         ]
 
         with m.If(~stop):
-            with m.If(b.valid & b.payload.resp.as_value()[1]):
+            with m.If(b.valid & failed):
                 m.d.sync += [
                     self.fault.code.eq(Fault.WRITE_RESPONSE),
                     self.fault.address.eq(Cat(Const(0, beat_shift), starts.r_data)),
