@@ -57,7 +57,7 @@ __all__ = ["AttentionSchedule"]
 _LOG2_E = math.log2(math.e)
 
 _AT_ONCE = 16
-"""Columns of tiles, G queries of a head, whose sums are in registers at the same time."""
+"""Columns of tiles, G queries of a head, whose sums are in registers at the same time, at most."""
 
 _O_SHARES = 8
 """Results of up to four products wait in the O scratchpad; places are taken in turn, and the end of
@@ -110,6 +110,7 @@ class AttentionSchedule:
         self._buffers = buffers
         self._width = layer.shape.channels // layer.heads
         self._scale = 1 / math.sqrt(self._width)
+        self._at_once = min(_AT_ONCE, assembly.config.elements)
 
     # Passes
 
@@ -135,8 +136,8 @@ class AttentionSchedule:
 
         def softmax(image: int) -> None:
             columns = self._tile_columns(image)
-            for first in range(0, len(columns), _AT_ONCE):
-                self._softmax(columns[first : first + _AT_ONCE])
+            for first in range(0, len(columns), self._at_once):
+                self._softmax(columns[first : first + self._at_once])
 
         def outputs(image: int) -> _Stores:
             return self._multiply(
@@ -182,8 +183,8 @@ class AttentionSchedule:
 
         def score_gradients(image: int) -> None:
             columns = self._tile_columns(image)
-            for first in range(0, len(columns), _AT_ONCE):
-                self._back_through_softmax(columns[first : first + _AT_ONCE])
+            for first in range(0, len(columns), self._at_once):
+                self._back_through_softmax(columns[first : first + self._at_once])
 
         def input_gradients(image: int) -> _Stores:
             slopes = buffers.score_gradients
