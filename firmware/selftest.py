@@ -35,6 +35,7 @@ from .cards import BOARDS, MODELS, open_card
 from .driver import Driver, RunResult
 from .errors import AllocationError, CardError, CardFault
 from .program import Program, descriptor, product
+from .schedule import Step
 
 __all__ = ["Check", "SelfTest", "main"]
 
@@ -256,10 +257,7 @@ class SelfTest:
         weights, momentum = (
             random.standard_normal((1, g, g)).astype(np.float32).view(np.uint32) for _ in range(2)
         )
-        settings = {
-            "rate": _float_bits(_RATE), "momentum": _float_bits(_MOMENTUM),
-            "decay": _float_bits(_DECAY), "scale": _SCALE,
-        }  # fmt: skip
+        settings = Step(_RATE, _MOMENTUM, _DECAY, _SCALE).fields()
         gradients = dot(np.ascontiguousarray(dy.T), np.ascontiguousarray(x.T))[None]
         expected = update(
             weights, momentum, gradients, config,
@@ -349,10 +347,6 @@ def _halves(random: np.random.Generator, rows: int, columns: int) -> NDArray[np.
 
 def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(values).view(np.uint8).reshape(-1)
-
-
-def _float_bits(value: float) -> int:
-    return int(np.float32(value).view(np.uint32))
 
 
 def _cycles(result: RunResult, useful: int = 0, macs: int = 0) -> str:

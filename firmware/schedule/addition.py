@@ -7,7 +7,7 @@ from rtl.control.commands import Function, Stage, VectorOperand
 from ..model import Addition
 from ..tensor import Activations
 from .assembly import Assembly
-from .pieces import Lines, Reach, line_pieces
+from .pieces import Lines, Reach
 from .vectors import Vectors
 
 __all__ = ["AdditionSchedule"]
@@ -30,19 +30,12 @@ class AdditionSchedule:
 
     def forward(self, x: Activations, y: Activations, *, add: Activations, reach: Reach) -> Lines:
         """Add ``y = relu(x + add)``; `reach` is called before lines of `x` and `add` are read."""
-        vectors = Vectors(self._assembly, Stage.FF)
-        for block, lines in line_pieces(x, 2):
-            reach(block, lines.stop)
-            for word in range(x.words):
-                pieces = vectors.map_pieces(
-                    [tensor.tiles(word, block, lines) for tensor in (add, x)],
-                    y.tiles(word, block, lines),
-                    rows=self._assembly.config.elements,
-                    a=1.0,
-                    b=1.0,
-                    y=VectorOperand.HELD_0,
-                    function=Function.RELU if self._layer.relu else Function.IDENTITY,
-                )
-                for cycles in pieces:
-                    yield cycles, None
-            yield 0, (block, lines.stop)
+        return Vectors(self._assembly, Stage.FF).map_lines(
+            [add.tiles, x.tiles],
+            y,
+            reach=reach,
+            a=1.0,
+            b=1.0,
+            y=VectorOperand.HELD_0,
+            function=Function.RELU if self._layer.relu else Function.IDENTITY,
+        )

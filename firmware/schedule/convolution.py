@@ -35,7 +35,7 @@ from .convolution_plan import (
 )
 from .patch import Axis, cut
 from .pieces import Pieces, Reach, Written
-from .words import ROW_WORDS, o_words, s_words
+from .words import ROW_WORDS, o_words, padding, s_words
 
 __all__ = ["ConvolutionSchedule"]
 
@@ -586,7 +586,7 @@ class ConvolutionSchedule:
             config,
             work.weights.pattern,
             a=config.elements,
-            a_padding=self._padding(work.channels, result.output_block),
+            a_padding=padding(config, work.channels, result.output_block),
             b=rows,
             # Images that aren't there are among the last rows of every pixel.
             b_padding=_missing(work.output.tensor, result.block) if area.positions == 1 else 0,
@@ -703,10 +703,6 @@ class ConvolutionSchedule:
             (area.width, grid.stride * tensor.position_bytes),
             (area.lines, grid.stride * tensor.line_bytes),
         )
-
-    def _padding(self, channels: int, block: int) -> int:
-        """Return how many channels of this block of G are padding."""
-        return max(0, (block + 1) * self._config.elements - channels)
 
     def _position_words(self, pixels: _Pixels) -> int:
         """Words of a D bank that a pixel takes."""

@@ -22,10 +22,9 @@ from dataclasses import dataclass, replace
 from rtl.config import ACCUMULATOR_BINS, Config
 from rtl.sparsity.pattern import Pattern
 
-from ..program import product
 from ..tensor import Span
-from .patch import Axis, cut, needed_span
-from .words import ROW_WORDS, o_words, s_words
+from .patch import Axis, cut, needed_span, sizes
+from .words import ROW_WORDS, o_words, product_tiles, s_words
 
 __all__ = [
     "ConvolutionPlan",
@@ -266,8 +265,8 @@ class _Planner:
             candidates = [
                 plan
                 for words, taps in choices
-                for lines in _sizes(problem.lines)
-                for columns in _sizes(problem.columns)
+                for lines in sizes(problem.lines)
+                for columns in sizes(problem.columns)
                 for plan in self._candidates(words, taps, lines, columns)
             ]
             if candidates:
@@ -277,10 +276,10 @@ class _Planner:
     def _reductions(self) -> list[tuple[int, tuple[int, int]]]:
         """Return what parts may have: D words of a pixel, and the most taps that fit with them."""
         rows, columns = self._most_taps
-        blocks = [(height, columns) for height in _sizes(rows)]
-        blocks += [(1, width) for width in _sizes(columns)]
+        blocks = [(height, columns) for height in sizes(rows)]
+        blocks += [(1, width) for width in sizes(columns)]
         found = []
-        for words in _sizes(self._problem.words):
+        for words in sizes(self._problem.words):
             for taps in blocks:
                 if self._fits_s(words * math.prod(taps)):
                     found.append((words, taps))
@@ -306,7 +305,7 @@ class _Planner:
         depth = min(config.d_depth, _LONGEST)
         blocks = [1]
         if not is_cut and (lines, columns) == (problem.lines, problem.columns):
-            blocks = _sizes(problem.batch_blocks)
+            blocks = sizes(problem.batch_blocks)
         areas = [lines] if is_cut else self._areas(lines, columns)
         for count, area in itertools.product(blocks, areas):
             if count * patch_words > depth:
@@ -335,9 +334,9 @@ class _Planner:
     def _areas(self, lines: int, columns: int) -> list[int]:
         """Return lines that a product may have, so that results alternate, if there is room."""
         for depth in (self._config.o_depth // 2, self._config.o_depth):
-            sizes = [size for size in _sizes(lines) if self._o_words(size * columns) <= depth]
-            if sizes:
-                return [sizes[0] >> shift for shift in range(sizes[0].bit_length())]
+            fitting = (size for size in sizes(lines) if self._o_words(size * columns) <= depth)
+            if largest := next(fitting, 0):
+                return [largest >> shift for shift in range(largest.bit_length())]
         return []
 
     def _o_words(self, positions: int) -> int:
@@ -352,7 +351,7 @@ class _Planner:
             if words <= config.o_depth:
                 yield plan
             return
-        for held in _sizes(problem.output_blocks):
+        for held in sizes(problem.output_blocks):
             if held * len(problem.products) * words <= config.o_depth:
                 yield replace(plan, held=held)
 
@@ -437,8 +436,8 @@ class _Planner:
             for (height, rows), (width, columns) in itertools.product(heights, widths):
                 whole, rest = divmod(height, plan.area)
                 count = whole + bool(rest)
-                tiles = whole * _tiles(config, plan.area * width)
-                tiles += _tiles(config, rest * width) if rest else 0
+                tiles = whole * product_tiles(config, plan.area * width)
+                tiles += product_tiles(config, rest * width) if rest else 0
                 slots += rows * columns * tiles * cycles
                 products += rows * columns * count * len(parts)
         times = problem.batch_blocks * problem.output_blocks
@@ -459,11 +458,6 @@ def block_words(problem: ConvolutionProblem) -> int:
     )
 
 
-def _sizes(total: int) -> list[int]:
-    """Return the sizes in which `total` is cut into 1, 2, 3 ... ranges, the largest first."""
-    return sorted({-(-total // count) for count in range(1, total + 1)}, reverse=True)
-
-
 @functools.lru_cache(maxsize=4096)
 def _shape(axes: tuple[Axis, ...], size: int) -> _Shape:
     """Return what patches of `size` outputs need in one direction."""
@@ -476,11 +470,3 @@ def _shape(axes: tuple[Axis, ...], size: int) -> _Shape:
         sum(places),
         tuple(tuple((n, times) for n, times in count.items() if n) for count in counts),
     )
-
-
-@functools.cache
-def _tiles(config: Config, positions: int) -> int:
-    """Return the tiles of a product of G output channels."""
-    g = config.elements
-    fields = product(config, Pattern.DENSE, a=g, b=positions * g, k=g)
-    return fields["a_tiles"] * fields["b_tiles"]

@@ -6,7 +6,7 @@ from rtl.control.commands import Function, Stage, VectorOperand
 
 from ..tensor import Activations
 from .assembly import Assembly
-from .pieces import Lines, Pieces, Reach, line_pieces
+from .pieces import Lines, Pieces, Reach
 from .vectors import Vectors
 
 __all__ = ["GELUSchedule"]
@@ -26,22 +26,15 @@ class GELUSchedule:
 
     def forward(self, x: Activations, y: Activations, *, reach: Reach) -> Lines:
         """Add ``y = x * normal(x)``; `reach` is called before lines of `x` are read."""
-        vectors = Vectors(self._assembly, Stage.FF)
-        for block, lines in line_pieces(x, 1):
-            reach(block, lines.stop)
-            for word in range(x.words):
-                pieces = vectors.map_pieces(
-                    [x.tiles(word, block, lines)],
-                    y.tiles(word, block, lines),
-                    rows=self._assembly.config.elements,
-                    a=1.0,
-                    function=Function.NORMAL,
-                    y=VectorOperand.X,
-                    times_y=True,
-                )
-                for cycles in pieces:
-                    yield cycles, None
-            yield 0, (block, lines.stop)
+        return Vectors(self._assembly, Stage.FF).map_lines(
+            [x.tiles],
+            y,
+            reach=reach,
+            a=1.0,
+            function=Function.NORMAL,
+            y=VectorOperand.X,
+            times_y=True,
+        )
 
     def backward(self, x: Activations, dy: Activations, dx: Activations) -> Pieces:
         """Add the gradient by the input, ``dy`` times the slope at `x`."""

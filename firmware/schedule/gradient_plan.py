@@ -21,9 +21,8 @@ from rtl.control.commands import WALK_DIMENSIONS
 from rtl.sparsity.pattern import Pattern
 
 from ..model import Shape
-from ..program import product
-from .patch import Axis, cut, needed_span
-from .words import o_words, s_words
+from .patch import Axis, cut, needed_span, sizes
+from .words import o_words, product_tiles, s_words
 
 __all__ = [
     "GradientPlan",
@@ -300,8 +299,8 @@ class _Planner:
         whole = self._grid(batch, output.height, output.width)
         if self._fits(whole):
             return [whole]
-        grids = [self._grid(blocks, output.height, output.width) for blocks in _sizes(batch)]
-        for lines, columns in itertools.product(_sizes(output.height), _sizes(output.width)):
+        grids = [self._grid(blocks, output.height, output.width) for blocks in sizes(batch)]
+        for lines, columns in itertools.product(sizes(output.height), sizes(output.width)):
             grids.append(self._grid(1, lines, columns))
         return [grid for grid in grids if self._fits(grid)]
 
@@ -390,26 +389,13 @@ class _Planner:
         config, steps = self._config, Pattern.DENSE.steps(self._config)
         words = max(steps * grid.all_pixels, self._drain * grid.count)
         products, rest = divmod(self._problem.input_blocks, at_once)
-        tiles = products * _tiles(config, at_once, taps) + (
-            _tiles(config, rest, taps) if rest else 0
+        tiles = products * product_tiles(config, at_once * taps) + (
+            product_tiles(config, rest * taps) if rest else 0
         )
         cycles = tiles * config.interleave * words + (products + bool(rest)) * grid.count * _COMMAND
         return self._problem.output_blocks * cycles
 
 
-def _sizes(total: int) -> list[int]:
-    """Return the sizes in which `total` is cut into 1, 2, 3 ... ranges, the largest first."""
-    return sorted({-(-total // count) for count in range(1, total + 1)}, reverse=True)
-
-
 def _powers(total: int) -> list[int]:
     """Return the powers of two below `total`, and `total`."""
     return [1 << i for i in range((total - 1).bit_length())] + [total]
-
-
-@functools.cache
-def _tiles(config: Config, blocks: int, taps: int) -> int:
-    """Return the tiles of a product of `blocks` blocks of input channels."""
-    g = config.elements
-    fields = product(config, Pattern.DENSE, a=g, b=blocks * taps * g, k=g)
-    return fields["a_tiles"] * fields["b_tiles"]

@@ -50,7 +50,6 @@ _PARTS = Register(16)
 
 _MOST_PARTS = 24
 
-
 _UPDATE_CYCLES = 600
 """What the update of the gains and shifts of G channels takes, about."""
 
@@ -219,10 +218,7 @@ class LayerNormSchedule:
             (_GAIN, _GAIN_MOMENTUM, _GAIN_GRADIENT),
             (_SHIFT, _SHIFT_MOMENTUM, _SHIFT_GRADIENT),
         ):
-            update.compute(momentum, momentum, a=0.0, b=1.0, y=gradient)
-            update.adjust(a=lambda step: step.momentum, b=lambda step: 2.0**-step.scale)
-            update.compute(value, value, b=0.0, y=momentum)
-            update.adjust(b=lambda step: -step.rate)
+            update.descend(value, momentum, gradient)
         update.spill(updated.records, word, "gain", 4, _GAIN)
         yield _UPDATE_CYCLES
 

@@ -100,11 +100,11 @@ class NormalisationSchedule:
     def use_statistics(self, x: Activations, statistics: Statistics) -> None:
         """Add what follows from the sums of the whole batch, in which `x` now is."""
         vectors, layer, records = self._vectors(), self._layer, self._records
-        config, count = self._assembly.config, x.images * x.shape.positions
+        config, pixels = self._assembly.config, x.images * x.shape.positions
         statistics.finish()
         most = min(config.elements // 4, VECTOR_REGISTERS // len(_Batch))
         old, new = 1 - layer.momentum, layer.momentum
-        unbiased = count / max(count - 1, 1)
+        unbiased = pixels / max(pixels - 1, 1)
         for start in range(0, x.words, most):
             words = range(start, min(start + most, x.words))
             rows = len(words)
@@ -114,14 +114,14 @@ class NormalisationSchedule:
 
             statistics.fetch(words, first(_Batch.VARIANCE))
             vectors.read_registers(first(_Batch.GAIN), 4 * rows, records.rows(words, "gain", 4))
-            vectors.compute(first(_Batch.MEAN), first(_Batch.MEAN), a=1 / count, rows=rows)
+            vectors.compute(first(_Batch.MEAN), first(_Batch.MEAN), a=1 / pixels, rows=rows)
             for index in range(rows):
                 mean, variance = (
                     Register(value * rows + index) for value in (_Batch.MEAN, _Batch.VARIANCE)
                 )
                 # Rounding must not make it negative.
                 vectors.compute(
-                    variance, variance, a=1 / count, b=-mean, y=mean, function=Function.RELU
+                    variance, variance, a=1 / pixels, b=-mean, y=mean, function=Function.RELU
                 )
             vectors.compute(
                 first(_Batch.INVERSE),
@@ -151,9 +151,9 @@ class NormalisationSchedule:
                 vectors.compute(
                     first(average), first(average), a=old, b=share, y=first(value), rows=rows
                 )
-            for value, name, values_ in ((_Batch.AVERAGE, "average", 2), (_Batch.MEAN, "mean", 4)):
+            for value, name, count in ((_Batch.AVERAGE, "average", 2), (_Batch.MEAN, "mean", 4)):
                 vectors.write_registers(
-                    first(value), values_ * rows, records.rows(words, name, values_)
+                    first(value), count * rows, records.rows(words, name, count)
                 )
 
     def use_averages(self, x: Activations) -> None:
@@ -283,10 +283,7 @@ class NormalisationSchedule:
             (_GAIN, _GAIN_MOMENTUM, _GAIN_GRADIENT),
             (_SHIFT, _SHIFT_MOMENTUM, _SHIFT_GRADIENT),
         ):
-            vectors.compute(momentum, momentum, a=0.0, b=1.0, y=gradient)
-            vectors.adjust(a=lambda step: step.momentum, b=lambda step: 2.0**-step.scale)
-            vectors.compute(value, value, b=0.0, y=momentum)
-            vectors.adjust(b=lambda step: -step.rate)
+            vectors.descend(value, momentum, gradient)
         vectors.spill(updated.records, word, "gain", _LASTING_VALUES, _GAIN)
 
     def _rows(self, x: Activations) -> int:

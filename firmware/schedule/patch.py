@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..tensor import Span
 
-__all__ = ["Axis", "cut", "needed_span"]
+__all__ = ["Axis", "cut", "needed_span", "sizes"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,8 @@ def needed_span(parts: Sequence[tuple[Axis, range]]) -> Span:
 def cut(total: int, size: int) -> list[range]:
     """Return the numbers below `total` in ranges of `size`, the last one maybe shorter."""
     return [range(first, min(first + size, total)) for first in range(0, total, size)]
+
+
+def sizes(total: int) -> list[int]:
+    """Return the sizes in which `total` is cut into 1, 2, 3 ... ranges, the largest first."""
+    return sorted({-(-total // count) for count in range(1, total + 1)}, reverse=True)

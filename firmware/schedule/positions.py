@@ -7,7 +7,7 @@ from rtl.control.commands import Fold, Stage, VectorOperand, VectorTarget
 from ..layers import PositionTensors
 from ..tokens import TokenActivations
 from .assembly import Assembly
-from .pieces import Lines, Pieces, Reach, line_pieces
+from .pieces import Lines, Pieces, Reach
 from .vectors import Feed, Register, Vectors
 
 __all__ = ["PositionSchedule"]
@@ -41,22 +41,19 @@ class PositionSchedule:
 
     def forward(self, x: TokenActivations, y: TokenActivations, *, reach: Reach) -> Lines:
         """Add ``y = x + positions``; `reach` is called before lines of `x` are read."""
-        vectors = Vectors(self._assembly, Stage.FF)
-        for block, lines in line_pieces(x, 2):
-            reach(block, lines.stop)
-            for word in range(x.words):
-                positions = self._tensors.copy.column(word)
-                pieces = vectors.map_pieces(
-                    [positions * len(lines), x.tiles(word, block, lines)],
-                    y.tiles(word, block, lines),
-                    rows=self._assembly.config.elements,
-                    a=1.0,
-                    b=1.0,
-                    y=VectorOperand.HELD_0,
-                )
-                for cycles in pieces:
-                    yield cycles, None
-            yield 0, (block, lines.stop)
+
+        def positions(word: int, block: int, lines: range) -> list[int]:
+            """Return the same tiles for each image."""
+            return self._tensors.copy.column(word) * len(lines)
+
+        return Vectors(self._assembly, Stage.FF).map_lines(
+            [positions, x.tiles],
+            y,
+            reach=reach,
+            a=1.0,
+            b=1.0,
+            y=VectorOperand.HELD_0,
+        )
 
     def learn(self, dy: TokenActivations, updated: PositionTensors) -> Pieces:
         """Add the gradients of the positions, sums over all images, and their update.

@@ -18,9 +18,9 @@ from rtl.control.commands import (
 )
 
 from ..program import descriptor
-from ..tensor import Records
+from ..tensor import Activations, Records
 from .assembly import Assembly, Step, float_bits, nests
-from .pieces import PIECE_BEATS, Pieces, emit
+from .pieces import PIECE_BEATS, Lines, Pieces, Reach, line_pieces
 
 __all__ = ["Feed", "Gather", "Register", "Vectors"]
 
@@ -37,6 +37,9 @@ class Register:
 
 
 Coefficient = float | Register | None
+
+TilesOfLines = Callable[[int, int, range], Sequence[int]]
+"""Returns the tiles of a word of channels, for some lines of a block, as `Activations.tiles`."""
 
 
 def _coefficient(value: Coefficient) -> dict[str, Any]:
@@ -141,6 +144,13 @@ class Vectors:
             return {name: _coefficient(value(step)) for name, value in coefficients.items()}
 
         self._assembly.adjust(fields)
+
+    def descend(self, value: Register, momentum: Register, gradient: Register) -> None:
+        """Add a step of SGD, without weight decay, on G values in registers."""
+        self.compute(momentum, momentum, a=0.0, b=1.0, y=gradient)
+        self.adjust(a=lambda step: step.momentum, b=lambda step: 2.0**-step.scale)
+        self.compute(value, value, b=0.0, y=momentum)
+        self.adjust(b=lambda step: -step.rate)
 
     def fill(self, records: Records, block: int, count: int, first: Register) -> None:
         """Add the loading of the first `count` values of G channels into registers."""
@@ -267,17 +277,6 @@ class Vectors:
             body |= {"reduce_product": 1, "product_register": product_into.number}
         self._assembly.program.vector(self._stage, loads, **body)
 
-    def map(
-        self,
-        sources: Sequence[Sequence[int]],
-        results: Sequence[int],
-        *,
-        rows: int,
-        **arithmetic: Any,
-    ) -> None:
-        """Add an element-wise operation on tensors, tile by tile: `map_pieces` at once."""
-        emit(self.map_pieces(sources, results, rows=rows, **arithmetic))
-
     def reduce_pieces(
         self,
         sources: Sequence[Sequence[int]],
@@ -364,6 +363,40 @@ class Vectors:
                         **arithmetic,
                     )
                 yield self._beats(groups)
+
+    def map_lines(
+        self,
+        sources: Sequence[TilesOfLines],
+        result: Activations,
+        *,
+        reach: Reach,
+        **arithmetic: Any,
+    ) -> Lines:
+        """Add an element-wise operation on tensors of the same shape, line by line.
+
+        Parameters
+        ----------
+        sources
+            Give each operand's tiles: those held first, ``x`` last.
+        result
+            What is written.
+        reach
+            Called before lines are read.
+        **arithmetic
+            As for `stream`.
+        """
+        for block, lines in line_pieces(result, len(sources)):
+            reach(block, lines.stop)
+            for word in range(result.words):
+                pieces = self.map_pieces(
+                    [tiles(word, block, lines) for tiles in sources],
+                    result.tiles(word, block, lines),
+                    rows=self._config.elements,
+                    **arithmetic,
+                )
+                for cycles in pieces:
+                    yield cycles, None
+            yield 0, (block, lines.stop)
 
     def _piece_groups(self, operands: int) -> int:
         """Return how many groups of `operands` tiles a piece has."""

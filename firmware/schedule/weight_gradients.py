@@ -37,7 +37,7 @@ from .gradient_plan import (
 )
 from .patch import needed_span
 from .pieces import Interruptible
-from .words import ROW_WORDS, o_words, product_slots, s_words
+from .words import ROW_WORDS, o_words, padding, product_slots, s_words
 
 __all__ = ["WeightGradientSchedule"]
 
@@ -346,7 +346,7 @@ class WeightGradientSchedule:
         config, layer, taps = self._config, self._layer, gradient.taps
         outputs: dict[str, Any] = {
             "a": config.elements,
-            "a_padding": self._padding(layer.outputs, gradient.output_block),
+            "a_padding": padding(config, layer.outputs, gradient.output_block),
             "k": length,
         }
         where: dict[str, Any] = {
@@ -376,16 +376,12 @@ class WeightGradientSchedule:
             config,
             Pattern.DENSE,
             b=len(gradient.inputs) * taps.count * config.elements,
-            b_padding=self._padding(layer.inputs, gradient.inputs[-1]),
+            b_padding=padding(config, layer.inputs, gradient.inputs[-1]),
             **outputs,
             **walks,
         )
         self._program.compute(stage, **where, **places, **weights, o_base=gradient.o_base)
         return product_slots(config, weights)
-
-    def _padding(self, channels: int, block: int) -> int:
-        """Return how many channels of this block of G are padding."""
-        return max(0, (block + 1) * self._config.elements - channels)
 
     def _add_updates(self, gradient: _Gradient, *, learns: bool = True) -> None:
         """Add the updates of the weights, and of the biases, that have these gradients."""

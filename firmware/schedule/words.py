@@ -1,4 +1,4 @@
-"""Words that operands and results take in the scratchpads, and slots that products take."""
+"""What operands and results take in the scratchpads, and products of the array."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rtl.sparsity.pattern import Pattern
 
 from ..program import product
 
-__all__ = ["ROW_WORDS", "o_words", "product_slots", "s_words"]
+__all__ = ["ROW_WORDS", "o_words", "padding", "product_slots", "product_tiles", "s_words"]
 
 ROW_WORDS = 2
 """O words in a row of G outputs."""
@@ -30,6 +30,19 @@ def o_words(config: Config, rows: int) -> int:
     """
     fields = product(config, Pattern.DENSE, a=config.elements, b=rows, k=config.elements)
     return fields["b_tiles"] * (config.interleave >> fields["a_contexts"]) * ROW_WORDS
+
+
+def padding(config: Config, channels: int, block: int) -> int:
+    """Return how many channels of this block of G are padding."""
+    return max(0, (block + 1) * config.elements - channels)
+
+
+@functools.cache
+def product_tiles(config: Config, blocks: int) -> int:
+    """Return the tiles of a product that gives G rows a for `blocks` blocks of G rows b."""
+    g = config.elements
+    fields = product(config, Pattern.DENSE, a=g, b=blocks * g, k=g)
+    return fields["a_tiles"] * fields["b_tiles"]
 
 
 def product_slots(config: Config, fields: Mapping[str, Any]) -> int:
