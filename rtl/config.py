@@ -58,7 +58,9 @@ class Config:
     group
         M of the largest supported N:M pattern; also the width of a lane's activation select.
     ratio
-        Largest M/N that is served at full rate. One D word holds ``lanes * ratio`` elements.
+        Largest M/N that is served at full rate. One D word holds ``lanes * ratio`` elements, a
+        chunk of `group` or more. If it's a single one, the least that a small FPGA can do with,
+        `compressed_stores` is 0 and `update_slices` at least 2.
     interleave
         Independent outputs that a PE walks in turn (accumulator contexts).
     s_depth, d_depth, o_depth
@@ -290,7 +292,7 @@ PRESETS: dict[str, Config] = {
         Config("sim-8x", rows=8, cols=4, group=16, ratio=8, drain_rows=8),
         Config(
             "ulx3s", rows=4, cols=2, lanes=4, ratio=2, s_depth=512, d_depth=512, o_depth=512,
-            aux_depth=512, bin_bits=44, accumulator_bits=52, memory_bytes=128 << 10, queue_depth=4,
+            aux_depth=512, bin_bits=44, accumulator_bits=52, memory_bytes=256 << 10, queue_depth=4,
             burst_beats=8, outstanding_reads=4, vector_slices=8, epilogue_slices=4,
             update_slices=8, compressed_stores=0, device="lfe5u-85f",
         ),
