@@ -12,7 +12,6 @@ from ..block import Block
 from ..config import Config
 from ..control.commands import Fault, UpdateBody
 from ..control.fault import FaultReport
-from ..memory.beat_buffer import BeatBuffer
 from ..memory.descriptor import Descriptor
 from ..memory.ports import OReadSignature
 from ..sparsity.compressor import TileCompressor
@@ -83,12 +82,7 @@ class UpdateUnit(wiring.Component):
         self._accept_commands(m, body, start, idle=intake.idle & writer.idle)
 
         # State and gradients in.
-        state: Any = flipped(self.state)
-        if config.update_lanes == 1:
-            m.submodules.beat_buffer = beat_buffer = BeatBuffer(config)
-            connect(m, state, beat_buffer.i)
-            state = beat_buffer.o
-        connect(m, state, intake.state)
+        connect(m, flipped(self.state), intake.state)
         connect(m, flipped(self.o_read), intake.o_read)
         m.d.comb += [intake.body.eq(body), intake.start.eq(start)]
 

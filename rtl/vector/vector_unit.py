@@ -19,7 +19,6 @@ from ..control.commands import (
     VectorTarget,
 )
 from ..control.fault import FaultReport
-from ..memory.beat_buffer import BeatBuffer
 from ..memory.descriptor import Descriptor
 from .checker import VectorChecker
 from .intake import VectorIntake
@@ -104,12 +103,7 @@ class VectorUnit(wiring.Component):
             sequencer.body.eq(body),
             self.descriptor.payload.eq(body.descriptor),
         ]
-        beats: Any = flipped(self.beats)
-        if config.vector_lanes == 1:
-            m.submodules.beat_buffer = beat_buffer = BeatBuffer(config)
-            connect(m, beats, beat_buffer.i)
-            beats = beat_buffer.o
-        connect(m, beats, intake.beats)
+        connect(m, flipped(self.beats), intake.beats)
 
         # One command after the other. Its coefficients are loaded while it is checked.
         lanes_count, slices = config.vector_lanes, config.vector_slices

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from firmware.allocator import Allocator
-from firmware.cards import open_card
 from firmware.cards.golden import GoldenCard
 from firmware.cards.verilated import MemoryTiming, VerilatedCard
 from firmware.driver import Driver
