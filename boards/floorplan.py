@@ -25,7 +25,9 @@ WHOLE = 0.6
 CORE = "accelerator/inner/core"
 """Where the units are in the hierarchy, whatever is around the accelerator's top level."""
 
-HOME_UNITS = ("processor", "load", "store", "update", "vector", "write_dma")
+HOME_UNITS = (
+    "processor", "load", "store", "update", "vector", "store_dma", "vector_dma", "write_arbiter",
+)  # fmt: skip
 """Units of the core that stay in the SLR of the board's interfaces."""
 
 

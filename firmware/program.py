@@ -270,8 +270,9 @@ class Program:
         return part
 
     def load(self, target: LoadTarget, stage: Stage, **body: Any) -> None:
-        """Add a LOAD; `body` holds the other fields of `rtl.control.commands.LoadBody`.
+        """Add a LOAD to a scratchpad.
 
+        `body` holds the other fields of `rtl.control.commands.LoadBody`.
         Its `descriptor` names the beats in memory; `rows` and `d_words` count those of its `frame`,
         if it has one, as well.
         """
@@ -286,12 +287,12 @@ class Program:
                 writes = [_Region("D", base, base + -(-rows // config.cols) * d_words)]
             case LoadTarget.AUX:
                 writes = [_Region("AUX", base, base + rows * d_words)]
-            case LoadTarget.STREAM:
-                pass  # A stream, not a memory.
-        # A LOAD to the stream ends only as an UPDATE or a VECTOR takes its beats, and must not be
-        # waited for. Whatever comes after these in their queue may write what it has read.
-        remember = target is not LoadTarget.STREAM
-        self._add(Opcode.LOAD, stage, {"target": target} | body, reads, writes, remember=remember)
+            case _:
+                raise ValueError(
+                    f"{self.name}: a LOAD to {target.name} is added with the command it feeds, "
+                    "only those to S, D and AUX by themselves"
+                )
+        self._add(Opcode.LOAD, stage, {"target": target} | body, reads, writes)
 
     def compute(self, stage: Stage, **body: Any) -> None:
         """Add a COMPUTE; `body` holds the fields of `rtl.control.commands.ComputeBody`.
@@ -334,12 +335,25 @@ class Program:
                 reads.append(_Region("AUX", start, start + rows * words // 2))
         self._add(Opcode.STORE, stage, body, reads, [self._extent(body["descriptor"])])
 
-    def update(self, stage: Stage, **body: Any) -> None:
-        """Add an UPDATE; `body` holds the fields of `rtl.control.commands.UpdateBody`.
+    def update(self, stage: Stage, feeds: Sequence[dict[str, Any]] = (), **body: Any) -> None:
+        """Add the LOADs that feed an UPDATE and, behind them, the UPDATE.
 
-        The LOAD to STREAM that feeds it goes before it.
+        Parameters
+        ----------
+        stage
+            Of all of them.
+        feeds
+            Fields of the LOADs, to STATE; fewer of them than a queue holds.
+        **body
+            Fields of `rtl.control.commands.UpdateBody`.
         """
         config = self.config
+        if len(feeds) >= config.queue_depth:
+            raise ValueError(
+                f"{self.name}: an UPDATE is fed by {len(feeds)} LOADs, there must be less than "
+                f"{config.queue_depth}: configuration '{config.name}' has queues of that depth"
+            )
+        self._feed(feeds, LoadTarget.STATE, stage, len(self._commands) + len(feeds))
         tiles, rows, o_base = body["tiles"], body["rows"], body.get("o_base", 0)
         bank_rows = -(-((tiles - 1) * config.elements + rows) // config.cols)
         reads = [_Region("O", o_base, o_base + (bank_rows - 1) * body["o_stride"] + 2)]
@@ -367,15 +381,13 @@ class Program:
         stage
             Of all of them.
         feeds
-            Fields of the LOADs, which stream.
+            Fields of the LOADs, to STREAM.
         **body
             Fields of `rtl.control.commands.VectorBody`.
         """
         index = len(self._commands)
         vector = self._append(Opcode.VECTOR, stage, body)
-        for feed in feeds:
-            load = self._append(Opcode.LOAD, stage, feed)
-            self._depend(load, index, [self._extent(feed["descriptor"])], [], remember=False)
+        self._feed(feeds, LoadTarget.STREAM, stage, index)
         to_memory = body.get("target") in _TO_MEMORY
         writes = [self._extent(body["descriptor"])] if to_memory else []
         self._depend(vector, index, [], writes)
@@ -499,13 +511,25 @@ class Program:
         body: dict[str, Any],
         reads: list[_Region],
         writes: list[_Region],
-        *,
-        remember: bool = True,
     ) -> None:
         """Append a command that depends on earlier ones by what it reads and writes."""
         self._last = len(self._commands)
         command = self._append(opcode, stage, body)
-        self._depend(command, self._last, reads, writes, remember=remember)
+        self._depend(command, self._last, reads, writes)
+
+    def _feed(
+        self, feeds: Sequence[dict[str, Any]], target: LoadTarget, stage: Stage, taker: int
+    ) -> None:
+        """Append the LOADs that feed command `taker`.
+
+        They end only as it takes their beats, and must not be waited for: whoever writes what they
+        have read waits for it.
+        """
+        reader = Queue.VECTOR if target is LoadTarget.STREAM else Queue.STORE
+        for feed in feeds:
+            load = self._append(Opcode.LOAD, stage, {"target": target} | feed)
+            reads = [self._extent(feed["descriptor"])]
+            self._depend(load, taker, reads, [], reader=reader)
 
     def _append(self, opcode: Opcode, stage: Stage, body: dict[str, Any]) -> _Command:
         command = _Command(opcode, QUEUE_OF[opcode], stage, body, self._label)
@@ -519,21 +543,23 @@ class Program:
         reads: list[_Region],
         writes: list[_Region],
         *,
-        remember: bool = True,
+        reader: Queue | None = None,
     ) -> None:
-        """Let a command wait for those before `index`, its own or that of what it feeds."""
+        """Let a command wait for those before `index`, its own or that of what it feeds.
+
+        Whoever writes what it reads waits for command `index`, of queue `reader` if that isn't the
+        command's own.
+        """
         own = command.queue.value
         for space, start, stop in reads:
             self._await(command, self._writes[space], start, stop)
-            if remember:
-                self._reads[space].add(start, stop, own, index)
+            self._reads[space].add(start, stop, own if reader is None else reader.value, index)
         for space, start, stop in writes:
             # Whoever depends on what this write covers depends on this write as well.
             for earlier in (self._reads[space], self._writes[space]):
                 self._await(command, earlier, start, stop)
                 earlier.forget(start, stop)
-            if remember:
-                self._writes[space].add(start, stop, own, index)
+            self._writes[space].add(start, stop, own, index)
 
     def _await(self, command: _Command, accesses: AccessIndex, start: int, stop: int) -> None:
         """Let a command wait for those of other queues that have accessed an interval."""

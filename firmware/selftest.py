@@ -281,12 +281,10 @@ class SelfTest:
                 descriptor=descriptor(config, x_at, g),
             )  # fmt: skip
             program.compute(Stage.WU, o_stride=2, **product(config, Pattern.DENSE, a=g, b=g, k=g))
-            program.load(
-                LoadTarget.STREAM, Stage.UPDATE, rows=4 * g, d_words=1,
-                descriptor=descriptor(config, state_at, 4 * g),
-            )  # fmt: skip
+            beats = 4 * g
+            feed = {"rows": beats, "d_words": 1, "descriptor": descriptor(config, state_at, beats)}
             program.update(
-                Stage.UPDATE, o_stride=2, tiles=1, rows=g, state_address=state_at,
+                Stage.UPDATE, [feed], o_stride=2, tiles=1, rows=g, state_address=state_at,
                 row_copy=1, row_pattern=pattern, row_address=row_at, row_stride=copy,
                 column_copy=1, column_pattern=pattern, column_address=column_at,
                 column_stride=copy, **settings,

@@ -80,9 +80,9 @@ class Config:
         AXI masters, 1, 2 or 4, over which memory is striped: page ``p`` of 4 KiB is page
         ``p // channels`` of channel ``p % channels``.
     queue_depth
-        Commands that each of the load, compute and store queues holds.
+        Commands that each of the load, compute, store and vector queues holds.
     burst_beats
-        Longest AXI burst.
+        Longest AXI burst of reads; of writes, `write_burst_beats`.
     outstanding_reads
         Full read bursts under way at once; shorter ones share the same room.
     vector_slices
@@ -241,6 +241,11 @@ class Config:
     def beat_bytes(self) -> int:
         """Bytes in one AXI beat; every DMA address is a multiple of it."""
         return self.beat_bits // 8
+
+    @property
+    def write_burst_beats(self) -> int:
+        """Longest AXI burst of writes: of 16 beats at most, as it is gathered before it leaves."""
+        return min(self.burst_beats, 16)
 
     @property
     def page_beats(self) -> int:

@@ -1,6 +1,6 @@
 """Everything that a soft reset resets: processor, units and counters."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,6 +13,7 @@ from .engine.tensor_engine import TensorEngine
 from .interface.axi import AXI4ReadSignature, AXI4WriteSignature
 from .interface.read_arbiter import ReadArbiter
 from .interface.register_map import COUNTERS, STAGE_NAMES
+from .interface.write_arbiter import WriteArbiter
 from .memory.load_unit import LoadUnit
 from .memory.store_unit import StoreUnit
 from .memory.write_dma import WriteDMA
@@ -69,13 +70,15 @@ class Core(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.processor = processor = CommandProcessor(config)
-        m.submodules.arbiter = arbiter = ReadArbiter(config)
+        m.submodules.read_arbiter = read_arbiter = ReadArbiter(config)
+        m.submodules.write_arbiter = write_arbiter = WriteArbiter(config)
         m.submodules.load = load = LoadUnit(config)
         m.submodules.engine = engine = TensorEngine(config)
         m.submodules.store = store = StoreUnit(config)
         m.submodules.update = update = UpdateUnit(config)
         m.submodules.vector = vector = VectorUnit(config)
-        m.submodules.write_dma = write_dma = WriteDMA(config)
+        m.submodules.store_dma = store_dma = WriteDMA(config)
+        m.submodules.vector_dma = vector_dma = WriteDMA(config)
         m.submodules.counters = counters = Counters(config)
 
         m.d.comb += [
@@ -94,15 +97,18 @@ class Core(wiring.Component):
             abort.eq(self.abort | self.stopped),
             processor.abort.eq(abort),
             load.abort.eq(abort),
-            write_dma.abort.eq(abort),
-            self.idle.eq(processor.fetch_idle & load.idle & write_dma.idle),
+            store_dma.abort.eq(abort),
+            vector_dma.abort.eq(abort),
+            self.idle.eq(processor.fetch_idle & load.idle & store_dma.idle & vector_dma.idle),
         ]
 
-        # Memory reads: load unit and command fetch.
-        wiring.connect(m, load.axi, arbiter.load)
-        wiring.connect(m, processor.axi, arbiter.fetch)
-        wiring.connect(m, arbiter.axi, wiring.flipped(self.read))
-        wiring.connect(m, write_dma.axi, wiring.flipped(self.write))
+        # Memory: reads of the load unit and the command fetch, writes of the two queues that do.
+        wiring.connect(m, load.axi, read_arbiter.load)
+        wiring.connect(m, processor.axi, read_arbiter.fetch)
+        wiring.connect(m, read_arbiter.axi, wiring.flipped(self.read))
+        wiring.connect(m, store_dma.axi, write_arbiter.store)
+        wiring.connect(m, vector_dma.axi, write_arbiter.vector)
+        wiring.connect(m, write_arbiter.axi, wiring.flipped(self.write))
 
         # Load.
         m.d.comb += [
@@ -126,17 +132,12 @@ class Core(wiring.Component):
             processor.compute_fault.eq(engine.fault),
         ]
 
-        # Store: one command at a time, which has the beats that are loaded for it, the O scratchpad
-        # and the write DMA.
+        # Store: one command at a time, which has the O scratchpad and the write DMA.
         units = (
             (Opcode.STORE, store, processor.store.payload.body.store),
             (Opcode.UPDATE, update, processor.store.payload.body.update),
-            (Opcode.VECTOR, vector, processor.store.payload.body.vector),
         )
         next_opcode = processor.store.payload.header.opcode
-        handed_over = Signal()
-        with m.If(processor.store_done):
-            m.d.sync += handed_over.eq(0)
         for opcode, unit, body in units:
             m.d.comb += unit.command.payload.eq(body)
             with m.If(next_opcode == opcode):
@@ -145,17 +146,9 @@ class Core(wiring.Component):
                     processor.store.ready.eq(unit.command.ready),
                 ]
             with m.If(processor.store_opcode == opcode):
-                wiring.connect(m, unit.descriptor, write_dma.descriptor)
-                wiring.connect(m, unit.data, write_dma.data)
-            with m.If(unit.done):
-                m.d.sync += handed_over.eq(1)
-        for opcode, beats in ((Opcode.UPDATE, update.state), (Opcode.VECTOR, vector.beats)):
-            m.d.comb += beats.payload.eq(load.stream.payload)
-            with m.If(processor.store_opcode == opcode):
-                m.d.comb += [
-                    beats.valid.eq(load.stream.valid),
-                    load.stream.ready.eq(beats.ready),
-                ]
+                wiring.connect(m, unit.descriptor, store_dma.descriptor)
+                wiring.connect(m, unit.data, store_dma.data)
+        wiring.connect(m, load.state, update.state)
         with m.If(processor.store_opcode == Opcode.UPDATE):
             m.d.comb += [
                 engine.o_read.bank.eq(update.o_read.bank),
@@ -171,13 +164,24 @@ class Core(wiring.Component):
                 unit.o_read.ready.eq(engine.o_read.ready),
                 unit.o_read.data.eq(engine.o_read.data),
             ]
-        # A command has ended when memory has acknowledged its last write.
-        m.d.comb += processor.store_done.eq(
-            handed_over & write_dma.idle & (write_dma.fault.code == Fault.NONE)
-        )
-        for report in (write_dma.fault, vector.fault, update.fault, store.fault):
+        _end_when_written(m, store.done | update.done, store_dma, processor.store_done)
+        for report in (store_dma.fault, update.fault, store.fault):
             with m.If(report.code != Fault.NONE):
                 m.d.comb += processor.store_fault.eq(report)
+
+        # Vector: one command at a time, beside those of the store queue.
+        m.d.comb += [
+            vector.command.payload.eq(processor.vector.payload.body.vector),
+            vector.command.valid.eq(processor.vector.valid),
+            processor.vector.ready.eq(vector.command.ready),
+        ]
+        wiring.connect(m, load.stream, vector.beats)
+        wiring.connect(m, vector.descriptor, vector_dma.descriptor)
+        wiring.connect(m, vector.data, vector_dma.data)
+        _end_when_written(m, vector.done, vector_dma, processor.vector_done)
+        for report in (vector_dma.fault, vector.fault):
+            with m.If(report.code != Fault.NONE):
+                m.d.comb += processor.vector_fault.eq(report)
 
         # Counters.
         steps = {
@@ -189,9 +193,8 @@ class Core(wiring.Component):
             "EDGE_MACS": engine.edge,
             "FILLER_MACS": engine.filler,
             "READ_BEATS": load.beat,
-            "WRITE_BEATS": write_dma.beat,
-            "COMMANDS": processor.ended[0] + processor.ended[1] + processor.ended[2],
-            "VECTOR_BUSY": vector.busy,
+            "WRITE_BEATS": self.write.w.valid & self.write.w.ready,
+            "COMMANDS": sum(processor.ended, Const(0, 1)),
             "NONFINITE": store.nonfinite + vector.nonfinite,
         }
         for queue in Queue:
@@ -208,3 +211,16 @@ class Core(wiring.Component):
             self.counters.eq(counters.values),
         ]
         return m
+
+
+def _end_when_written(m: Module, unit_done: Value, dma: WriteDMA, done: Value) -> None:
+    """Let a queue's command end, `done`, when its unit has and memory has acknowledged its writes.
+
+    The queue has one command under way at a time.
+    """
+    handed_over = Signal()
+    m.d.comb += done.eq(handed_over & dma.idle & (dma.fault.code == Fault.NONE))
+    with m.If(unit_done):
+        m.d.sync += handed_over.eq(1)
+    with m.Elif(done):
+        m.d.sync += handed_over.eq(0)

@@ -11,7 +11,7 @@ from sim.golden.sparsity import pack_state_tile, pack_tiles
 
 __all__ = ["LayerStep"]
 
-LOAD, COMPUTE, STORE = (1 << queue.value for queue in Queue)
+LOAD, COMPUTE, STORE = (1 << queue.value for queue in (Queue.LOAD, Queue.COMPUTE, Queue.STORE))
 
 
 def _float_bits(value: float) -> int:
@@ -215,6 +215,6 @@ class LayerStep:
         )  # fmt: skip
         for address, beats in ((state, 4 * g * tiles), (bias_state, 4)):
             self._add(
-                Opcode.LOAD, target=LoadTarget.STREAM, rows=beats, d_words=1,
+                Opcode.LOAD, target=LoadTarget.STATE, rows=beats, d_words=1,
                 descriptor=self._descriptor(address, beats), stage=Stage.UPDATE,
             )  # fmt: skip

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from rtl.control.commands import LoadTarget, Stage
-
 from ..errors import ScheduleError
 from ..program import Program, descriptor
 
@@ -127,10 +125,12 @@ class Assembly:
             )
 
     def feeds(self, tiles: Sequence[int], beats: int, *, transpose: bool = False) -> list[dict]:
-        """Return the LOADs that bring tiles of `beats` beats, at these addresses, to a unit."""
+        """Return the LOADs that bring tiles of `beats` beats, at these addresses, to a unit.
+
+        As `Program.vector` and `Program.update` take them.
+        """
         return [
             {
-                "target": LoadTarget.STREAM,
                 "rows": beats,
                 "d_words": count,
                 "transpose": int(transpose),
@@ -138,11 +138,6 @@ class Assembly:
             }
             for first, count, loops in nests(tiles)
         ]
-
-    def load_stream(self, stage: Stage, address: int, beats: int) -> None:
-        """Stream contiguous beats to the next command of the store queue."""
-        (feed,) = self.feeds([address], beats)
-        self.program.load(stage=stage, **feed)
 
 
 def nests(addresses: Sequence[int], dimensions: int = 3) -> list[tuple[int, int, list]]:

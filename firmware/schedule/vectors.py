@@ -10,7 +10,6 @@ from rtl.control.commands import (
     CoefficientKind,
     Fold,
     Function,
-    LoadTarget,
     Mask,
     Stage,
     VectorOperand,
@@ -180,7 +179,6 @@ class Vectors:
     ) -> None:
         """Add the loading of `count` registers, two beats each; the sums of several `parts`."""
         feed = {
-            "target": LoadTarget.STREAM,
             "rows": 2 * count,
             "d_words": parts,
             "descriptor": source,
@@ -249,7 +247,7 @@ class Vectors:
         loads: list[dict[str, Any]] = []
         for feed in feeds:
             if isinstance(feed, Gather):
-                loads.append({"target": LoadTarget.STREAM, **feed.fields})
+                loads.append(dict(feed.fields))
                 continue
             beats = 2 * rows if feed.wide else self._config.elements
             loads += self._assembly.feeds(feed.tiles, beats, transpose=feed.transpose)

@@ -393,7 +393,7 @@ class WeightGradientSchedule:
         for index, input_block in enumerate(gradient.inputs):
             tile = output_block, input_block, first
             beats = taps.count * tensors.state.tile_beats
-            self._assembly.load_stream(Stage.UPDATE, tensors.state.tile(*tile), beats)
+            feeds = self._assembly.feeds([tensors.state.tile(*tile)], beats)
             body: dict[str, Any] = {
                 "o_base": gradient.o_base + index * bank_rows * ROW_WORDS,
                 "o_stride": ROW_WORDS,
@@ -412,12 +412,12 @@ class WeightGradientSchedule:
                     "row_address": backward.tile(input_block, first, output_block),
                     "row_stride": backward.words * backward.tile_bytes,
                 }
-            self._add_update(body, learns)
+            self._add_update(feeds, body, learns)
         if gradient.o_bias is not None:
             assert tensors.bias_state is not None
             assert updated.bias is not None and updated.bias_state is not None
             address = tensors.bias_state.block(output_block)
-            self._assembly.load_stream(Stage.UPDATE, address, tensors.bias_state.BEATS)
+            feeds = self._assembly.feeds([address], tensors.bias_state.BEATS)
             body = {
                 "o_base": gradient.o_bias,
                 "o_stride": ROW_WORDS,
@@ -428,10 +428,10 @@ class WeightGradientSchedule:
                 "row_pattern": Pattern.DENSE,
                 "row_address": updated.bias.block(output_block),
             }
-            self._add_update(body, learns)
+            self._add_update(feeds, body, learns)
 
-    def _add_update(self, body: dict[str, Any], learns: bool) -> None:
-        """Add an UPDATE, by the parameters of the step if it `learns`."""
-        self._program.update(Stage.UPDATE, **body)
+    def _add_update(self, feeds: list[dict], body: dict[str, Any], learns: bool) -> None:
+        """Add an UPDATE of the state in `feeds`, by the parameters of the step if it `learns`."""
+        self._program.update(Stage.UPDATE, feeds, **body)
         if learns:
             self._assembly.adjust(Step.fields)

@@ -63,12 +63,13 @@ class Opcode(enum.Enum, shape=4):
 
 
 class Queue(enum.Enum, shape=2):
-    """The three queues, each of which carries out its commands in order."""
+    """The four queues, each of which carries out its commands in order."""
 
     LOAD = 0
     COMPUTE = 1
     STORE = 2
-    """Carries out STORE, UPDATE and VECTOR."""
+    """Carries out STORE and UPDATE."""
+    VECTOR = 3
 
 
 QUEUE_OF = {
@@ -76,7 +77,7 @@ QUEUE_OF = {
     Opcode.COMPUTE: Queue.COMPUTE,
     Opcode.STORE: Queue.STORE,
     Opcode.UPDATE: Queue.STORE,
-    Opcode.VECTOR: Queue.STORE,
+    Opcode.VECTOR: Queue.VECTOR,
 }
 """Queue of each opcode; a NOP names its own, and FINISH goes into none."""
 
@@ -90,15 +91,16 @@ class Stage(enum.Enum, shape=2):
     UPDATE = 3
 
 
-class LoadTarget(enum.Enum, shape=2):
+class LoadTarget(enum.Enum, shape=3):
     """Where a LOAD puts its beats."""
 
     S = 0
     D = 1
     AUX = 2
     STREAM = 3
-    """Streamed to the unit that asks for beats: the update engine (weights and momentum) or the
-    vector unit. UPDATEs and VECTORs take what they need of these beats, in the order of both."""
+    """Streamed to the vector unit; VECTORs take what they need of these beats, in their order."""
+    STATE = 4
+    """Streamed to the update engine: weights and momentum, for UPDATEs in their order."""
 
 
 class LoadOrder(enum.Enum, shape=1):
@@ -203,16 +205,16 @@ class Fault(enum.Enum, shape=4):
 class Header(data.Struct):
     """Common part of all commands.
 
-    Before it starts, a command takes one token from each queue in ``wait``; when it has ended (a
-    STORE: when memory has acknowledged its last write) it gives one to each queue in ``signal``.
+    Before it starts, a command takes one token from each queue in ``wait``; when it has ended (one
+    that writes to memory: when that has acknowledged all) it gives one to each queue in ``signal``.
     Bit ``i`` of either names ``Queue(i)``; a queue's own bit must be zero.
     """
 
     opcode: Opcode
     queue: Queue
     """Queue of a NOP; ignored in other commands."""
-    wait: unsigned(3)
-    signal: unsigned(3)
+    wait: unsigned(len(Queue))
+    signal: unsigned(len(Queue))
     stage: Stage
 
 
@@ -360,7 +362,7 @@ class UpdateBody(data.Struct):
     """SGD on `tiles` tiles, whose gradients are in the O scratchpad, and their compressed copies.
 
     Tile ``k`` has the gradient rows ``b = k*G .. k*G + rows - 1``, each two O words (G values along
-    a). Its state arrives by LOADs to STREAM and goes back to `state_address`: for each row and O
+    a). Its state arrives by LOADs to STATE and goes back to `state_address`: for each row and O
     word one beat of weights, then one of momentum, binary32. The row copy has the rows b as S rows
     and groups along a; the column copy the rows a and groups along b. ``rows < G`` needs a dense
     row copy and no column copy (vectors).

@@ -1,6 +1,6 @@
-"""The command processor: fetches a program, deals its commands to three queues, stops at faults."""
+"""The command processor: fetches a program, deals its commands to four queues, stops at faults."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,10 +13,13 @@ from .queue import CommandQueue
 
 __all__ = ["CommandProcessor", "State"]
 
-_UNDER_WAY = {Queue.LOAD: 2, Queue.COMPUTE: 2, Queue.STORE: 1}
+_UNDER_WAY = {Queue.LOAD: 2, Queue.COMPUTE: 2, Queue.STORE: 1, Queue.VECTOR: 1}
 """The array starts on a tile while the last results of the one before travel, and the load unit
-reads for a LOAD while the beats of the one before arrive. The store queue's commands end one by one
+reads for a LOAD while the beats of the one before arrive. Commands that write end one by one
 anyway, as memory acknowledges what they wrote."""
+
+_STAGE_ORDER = (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD)
+"""Whose stage a cycle is attributed to: that of the first of these that is busy."""
 
 
 class State(enum.Enum, shape=2):
@@ -37,11 +40,11 @@ class CommandProcessor(wiring.Component):
         Run the program of `count` commands at `address`; ignored unless idle.
     address, count : In
         The program.
-    load, compute, store : Out
-        Commands for the units, in order; `store` also carries UPDATE and VECTOR.
-    load_done, compute_done, store_done : In
+    load, compute, store, vector : Out
+        Commands for the units, in order; `store` also carries UPDATE.
+    load_done, compute_done, store_done, vector_done : In
         The oldest command issued there has ended (one that writes to memory: there).
-    load_fault, compute_fault, store_fault : In
+    load_fault, compute_fault, store_fault, vector_fault : In
         Faults of the units; they stay until reset.
     axi : Out
         Command fetch.
@@ -59,10 +62,10 @@ class CommandProcessor(wiring.Component):
         No fetch is outstanding.
     stage : Out
         Stage to which this cycle is attributed: that of the compute queue's command, else of the
-        store queue's, else of the load queue's, else that of the cycle before.
+        store queue's, the vector queue's or the load queue's, else that of the cycle before.
     store_opcode : Out
         Opcode issued last in the store queue.
-    busy, waiting, ended : Out(3)
+    busy, waiting, ended : Out(4)
         By queue: a command is under way, the next lacks a token, a command ended.
     """
 
@@ -73,15 +76,9 @@ class CommandProcessor(wiring.Component):
                 "start": In(1),
                 "address": In(64),
                 "count": In(32),
-                "load": Out(stream.Signature(Command)),
-                "compute": Out(stream.Signature(Command)),
-                "store": Out(stream.Signature(Command)),
-                "load_done": In(1),
-                "compute_done": In(1),
-                "store_done": In(1),
-                "load_fault": In(FaultReport),
-                "compute_fault": In(FaultReport),
-                "store_fault": In(FaultReport),
+                **{queue.name.lower(): Out(stream.Signature(Command)) for queue in Queue},
+                **{f"{queue.name.lower()}_done": In(1) for queue in Queue},
+                **{f"{queue.name.lower()}_fault": In(FaultReport) for queue in Queue},
                 "state": Out(State),
                 "finished": Out(1),
                 "fault": Out(FaultReport),
@@ -90,9 +87,9 @@ class CommandProcessor(wiring.Component):
                 "fetch_idle": Out(1),
                 "stage": Out(Stage),
                 "store_opcode": Out(Opcode),
-                "busy": Out(3),
-                "waiting": Out(3),
-                "ended": Out(3),
+                "busy": Out(len(Queue)),
+                "waiting": Out(len(Queue)),
+                "ended": Out(len(Queue)),
                 "axi": Out(AXI4ReadSignature(config.beat_bits)),
             }
         )
@@ -100,11 +97,10 @@ class CommandProcessor(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.fetcher = fetcher = Fetcher(self._config)
-        queues = []
-        for queue, under_way in _UNDER_WAY.items():
-            instance = CommandQueue(self._config, under_way=under_way)
-            m.submodules[queue.name.lower()] = instance
-            queues.append(instance)
+        queues = {}
+        for queue in Queue:
+            queues[queue] = CommandQueue(self._config, under_way=_UNDER_WAY[queue])
+            m.submodules[queue.name.lower()] = queues[queue]
         wiring.connect(m, wiring.flipped(self.axi), fetcher.axi)
 
         running = self.state == State.RUNNING
@@ -130,13 +126,11 @@ class CommandProcessor(wiring.Component):
                     m.d.comb += to_queue.eq(queue)
             with m.Case(Opcode.NOP):
                 m.d.comb += to_queue.eq(header.queue)
-                with m.If(header.queue.as_value() >= len(Queue)):
-                    m.d.comb += malformed.eq(1)
             with m.Case(Opcode.FINISH):
                 m.d.comb += [finish.eq(fetcher.last), malformed.eq(~fetcher.last)]
             with m.Default():
                 m.d.comb += malformed.eq(1)
-        for queue, instance in zip(Queue, queues, strict=True):
+        for queue, instance in queues.items():
             m.d.comb += instance.commands.payload.eq(head)
             with m.If(to_queue == queue):
                 with m.If((header.wait[queue.value] | header.signal[queue.value]) & ~finish):
@@ -146,38 +140,32 @@ class CommandProcessor(wiring.Component):
                         instance.commands.valid.eq(1),
                         fetcher.commands.ready.eq(instance.commands.ready),
                     ]
-        all_empty = queues[0].empty & queues[1].empty & queues[2].empty
+        all_empty = Cat(instance.empty for instance in queues.values()).all()
         m.d.comb += self.finished.eq(running & fetcher.commands.valid & finish & all_empty)
 
         # Queues, units and tokens.
-        units = (
-            (self.load, self.load_done),
-            (self.compute, self.compute_done),
-            (self.store, self.store_done),
-        )
-        for i, (instance, (issue, done)) in enumerate(zip(queues, units, strict=True)):
-            wiring.connect(m, wiring.flipped(issue), instance.issue)
+        for queue, instance in queues.items():
+            name, i = queue.name.lower(), queue.value
+            wiring.connect(m, wiring.flipped(getattr(self, name)), instance.issue)
             m.d.comb += [
-                instance.done.eq(done),
+                instance.done.eq(getattr(self, f"{name}_done")),
                 instance.stop.eq(~running | self.abort),
                 instance.clear.eq(start),
-                *(instance.give[j].eq(other.signal[i]) for j, other in enumerate(queues)),
+                *(
+                    instance.give[other.value].eq(giver.signal[i])
+                    for other, giver in queues.items()
+                ),
                 self.busy[i].eq(instance.busy),
                 self.waiting[i].eq(instance.waiting),
                 self.ended[i].eq(instance.ended),
             ]
-        load, compute, store = queues
-        m.d.comb += self.store_opcode.eq(store.opcode)
+        m.d.comb += self.store_opcode.eq(queues[Queue.STORE].opcode)
         stage_before = Signal(Stage)
+        m.d.comb += self.stage.eq(stage_before)
+        for queue in reversed(_STAGE_ORDER):
+            with m.If(queues[queue].busy):
+                m.d.comb += self.stage.eq(queues[queue].stage)
         m.d.sync += stage_before.eq(self.stage)
-        with m.If(compute.busy):
-            m.d.comb += self.stage.eq(compute.stage)
-        with m.Elif(store.busy):
-            m.d.comb += self.stage.eq(store.stage)
-        with m.Elif(load.busy):
-            m.d.comb += self.stage.eq(load.stage)
-        with m.Else():
-            m.d.comb += self.stage.eq(stage_before)
 
         with m.If(start):
             m.d.sync += self.state.eq(State.RUNNING)
@@ -188,9 +176,10 @@ class CommandProcessor(wiring.Component):
         # The first fault stops the program. The load unit reports one only when the commands before
         # have ended; those of the other units belong to the command they got last.
         sources = (
-            (self.load_fault, load.oldest),
-            (self.compute_fault, compute.index),
-            (self.store_fault, store.index),
+            (self.load_fault, queues[Queue.LOAD].oldest),
+            (self.compute_fault, queues[Queue.COMPUTE].index),
+            (self.store_fault, queues[Queue.STORE].index),
+            (self.vector_fault, queues[Queue.VECTOR].index),
             (fetcher.fault, fetcher.index),
         )
         with m.If(running):

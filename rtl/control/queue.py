@@ -1,6 +1,6 @@
 """One of the command processor's queues: tokens, issue in order, completion in order."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,7 @@ __all__ = ["CommandQueue"]
 class _UnderWay(data.Struct):
     """What has to be done when an issued command has ended."""
 
-    signal: 3
+    signal: unsigned(len(Queue))
     immediate: 1
     """A NOP: ends as soon as it is the oldest."""
     index: 32
@@ -39,9 +39,9 @@ class CommandQueue(wiring.Component):
         To the unit.
     done : In
         From the unit: the oldest issued command has ended.
-    give : In(3)
+    give : In(4)
         Bit i: ``Queue(i)`` gives this queue a token in this cycle.
-    signal : Out(3)
+    signal : Out(4)
         Tokens that this queue gives to others in this cycle.
     stop : In
         Issue nothing more.
@@ -64,8 +64,8 @@ class CommandQueue(wiring.Component):
     commands: In(stream.Signature(IndexedCommand))
     issue: Out(stream.Signature(Command))
     done: In(1)
-    give: In(3)
-    signal: Out(3)
+    give: In(len(Queue))
+    signal: Out(len(Queue))
     stop: In(1)
     clear: In(1)
     index: Out(32)
@@ -100,7 +100,7 @@ class CommandQueue(wiring.Component):
         header = head.command.header
         is_nop = header.opcode == Opcode.NOP
         tokens = [Signal(16, name=f"tokens_{queue.name.lower()}") for queue in Queue]
-        lacking = Signal(3)
+        lacking = Signal(len(Queue))
         m.d.comb += [lacking[i].eq(header.wait[i] & (tokens[i] == 0)) for i in range(len(Queue))]
         may_issue = queued.r_rdy & (lacking == 0) & issued.w_rdy & ~self.stop
         m.d.comb += [

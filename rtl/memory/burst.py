@@ -19,8 +19,8 @@ __all__ = ["BurstGenerator"]
 class BurstGenerator(wiring.Component):
     """Walks a descriptor and emits the bursts that it stands for, one per cycle.
 
-    A burst ends where its row of contiguous beats ends or at the next multiple of
-    ``burst_beats`` beats, so that none crosses 4 KiB. Rows that happen to follow each other in
+    A burst ends where its row of contiguous beats ends or at the next multiple of `longest` beats,
+    so that none crosses 4 KiB. Rows that happen to follow each other in
     memory aren't merged.
 
     The first burst is offered the cycle after the descriptor was taken; the next descriptor can be
@@ -29,7 +29,9 @@ class BurstGenerator(wiring.Component):
     Parameters
     ----------
     config
-        Sets beat width, longest burst and the size of memory.
+        Sets beat width and the size of memory.
+    longest
+        Beats in the longest burst, a power of two; no more than ``config.burst_beats``.
 
     Attributes
     ----------
@@ -47,8 +49,9 @@ class BurstGenerator(wiring.Component):
         No descriptor in work.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, longest: int) -> None:
         self._config = config
+        self._longest = longest
         super().__init__(
             {
                 "descriptor": In(stream.Signature(Descriptor)),
@@ -64,7 +67,7 @@ class BurstGenerator(wiring.Component):
 
         config = self._config
         beat_shift = exact_log2(config.beat_bytes)
-        burst_shift = exact_log2(config.burst_beats)
+        burst_shift = exact_log2(self._longest)
         block_shift = beat_shift + burst_shift
 
         active = Signal()
@@ -77,12 +80,12 @@ class BurstGenerator(wiring.Component):
         starts = [Signal(ADDRESS_BITS, name=f"start_{i}") for i in range(1, DIMENSIONS)]
         """For each outer dimension, where its current iteration began."""
 
-        # A burst reaches to the end of its row or of an aligned block of `burst_beats` beats.
-        room = Signal(range(config.burst_beats + 1))
+        # A burst reaches to the end of its row or of an aligned block of `longest` beats.
+        room = Signal(range(self._longest + 1))
         length = Signal.like(room)
         row_ends = Signal()
         m.d.comb += [
-            room.eq(config.burst_beats - address[beat_shift:block_shift]),
+            room.eq(self._longest - address[beat_shift:block_shift]),
             row_ends.eq(beats_left <= room),
             length.eq(Mux(row_ends, beats_left, room)),
             self.burst.payload.addr.eq(address),

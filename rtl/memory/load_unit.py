@@ -42,17 +42,17 @@ class LoadUnit(wiring.Component):
         One pulse per command, in order, while its last beat is written or after it was handed
         over.
     fault : Out(FaultReport)
-        ``MALFORMED`` (a count of zero, in a frame as well; a frame with a side of 2**16 or more;
-        rows that aren't a multiple of G for S, for tiles; beats to transpose that aren't; a sparse
-        operand to transpose; a descriptor or a frame of another number of beats than the operand
-        has) or ``PATTERN``, with address 0; ``SCRATCHPAD_RANGE`` with
-        `base`; or a fault of the `ReadDMA`. Stays until reset.
+        ``MALFORMED`` (an unknown target; a count of zero, in a frame as well; a frame with a side
+        of 2**16 or more; rows that aren't a multiple of G for S, for tiles; beats to transpose that
+        aren't; a sparse operand to transpose; a descriptor or a frame of another number of beats
+        than the operand has) or ``PATTERN``, with address 0; ``SCRATCHPAD_RANGE`` with `base`; or
+        a fault of the `ReadDMA`. Stays until reset.
     axi : Out(AXI4ReadSignature)
         Memory.
     s_write, d_write, aux_write : Out
         Scratchpads.
-    stream : Out(stream of beats)
-        To the update engine or the vector unit.
+    stream, state : Out(stream of beats)
+        To the vector unit, and to the update engine.
     abort : In(1)
         Read nothing more and throw away what arrives; only a reset makes the unit usable again.
     idle : Out(1)
@@ -73,6 +73,7 @@ class LoadUnit(wiring.Component):
                 "d_write": Out(DWriteSignature(config)),
                 "aux_write": Out(AuxWriteSignature(config)),
                 "stream": Out(stream.Signature(unsigned(config.beat_bits))),
+                "state": Out(stream.Signature(unsigned(config.beat_bits))),
                 "abort": In(1),
                 "idle": Out(1),
                 "beat": Out(1),
@@ -99,6 +100,7 @@ class LoadUnit(wiring.Component):
         wiring.connect(m, placer.d_write, wiring.flipped(self.d_write))
         wiring.connect(m, placer.aux_write, wiring.flipped(self.aux_write))
         wiring.connect(m, placer.stream, wiring.flipped(self.stream))
+        wiring.connect(m, placer.state, wiring.flipped(self.state))
         m.d.comb += [
             self.done.eq(placer.done),
             self.idle.eq(dma.idle),
@@ -166,18 +168,20 @@ class LoadUnit(wiring.Component):
         named_beats, inner_beats = memory_products.products
         beats, words, framed_beats = operand_products.products
 
+        to_scratchpad = Signal()
         depth = Signal(range((1 << 16) + 1))
         with m.Switch(body.target):
             with m.Case(LoadTarget.S):
-                m.d.comb += depth.eq(config.s_depth)
+                m.d.comb += [to_scratchpad.eq(1), depth.eq(config.s_depth)]
             with m.Case(LoadTarget.D):
-                m.d.comb += depth.eq(config.d_depth)
+                m.d.comb += [to_scratchpad.eq(1), depth.eq(config.d_depth)]
             with m.Case(LoadTarget.AUX):
-                m.d.comb += depth.eq(config.aux_depth)
+                m.d.comb += [to_scratchpad.eq(1), depth.eq(config.aux_depth)]
 
         verdict = Signal(FaultReport)
         malformed = (
-            (body.rows == 0)
+            (body.target.as_value() > max(target.value for target in LoadTarget))
+            | (body.rows == 0)
             | (body.d_words == 0)
             | (tiles & body.rows[:g_shift].any())
             | (to_s & body.transpose & sparse)
@@ -196,7 +200,7 @@ class LoadUnit(wiring.Component):
             m.d.comb += verdict.code.eq(Fault.PATTERN)
         with m.Elif(other_beats | (body.transpose & beats[:g_shift].any())):
             m.d.comb += verdict.code.eq(Fault.MALFORMED)
-        with m.Elif((body.target != LoadTarget.STREAM) & (body.base + words > depth)):
+        with m.Elif(to_scratchpad & (body.base + words > depth)):
             m.d.comb += [verdict.code.eq(Fault.SCRATCHPAD_RANGE), verdict.address.eq(body.base)]
 
         feeds_transposer, from_transposer = Signal(), Signal()

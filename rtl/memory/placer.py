@@ -72,8 +72,8 @@ class Placer(wiring.Component):
         The beats.
     s_write, d_write, aux_write : Out
         Scratchpads.
-    stream : Out(stream of beats)
-        Those beats that go to the update engine or the vector unit.
+    stream, state : Out(stream of beats)
+        Those beats that go to the vector unit, and those that go to the update engine.
     done : Out(1)
         One pulse while the last beat of a placement is written, or after it was handed over.
     """
@@ -88,6 +88,7 @@ class Placer(wiring.Component):
                 "d_write": Out(DWriteSignature(config)),
                 "aux_write": Out(AuxWriteSignature(config)),
                 "stream": Out(stream.Signature(unsigned(config.beat_bits))),
+                "state": Out(stream.Signature(unsigned(config.beat_bits))),
                 "done": Out(1),
             }
         )
@@ -105,8 +106,9 @@ class Placer(wiring.Component):
         to_d = job.target == LoadTarget.D
         to_aux = job.target == LoadTarget.AUX
         to_stream = job.target == LoadTarget.STREAM
+        to_state = job.target == LoadTarget.STATE
 
-        # Beats of a stream go at the pace of the unit that takes them, to scratchpads at any.
+        # Beats of streams go at the pace of the unit that takes them, to scratchpads at any.
         index_beats = Signal(unsigned(config.beat_bits))
         """Indices of the value beats to come, the next ones lowest."""
         described = Signal(range(_VALUE_BEATS_PER_INDEX_BEAT + 1))
@@ -115,7 +117,11 @@ class Placer(wiring.Component):
         m.d.comb += [
             self.stream.payload.eq(self.beats.payload),
             self.stream.valid.eq(active & to_stream & self.beats.valid),
-            self.beats.ready.eq(active & (~to_stream | self.stream.ready)),
+            self.state.payload.eq(self.beats.payload),
+            self.state.valid.eq(active & to_state & self.beats.valid),
+            self.beats.ready.eq(
+                active & Mux(to_stream, self.stream.ready, ~to_state | self.state.ready)
+            ),
             take.eq(self.beats.valid & self.beats.ready),
             is_index.eq(to_s & job.sparse & (described == 0)),
             place.eq(take & ~is_index),

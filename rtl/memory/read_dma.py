@@ -77,7 +77,7 @@ class ReadDMA(wiring.Component):
         stop = Signal()
         m.d.comb += stop.eq(self.abort | (self.fault.code != Fault.NONE))
 
-        m.submodules.bursts = bursts = BurstGenerator(config)
+        m.submodules.bursts = bursts = BurstGenerator(config, config.burst_beats)
         m.submodules.starts = starts = fifo.SyncFIFOBuffered(
             width=memory_shift - beat_shift, depth=most
         )

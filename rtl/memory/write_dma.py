@@ -11,19 +11,18 @@ from ..config import Config
 from ..control.commands import Fault
 from ..control.fault import FaultReport
 from ..interface.axi import AXI4WriteSignature
+from ..interface.write_arbiter import MASTER_BURSTS
 from .burst import BurstGenerator
 from .descriptor import Descriptor
 
 __all__ = ["WriteDMA"]
 
-_BURSTS_UNDER_WAY = 32
-
 
 class WriteDMA(wiring.Component):
     """Writes beats to where descriptors say, in their order.
 
-    Addresses run ahead of the data by up to 32 bursts that aren't acknowledged yet. The next
-    descriptor is taken while the data of the one before are still awaited.
+    Addresses run ahead of the data by up to `MASTER_BURSTS` bursts that aren't acknowledged yet.
+    The next descriptor is taken while the data of the one before are still awaited.
 
     A burst whose address is out can't be called back: after a fault or on `abort` the rest of its
     beats goes out with no byte enabled, so that memory keeps what it had.
@@ -48,8 +47,6 @@ class WriteDMA(wiring.Component):
         ``WRITE_RESPONSE``, with the address of the descriptor or burst. Then acts as on `abort`.
     idle : Out(1)
         Every burst is acknowledged, and no descriptor is in work (or none will be until reset).
-    beat : Out(1)
-        A beat is handed to the bus in this cycle.
     """
 
     def __init__(self, config: Config) -> None:
@@ -62,7 +59,6 @@ class WriteDMA(wiring.Component):
                 "abort": In(1),
                 "fault": Out(FaultReport),
                 "idle": Out(1),
-                "beat": Out(1),
             }
         )
 
@@ -77,12 +73,12 @@ class WriteDMA(wiring.Component):
         stop = Signal()
         m.d.comb += stop.eq(self.abort | (self.fault.code != Fault.NONE))
 
-        m.submodules.bursts = bursts = BurstGenerator(config)
+        m.submodules.bursts = bursts = BurstGenerator(config, config.write_burst_beats)
         m.submodules.lengths = lengths = fifo.SyncFIFO(
-            width=len(aw.payload.len), depth=_BURSTS_UNDER_WAY
+            width=len(aw.payload.len), depth=MASTER_BURSTS
         )
         m.submodules.starts = starts = fifo.SyncFIFO(
-            width=memory_shift - beat_shift, depth=_BURSTS_UNDER_WAY
+            width=memory_shift - beat_shift, depth=MASTER_BURSTS
         )
         m.d.comb += [
             bursts.descriptor.payload.eq(self.descriptor.payload),
@@ -115,7 +111,6 @@ class WriteDMA(wiring.Component):
             self.data.ready.eq(free & lengths.r_rdy & ~stop),
             fill.eq(free & lengths.r_rdy & (self.data.valid | stop)),
             lengths.r_en.eq(fill & last),
-            self.beat.eq(w.valid & w.ready),
         ]
         with m.If(fill):
             m.d.sync += [

@@ -61,8 +61,6 @@ class VectorUnit(wiring.Component):
         written.
     fault : Out(FaultReport)
         See `VectorChecker.verdict`. Stays until reset.
-    busy : Out(1)
-        A command is being carried out.
     nonfinite : Out(range)
         Infinities and NaNs among what goes to memory.
     """
@@ -78,7 +76,6 @@ class VectorUnit(wiring.Component):
                 "data": Out(stream.Signature(beat)),
                 "done": Out(1),
                 "fault": Out(FaultReport),
-                "busy": Out(1),
                 "nonfinite": Out(range(config.vector_lanes + 1)),
             }
         )
@@ -114,10 +111,9 @@ class VectorUnit(wiring.Component):
         loading = coefficient != loads
         with m.If(loading):
             m.d.sync += coefficient.eq(coefficient + 1)
-        m.d.comb += self.busy.eq(1)
         with m.FSM():
             with m.State("Wait-For-Command"):
-                m.d.comb += [self.busy.eq(0), self.command.ready.eq(1)]
+                m.d.comb += self.command.ready.eq(1)
                 with m.If(self.command.valid):
                     m.d.sync += [body.eq(self.command.payload), coefficient.eq(0)]
                     m.next = "Start-Check"
@@ -158,7 +154,7 @@ class VectorUnit(wiring.Component):
                 m.d.comb += self.done.eq(1)
                 m.next = "Wait-For-Command"
             with m.State("Stopped"):
-                m.d.comb += self.busy.eq(0)
+                pass
         with m.If(self.data.valid & self.data.ready):
             m.d.sync += beats_left.eq(beats_left - 1)
 

@@ -16,7 +16,7 @@ class Checks {
   bool passes(const Command& command) const {
     const Header& header = command.header;
     switch (header.opcode) {
-      case Opcode::NOP: return header.queue <= Queue::STORE;
+      case Opcode::NOP: return true;
       case Opcode::LOAD: return passes(command.load);
       case Opcode::COMPUTE: return passes(command.compute);
       case Opcode::STORE: return passes(command.store);
@@ -31,6 +31,7 @@ class Checks {
     const bool to_s = body.target == LoadTarget::S;
     const bool tiles =
         to_s || (body.target == LoadTarget::D && body.order == LoadOrder::TILES);
+    if (body.target > LoadTarget::STATE) return false;
     if (!body.rows || !body.d_words || (tiles && body.rows % config_.elements)) return false;
     if (to_s && (!supported(body.pattern) || (body.transpose && body.pattern != Pattern::DENSE))) {
       return false;

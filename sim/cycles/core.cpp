@@ -1,4 +1,4 @@
-// The accelerator and its memory, cycle by cycle: `rtl/core.py`, `rtl/interface/read_arbiter.py`.
+// The accelerator and its memory, cycle by cycle: `rtl/core.py`, `rtl/interface/{read,write}_arbiter.py`.
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
 // what is handed over by what the registers hold at its beginning, then advances all of them.
@@ -93,6 +93,121 @@ class ReadArbiter {
 
 constexpr size_t kMostChannels = 4;
 
+// Shares one write port between the DMAs of the store queue and of the vector queue.
+class WriteArbiter {
+ public:
+  enum Source { kStore, kVector, kMasters };
+  using Dmas = std::array<const WriteDma*, kMasters>;
+
+  explicit WriteArbiter(const Config& config)
+      : masters_{Master(config), Master(config)}, owners_(kMasters * kMasterBursts) {}
+
+  bool aw_ready(int master) const { return masters_[master].bursts.writable(); }
+  bool w_ready(int master) const { return masters_[master].beats.writable(); }
+  bool aw_valid() const { return aw_valid_; }
+  const Burst& aw() const { return aw_; }
+  bool w_valid() const { return left_ && masters_[turn_].beats.readable(); }
+  bool w_last() const { return left_ == 1; }
+  // Whose burst is acknowledged next.
+  int owner() const { return owners_.front(); }
+
+  // The masters' addresses and beats are taken if they may be, and so is a response.
+  bool cycle(const Dmas& dmas, bool aw_ready, bool w_ready, bool response) {
+    if (rests(dmas)) return false;
+    const bool w = w_valid() && w_ready;
+    const bool first = masters_[kStore].complete(), second = masters_[kVector].complete();
+    const bool grant = grants(w, aw_ready);
+    bool changes = w || grant || response || (aw_valid_ && aw_ready);
+    if (w) {
+      masters_[turn_].beats.read();
+      --left_;
+    }
+    if (grant) {
+      turn_ = first && second ? 1 - turn_ : second;
+      Master& chosen = masters_[turn_];
+      aw_ = chosen.bursts.front();
+      left_ = aw_.beats;
+      chosen.bursts.read();
+      --chosen.ended;
+      owners_.write(turn_);
+    }
+    aw_valid_ = grant || (aw_valid_ && !aw_ready);
+    for (int i = 0; i < kMasters; ++i) {
+      Master& master = masters_[i];
+      if (dmas[i]->aw_valid() && master.bursts.writable()) {
+        master.bursts.write(dmas[i]->aw());
+        ++under_way_;
+      }
+      if (comes(i, dmas)) {
+        master.beats.write({});
+        master.ended += dmas[i]->w_last();
+      }
+      changes |= master.bursts.commit() | master.beats.commit();
+    }
+    if (response) {
+      owners_.read();
+      --under_way_;
+    }
+    return owners_.commit() | changes;
+  }
+
+  // For how many cycles, this one included, it does the same if all around it do; a beat leaves in
+  // each of them if `w`.
+  int64_t streak(const Dmas& dmas, bool aw_ready, bool w) const {
+    if (rests(dmas)) return kNever;
+    if (grants(w, aw_ready) || (aw_valid_ && aw_ready)) return 1;
+    int64_t cycles = w ? left_ - 1 : kNever;
+    for (int i = 0; i < kMasters; ++i) {
+      const Master& master = masters_[i];
+      const bool in = comes(i, dmas), out = w && turn_ == i;
+      const bool ends = in && dmas[i]->w_last(), waits = dmas[i]->w_valid() && !in;
+      if ((dmas[i]->aw_valid() && master.bursts.writable()) || ends || (waits && out)) return 1;
+      cycles = std::min(cycles, master.beats.streak(in, out));
+      if (in && !out) cycles = std::min(cycles, master.beats.room());
+    }
+    return cycles;
+  }
+  // So many such cycles at once.
+  void repeat(int64_t cycles, const Dmas& dmas, bool w) {
+    if (rests(dmas)) return;
+    for (int i = 0; i < kMasters; ++i) {
+      masters_[i].beats.repeat(cycles, comes(i, dmas), w && turn_ == i);
+    }
+    if (w) left_ -= cycles;
+  }
+
+ private:
+  struct Master {
+    explicit Master(const Config& config)
+        : bursts(kMasterBursts), beats(2 * config.write_burst_beats) {}
+    bool complete() const { return ended && bursts.readable(); }
+
+    Fifo<Burst> bursts;
+    BufferedFifo<Nothing> beats;
+    int64_t ended = 0;  // bursts all of whose beats have come
+  };
+
+  bool rests(const Dmas& dmas) const {
+    return !under_way_ && !dmas[kStore]->aw_valid() && !dmas[kVector]->aw_valid();
+  }
+  // A burst is sent next.
+  bool grants(bool w, bool aw_ready) const {
+    return (masters_[kStore].complete() || masters_[kVector].complete()) && left_ == w &&
+           (!aw_valid_ || aw_ready);
+  }
+  bool comes(int master, const Dmas& dmas) const {
+    return dmas[master]->w_valid() && masters_[master].beats.writable();
+  }
+
+  Master masters_[kMasters];
+  Fifo<int> owners_;
+  Burst aw_;
+  int64_t under_way_ = 0;
+  int64_t left_ = 0;  // beats of the burst being sent
+  int turn_ = 0;
+  bool aw_valid_ = false;
+};
+
 class Core {
  public:
   // `program` has so many `commands`, and lies at `address` of the card's memory.
@@ -107,14 +222,16 @@ class Core {
         channels_(config.channels, Channel(timing)),
         fetcher_(config, address, commands),
         queues_{CommandQueue(config, kLoadsUnderWay), CommandQueue(config, kComputesUnderWay),
-                CommandQueue(config, kStoresUnderWay)},
-        arbiter_(config),
+                CommandQueue(config, kWritersUnderWay), CommandQueue(config, kWritersUnderWay)},
+        read_arbiter_(config),
+        write_arbiter_(config),
         load_(config),
         engine_(config),
         store_(config),
         update_(config),
         vector_(config),
-        write_dma_(config) {
+        store_dma_(config),
+        vector_dma_(config) {
     if (config.channels > 1) {
       reads_ = std::make_unique<ReadStriper>(config_, channels_);
       writes_ = std::make_unique<WriteStriper>(config_, channels_);
@@ -154,11 +271,10 @@ class Core {
     if (reads_) reads_->settle();
     if (processor_changed_) note_status();
     engine_busy_ = engine_.busy();
-    vector_busy_ = vector_.busy();
 
     // Memory's side of the ports.
     Channel& only = channels_[0];
-    const Burst* const ar = arbiter_.ar();
+    const Burst* const ar = read_arbiter_.ar();
     const bool ar_ready = reads_ ? ar && reads_->ar_ready(*ar) : only.ar_ready();
     const bool r = reads_ ? reads_->r_valid() : only.r_valid();
     const bool r_last = r && (reads_ ? reads_->r_last() : only.r_last());
@@ -167,8 +283,9 @@ class Core {
     const bool b = writes_ ? writes_->b_valid() : only.b_valid();
 
     // Which commands are issued, and which end.
-    const bool store_done = handed_over_ && write_dma_.idle();
-    const bool dones[kQueues] = {load_.done(), engine_.done(now_), store_done};
+    const bool store_done = store_handed_over_ && store_dma_.idle();
+    const bool vector_done = vector_handed_over_ && vector_dma_.idle();
+    const bool dones[kQueues] = {load_.done(), engine_.done(now_), store_done, vector_done};
     const CommandQueue::Item* starts[kQueues];
     for (int i = 0; i < kQueues; ++i) {
       starts[i] = queues_[i].issuable();
@@ -180,40 +297,37 @@ class Core {
     const CommandQueue::Item* const third = starts[Queue::STORE];
     const StoreBody* const store = issued(third, Opcode::STORE, &Command::store);
     const UpdateBody* const update = issued(third, Opcode::UPDATE, &Command::update);
-    const VectorBody* const vector = issued(third, Opcode::VECTOR, &Command::vector);
+    const VectorBody* const vector =
+        issued(starts[Queue::VECTOR], Opcode::VECTOR, &Command::vector);
 
     // Beats on their way in, and out.
-    const int64_t owner = queues_[Queue::STORE].opcode();
-    const bool to_update = owner == Opcode::UPDATE, to_vector = owner == Opcode::VECTOR;
+    const bool to_update = queues_[Queue::STORE].opcode() == Opcode::UPDATE;
     const int64_t o_free = engine_.o_free(now_);
-    const bool stream_ready = to_update ? update_.state_ready(o_free <= now_)
-                                        : to_vector && vector_.beats_ready(now_);
-    const bool stream = load_.settle(arbiter_.beat(), stream_ready);
-    arbiter_.settle(fetcher_.dma(), load_.dma(), ar_ready);
-    const Descriptor* descriptor = to_update   ? update_.descriptor()
-                                   : to_vector ? vector_.descriptor()
-                                               : store_.descriptor();
-    const bool descriptor_ready = write_dma_.descriptor_ready();
-    const bool data_ready = write_dma_.data_ready(w_ready);
-    const bool data = to_update   ? update_.data_valid()
-                      : to_vector ? vector_.data_valid()
-                                  : store_.data_valid();
-    const bool unit_done = update_.done() || vector_.done() || store_.done();
+    load_.settle(read_arbiter_.beat(), vector_.beats_ready(now_),
+                 update_.state_ready(o_free <= now_));
+    const bool stream = load_.offers_stream(), state = load_.offers_state();
+    read_arbiter_.settle(fetcher_.dma(), load_.dma(), ar_ready);
+    const Output stored = output(store_dma_, WriteArbiter::kStore, b,
+                                 to_update ? update_.descriptor() : store_.descriptor(),
+                                 to_update ? update_.data_valid() : store_.data_valid());
+    const Output computed = output(vector_dma_, WriteArbiter::kVector, b, vector_.descriptor(),
+                                   vector_.data_valid());
+    const bool stores = store_.done() || update_.done(), computes = vector_.done();
+    const bool aw = write_arbiter_.aw_valid() && aw_ready;
+    const bool w = write_arbiter_.w_valid() && w_ready;
     counters_[Counter::READ_BEATS] += load_.takes_beat();
-    counters_[Counter::WRITE_BEATS] += write_dma_.w_valid() && w_ready;
+    counters_[Counter::WRITE_BEATS] += w;
 
     // Beats that stream, one a cycle, while nothing else happens.
     const bool load_takes = load_.takes_beat();
-    const bool commands = starts[0] || starts[1] || starts[2] || dones[0] || dones[1] || dones[2];
-    const bool w = write_dma_.w_valid() && w_ready, data_taken = data && data_ready;
-    const bool reads_on = load_takes && (!stream || to_vector);
-    const bool writes_on = data_taken && to_vector;
-    if (rests_ && (reads_on || writes_on) && stream <= to_vector && data_taken <= to_vector && !b &&
-        !commands && !unit_done) {
-      const Beats beats{r, load_takes, stream && to_vector, data_ready && to_vector, data_taken, w};
-      int64_t cycles = arbiter_.streak(load_.dma(), ar_ready, r, r_last, load_takes);
-      if (cycles > 1) cycles = std::min(cycles, write_dma_.streak(aw_ready, w_ready, data_taken));
-      if (cycles > 1) cycles = std::min(cycles, streak(beats, ar, descriptor_ready && to_vector));
+    bool commands = false;
+    for (int i = 0; i < kQueues; ++i) commands |= starts[i] || dones[i];
+    const bool others = state || stored.data_taken || stores || computes || b || commands;
+    if (rests_ && (load_takes || computed.data_taken) && !others) {
+      const Beats beats{r, load_takes, stream, computed.data_ready, computed.data_taken, w};
+      int64_t cycles = read_arbiter_.streak(load_.dma(), ar_ready, r, r_last, load_takes);
+      if (cycles > 1) cycles = std::min(cycles, writes_streak(stored, computed, aw_ready, w));
+      if (cycles > 1) cycles = std::min(cycles, streak(beats, ar, computed.descriptor_ready));
       cycles = std::min(cycles, limit - now_);
       if (cycles > 1) {
         repeat(cycles, beats);
@@ -222,28 +336,28 @@ class Core {
     }
 
     // All registers.
-    const bool takes_fetch = arbiter_.takes_fetch(), takes_load = arbiter_.takes_load();
-    const bool fetch_beat = arbiter_.beat_of_fetch(r);
-    bool changes = cycle_memory(ar, ar_ready, r, aw_ready, w_ready, b);
-    changes |= arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
+    const bool takes_fetch = read_arbiter_.takes_fetch(), takes_load = read_arbiter_.takes_load();
+    const bool fetch_beat = read_arbiter_.beat_of_fetch(r);
+    bool changes = cycle_memory(ar, ar_ready, r, aw, w, b);
+    changes |= read_arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
     changes |= load_.cycle(load, takes_load, now_);
     changes |= engine_.cycle(compute, compute ? starts[Queue::COMPUTE]->header.stage : 0, now_);
-    changes |= vector_.cycle(vector, stream && to_vector, descriptor_ready && to_vector,
-                             data_ready && to_vector, now_);
-    changes |= write_dma_.cycle(descriptor_ready ? descriptor : nullptr, aw_ready, w_ready,
-                                data_taken, b);
-    bool others = store_.cycle(
-        store, descriptor_ready, data_ready && !to_update && !to_vector, o_free, now_);
-    others |= update_.cycle(update, stream && to_update, descriptor_ready && to_update,
-                            data_ready && to_update, o_free, now_);
-    changes |= unit_done;
-    handed_over_ = unit_done || (handed_over_ && !store_done);
+    changes |= vector_.cycle(vector, stream, computed.descriptor_ready, computed.data_ready, now_);
+    changes |= write_arbiter_.cycle(dmas_, aw_ready, w_ready, b);
+    changes |= cycle_dma(store_dma_, stored) | cycle_dma(vector_dma_, computed);
+    bool moves = store_.cycle(store, stored.descriptor_ready, stored.data_ready && !to_update,
+                              o_free, now_);
+    moves |= update_.cycle(update, state, stored.descriptor_ready && to_update,
+                           stored.data_ready && to_update, o_free, now_);
+    changes |= stores || computes;
+    store_handed_over_ = stores || (store_handed_over_ && !store_done);
+    vector_handed_over_ = computes || (vector_handed_over_ && !vector_done);
     // With nothing new to it, what rests goes on resting.
     if (processor_changed_ || commands || takes_fetch || fetch_beat) {
       processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
     }
-    rests_ = !others && !processor_changed_;
-    return changes || others || processor_changed_;
+    rests_ = !moves && !processor_changed_;
+    return changes || moves || processor_changed_;
   }
 
   // Handshakes of a cycle in which nothing but beats moves.
@@ -267,7 +381,7 @@ class Core {
     if (cycles < 2) return 1;
     if (reads_) {
       // A beat that waits goes on when there's room.
-      if (write_dma_.w_valid() && !beats.w) return 1;
+      if (write_arbiter_.w_valid() && !beats.w) return 1;
       cycles = std::min({cycles, reads_->streak(ar), writes_->streak(beats.w)});
     }
     for (size_t i = 0; i < channels_.size() && cycles > 1; ++i) {
@@ -283,8 +397,9 @@ class Core {
     // By what moves: whatever tells that comes last.
     load_.repeat(cycles);
     vector_.repeat(cycles, beats.stream, beats.data_ready, now_);
-    arbiter_.repeat(cycles, beats.r, beats.load_takes);
-    write_dma_.repeat(cycles, beats.data_taken);
+    read_arbiter_.repeat(cycles, beats.r, beats.load_takes);
+    vector_dma_.repeat(cycles, beats.data_taken);
+    write_arbiter_.repeat(cycles, dmas_, beats.w);
     std::array<bool, kMostChannels> read, written;
     for (size_t i = 0; i < channels_.size(); ++i) {
       read[i] = reads(i, beats);
@@ -302,6 +417,33 @@ class Core {
     cycles_ = cycles;
   }
 
+  // A queue's results on their way to memory in this cycle.
+  struct Output {
+    const Descriptor* descriptor;  // on offer, if any
+    bool descriptor_ready, data_ready, data_taken, aw_ready, w_ready, response;
+  };
+
+  Output output(const WriteDma& dma, WriteArbiter::Source source, bool b,
+                const Descriptor* descriptor, bool data) const {
+    const bool w_ready = write_arbiter_.w_ready(source), data_ready = dma.data_ready(w_ready);
+    return {descriptor, dma.descriptor_ready(), data_ready, data && data_ready,
+            write_arbiter_.aw_ready(source), w_ready, b && write_arbiter_.owner() == source};
+  }
+
+  static bool cycle_dma(WriteDma& dma, const Output& output) {
+    return dma.cycle(output.descriptor_ready ? output.descriptor : nullptr, output.aw_ready,
+                     output.w_ready, output.data_taken, output.response);
+  }
+
+  // For how many cycles, this one included, what is written goes the same way.
+  int64_t writes_streak(const Output& stored, const Output& computed, bool aw_ready,
+                        bool w) const {
+    return std::min(
+        {store_dma_.streak(stored.aw_ready, stored.w_ready, stored.data_taken),
+         vector_dma_.streak(computed.aw_ready, computed.w_ready, computed.data_taken),
+         write_arbiter_.streak(dmas_, aw_ready, w)});
+  }
+
   // Whether a beat is read from this channel, or written to it.
   bool reads(size_t channel, const Beats& beats) const {
     return reads_ ? reads_->reads(channel) : beats.r;
@@ -310,18 +452,18 @@ class Core {
     return writes_ ? writes_->writes(channel) : beats.w;
   }
 
-  bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw_ready, bool w_ready, bool b) {
-    const bool aw = write_dma_.aw_valid() && aw_ready, w = write_dma_.w_valid() && w_ready;
+  bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw, bool w, bool b) {
     if (reads_) {
       const bool changes = reads_->cycle(ar_ready ? ar : nullptr, now_);
-      return writes_->cycle(aw ? &write_dma_.aw() : nullptr, w, write_dma_.w_last(), now_) |
+      return writes_->cycle(aw ? &write_arbiter_.aw() : nullptr, w,
+                            w && write_arbiter_.w_last(), now_) |
              changes;
     }
     Channel& only = channels_[0];
     if (r) only.take_r();
     if (w) only.take_w(now_);
     if (ar && ar_ready) only.take_ar(ar->beats, now_);
-    if (aw) only.take_aw(write_dma_.aw().beats);
+    if (aw) only.take_aw(write_arbiter_.aw().beats);
     if (b) only.take_b();
     return r || w || (ar && ar_ready) || aw || b;
   }
@@ -366,6 +508,7 @@ class Core {
       case Opcode::NOP: return header.queue;
       case Opcode::LOAD: return Queue::LOAD;
       case Opcode::COMPUTE: return Queue::COMPUTE;
+      case Opcode::VECTOR: return Queue::VECTOR;
       default: return Queue::STORE;
     }
   }
@@ -396,7 +539,7 @@ class Core {
       busy_[i] = queues_[i].busy();
       waiting_[i] = queues_[i].waiting();
     }
-    for (const int i : {Queue::COMPUTE, Queue::STORE, Queue::LOAD}) {
+    for (const int i : {Queue::COMPUTE, Queue::STORE, Queue::VECTOR, Queue::LOAD}) {
       if (busy_[i]) {
         stage_ = queues_[i].stage();
         break;
@@ -413,7 +556,6 @@ class Core {
       counters_[Counter::LOAD_BUSY + i] += cycles * busy_[i];
       counters_[Counter::LOAD_WAIT + i] += cycles * waiting_[i];
     }
-    counters_[Counter::VECTOR_BUSY] += cycles * vector_busy_;
     for (int64_t at = now_; at < next;) {
       const TensorEngine::Slots slots = engine_.slots(at);
       const int64_t end = std::min(next, engine_.slots_end());
@@ -445,18 +587,21 @@ class Core {
   std::unique_ptr<WriteStriper> writes_;
   Fetcher fetcher_;
   CommandQueue queues_[kQueues];
-  ReadArbiter arbiter_;
+  ReadArbiter read_arbiter_;
+  WriteArbiter write_arbiter_;
   LoadUnit load_;
   TensorEngine engine_;
   StoreUnit store_;
   UpdateUnit update_;
   VectorUnit vector_;
-  WriteDma write_dma_;
+  WriteDma store_dma_, vector_dma_;
+  const WriteArbiter::Dmas dmas_{&store_dma_, &vector_dma_};
   int64_t now_ = 0, cycles_ = 1;
   bool rests_ = false;  // processor, store and update units did nothing in the cycle before
-  bool handed_over_ = false, finished_ = false, processor_changed_ = true;
+  bool store_handed_over_ = false, vector_handed_over_ = false;
+  bool finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
-  bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false, vector_busy_ = false;
+  bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false;
 };
 
 }  // namespace sat

@@ -14,8 +14,8 @@ namespace sat {
 // Offers the bursts of a descriptor, one per cycle.
 class BurstGenerator {
  public:
-  explicit BurstGenerator(const Config& config)
-      : beat_shift_(__builtin_ctzll(config.beat_bytes)), block_beats_(config.burst_beats) {}
+  BurstGenerator(const Config& config, int64_t longest)
+      : beat_shift_(__builtin_ctzll(config.beat_bytes)), block_beats_(longest) {}
 
   bool active() const { return active_; }
   const Burst& burst() const { return burst_; }
@@ -71,7 +71,7 @@ class BurstGenerator {
 class ReadDma {
  public:
   explicit ReadDma(const Config& config)
-      : bursts_(config), most_(config.outstanding_reads * config.burst_beats) {}
+      : bursts_(config, config.burst_beats), most_(config.outstanding_reads * config.burst_beats) {}
 
   bool descriptor_ready() const { return !bursts_.active(); }
   bool ar_valid() const { return ar_valid_; }
@@ -115,7 +115,9 @@ class ReadDma {
 class WriteDma {
  public:
   explicit WriteDma(const Config& config)
-      : bursts_(config), lengths_(kWritesUnderWay), starts_(kWritesUnderWay) {}
+      : bursts_(config, config.write_burst_beats),
+        lengths_(kMasterBursts),
+        starts_(kMasterBursts) {}
 
   bool descriptor_ready() const { return !bursts_.active(); }
   bool aw_valid() const { return aw_valid_; }

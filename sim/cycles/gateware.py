@@ -27,6 +27,7 @@ from rtl.headers import ENUMERATIONS
 from rtl.interface.read_striper import BEATS
 from rtl.interface.register_map import COUNTERS
 from rtl.interface.striping import BURSTS
+from rtl.interface.write_arbiter import MASTER_BURSTS
 from rtl.memory.ports import O_READ_LATENCY
 from rtl.sparsity.pattern import Pattern, supported_patterns
 from rtl.sparsity.reducer import NMReducer
@@ -46,6 +47,7 @@ CONSTANTS = {
     "kPrefetch": (PREFETCH, "words of commands that the fetch reads ahead"),
     "kStriperBeats": (BEATS, "beats that the read striper has room for"),
     "kChannelBursts": (BURSTS, "bursts that wait at a channel"),
+    "kMasterBursts": (MASTER_BURSTS, "bursts of a write DMA that memory hasn't acknowledged"),
     "kStateBeatsPerRow": (STATE_BEATS_PER_ROW, "of weights and momentum in a row of a tile"),
     "kReducerLatency": (NMReducer.LATENCY, "from a chunk to its entries"),
     "kFloatAdderLatency": (FloatAdder.LATENCY, "of an addition in binary32"),
@@ -77,8 +79,7 @@ CONSTANTS = {
     "kStoreReadyBeats": (32, "results that wait for the write DMA behind the epilogue"),
     "kLoadsUnderWay": (2, "LOADs issued that haven't ended"),
     "kComputesUnderWay": (2, "COMPUTEs"),
-    "kStoresUnderWay": (1, "STOREs, UPDATEs or VECTORs"),
-    "kWritesUnderWay": (32, "bursts that the write DMA has sent and memory hasn't acknowledged"),
+    "kWritersUnderWay": (1, "STOREs or UPDATEs, and VECTORs"),
     "kWordsPerRow": (2, "O words in a row of a tile, and in a beat of binary16"),
     "kWideBeats": (2, "beats in a row of a wide tile"),
 }  # fmt: skip
@@ -86,8 +87,8 @@ CONSTANTS = {
 
 _FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.name not in ("name", "device"))
 _PROPERTIES = (
-    "macs", "elements", "floats", "beat_bytes", "page_beats", "bin_additions", "chunks",
-    "lanes_per_chunk",
+    "macs", "elements", "floats", "beat_bytes", "write_burst_beats", "page_beats", "bin_additions",
+    "chunks", "lanes_per_chunk",
 )  # fmt: skip
 _DERIVED = (
     "result_latency", "drain_turns", "drain_delay", "settling_cycles", "addend_latency",

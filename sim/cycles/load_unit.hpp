@@ -124,10 +124,11 @@ class LoadUnit {
   // A command has ended.
   bool done() const { return done_; }
 
-  // The path of this cycle, by what is there at its beginning: `beat`, one from memory;
-  // `stream_ready`, that of the unit that asks for beats. Tells whether that unit is offered one.
-  bool settle(bool beat, bool stream_ready) {
-    const bool placer_ready = left_ && (!to_stream_ || stream_ready);
+  // The path of this cycle, by what is there at its beginning: `beat`, one from memory; the vector
+  // unit or the update unit takes one.
+  void settle(bool beat, bool stream_ready, bool state_ready) {
+    const bool placer_ready =
+        left_ && (to_stream_ ? stream_ready : !to_state_ || state_ready);
     const bool framed = framer_.active() && (framer_.zero() || beat);
     const bool o_ready = feeds_transposer_ ? transposer_.i_ready()
                                            : placer_ready && !from_transposer_;
@@ -137,8 +138,11 @@ class LoadUnit {
     places_ = placed && placer_ready;
     leaves_transposer_ = places_ && from_transposer_;
     takes_beat_ = leaves_framer_ && !framer_.zero();
-    return placed && left_ && to_stream_;
+    offers_ = placed && left_;
   }
+  // The vector unit, or the update unit, is offered a beat.
+  bool offers_stream() const { return offers_ && to_stream_; }
+  bool offers_state() const { return offers_ && to_state_; }
   // The path takes the beat from memory.
   bool takes_beat() const { return takes_beat_; }
 
@@ -184,6 +188,7 @@ class LoadUnit {
         if (placer_ready) {
           left_ = beats();
           to_stream_ = body_.target == LoadTarget::STREAM;
+          to_state_ = body_.target == LoadTarget::STATE;
           from_transposer_ = body_.transpose;
           state_ = State::kWaitForCommand;
           changes = true;
@@ -236,10 +241,11 @@ class LoadUnit {
   LoadBody body_{};
   int64_t checked_ = 0;
   int64_t left_ = 0;  // beats that the placer has yet to take
-  bool to_stream_ = false, feeds_transposer_ = false, from_transposer_ = false, done_ = false;
+  bool to_stream_ = false, to_state_ = false, done_ = false;
+  bool feeds_transposer_ = false, from_transposer_ = false;
   // Handshakes of this cycle.
   bool leaves_framer_ = false, enters_transposer_ = false, leaves_transposer_ = false;
-  bool places_ = false, takes_beat_ = false;
+  bool places_ = false, takes_beat_ = false, offers_ = false;
 };
 
 }  // namespace sat

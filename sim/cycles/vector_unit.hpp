@@ -287,7 +287,6 @@ class VectorUnit {
       : config_(config), intake_(config), sequencer_(config), writer_(config) {}
 
   bool command_ready() const { return state_ == State::kWaitForCommand; }
-  bool busy() const { return state_ != State::kWaitForCommand; }
   bool beats_ready(int64_t now) const { return intake_.beats_ready(allow(now)); }
   const Descriptor* descriptor() const {
     return state_ == State::kIssueDescriptor ? &body_.descriptor : nullptr;

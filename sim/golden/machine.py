@@ -59,6 +59,8 @@ _ONE = 0x3C00
 
 _STATE_BEATS_PER_ROW = 4
 
+_LOAD_TARGETS = {target.value for target in LoadTarget}
+
 _QUEUE_OF = {opcode.value: queue.value for opcode, queue in QUEUE_OF.items()}
 
 
@@ -165,7 +167,8 @@ class Machine:
             raise RuntimeError("the machine has stopped and must be reset first")
         self._stopped = True
         self._queues = [_Queue() for _ in Queue]
-        self._offered = np.zeros((0, self.config.beat_bytes), np.uint8)
+        nothing = np.zeros((0, self.config.beat_bytes), np.uint8)
+        self._offered = {LoadTarget.STREAM: nothing, LoadTarget.STATE: nothing}
         self._counters = {counter.name: 0 for counter in COUNTERS}
         self._at_fault = 0
         fault, fault_address, finished = Fault.NONE, 0, False
@@ -226,10 +229,8 @@ class Machine:
         if command.opcode == Opcode.FINISH.value:
             malformed = index != commands - 1
         else:
-            malformed = (
-                command.opcode not in (Opcode.NOP.value, *_QUEUE_OF)
-                or queue >= len(Queue)
-                or bool((command.wait | command.signal) >> queue & 1)
+            malformed = command.opcode not in (Opcode.NOP.value, *_QUEUE_OF) or bool(
+                (command.wait | command.signal) >> queue & 1
             )
         if malformed:
             raise _FaultError(Fault.MALFORMED, 0)
@@ -346,7 +347,7 @@ class Machine:
         is_d = target == LoadTarget.D.value
         in_tiles = is_s or (is_d and body.order == LoadOrder.TILES.value)
         frame = Frame.of(body.frame)
-        self._refuse_if(0 in (body.rows, body.d_words))
+        self._refuse_if(target not in _LOAD_TARGETS or 0 in (body.rows, body.d_words))
         self._refuse_if(in_tiles and body.rows % g != 0)
         self._refuse_if(frame is not None and frame.malformed)
         pattern = self._pattern(body.pattern) if is_s else Pattern.DENSE
@@ -383,8 +384,9 @@ class Machine:
         elif target == LoadTarget.AUX.value:
             self._aux[body.base : body.base + len(beats)] = _halves(beats)
         else:
-            self._offered = beats
-            while len(self._offered):
+            way = LoadTarget(target)
+            self._offered[way] = beats
+            while len(self._offered[way]):
                 yield
 
     def _write_s(self, body: SimpleNamespace, pattern: Pattern, beats: Bytes) -> None:
@@ -609,14 +611,14 @@ class Machine:
 
     # Streams
 
-    def _take(self, beats: int) -> Generator[None, None, Bytes]:
-        """Return that many beats of those that LOADs offer, waiting for them."""
+    def _take(self, way: LoadTarget, beats: int) -> Generator[None, None, Bytes]:
+        """Return that many beats of those that LOADs to `way` offer, waiting for them."""
         taken: list[Bytes] = []
         while beats:
-            while not len(self._offered):
+            while not len(self._offered[way]):
                 yield
-            taken.append(self._offered[:beats])
-            self._offered = self._offered[beats:]
+            taken.append(self._offered[way][:beats])
+            self._offered[way] = self._offered[way][beats:]
             beats -= len(taken[-1])
         return np.concatenate(taken)
 
@@ -635,7 +637,7 @@ class Machine:
             raise _FaultError(Fault.SCRATCHPAD_RANGE, last)
 
         tile_beats = _STATE_BEATS_PER_ROW * rows
-        state = yield from self._take(tiles * tile_beats)
+        state = yield from self._take(LoadTarget.STATE, tiles * tile_beats)
         w, v = unpack_state_tile(state, rows, config)
         gradients = np.stack(
             [self._read_o(body.o_base, body.o_stride, k * g, rows, 2) for k in range(tiles)]
@@ -677,7 +679,8 @@ class Machine:
             x = self._read_registers(body.x_register, rows)
         else:
             tile_beats = 2 * rows if body.wide else g
-            beats = yield from self._take(groups * (body.held * g + window * tile_beats))
+            count = groups * (body.held * g + window * tile_beats)
+            beats = yield from self._take(LoadTarget.STREAM, count)
             beats = beats.reshape(groups, -1, config.beat_bytes)
             held = _halves(beats[:, : body.held * g]).reshape(groups, body.held, g, g)[:, :, :rows]
             values = beats[:, body.held * g :]

@@ -14,7 +14,7 @@ from ..cycles.model import Measurement
 
 __all__ = ["HOLDERS", "Share", "attribute"]
 
-HOLDERS = ("array", "vector", "update", "store", "load", "idle")
+HOLDERS = ("array", "update", "store", "vector", "load", "idle")
 """What holds the card in a cycle: the first of these that is under way."""
 
 _HOLDER_OF = {
@@ -25,7 +25,7 @@ _HOLDER_OF = {
     Opcode.LOAD: "load",
 }
 
-_PRIORITY = (Queue.COMPUTE, Queue.STORE, Queue.LOAD)
+_PRIORITY = (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD)
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def attribute(program: Program, measurement: Measurement) -> list[Share]:
     """Divide a program's cycles among its layers.
 
     A cycle belongs to the layer whose COMPUTE is under way; if there is none, to that of the
-    command of the store queue, then of the load queue; else to the one before. (The card's own
-    counters divide cycles among the stages in the same order.)
+    command of the store queue, then of the vector and the load queue; else to the one before. (The
+    card's own counters divide cycles among the stages in the same order.)
 
     Parameters
     ----------

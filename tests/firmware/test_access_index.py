@@ -52,7 +52,7 @@ class _Plain(Program):
         super().__init__(config, name)
         self.all = []
 
-    def _depend(self, command, index, reads, writes, *, remember=True):
+    def _depend(self, command, index, reads, writes, *, reader=None):
         for region, is_write in [(r, False) for r in reads] + [(w, True) for w in writes]:
             for (space, start, stop), other, was_write in self.all:
                 overlaps = space == region[0] and start < region[2] and region[1] < stop
@@ -70,8 +70,7 @@ class _Plain(Program):
                         and each[0][2] <= region[2]
                     )
                 ]
-            if remember:
-                self.all.append((region, index, is_write))
+            self.all.append((region, index, is_write))
 
 
 def test_tokens_of_random_programs(monkeypatch):

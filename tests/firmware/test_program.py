@@ -213,7 +213,7 @@ def test_vectors_go_before_what_feeds_them():
     program = Program(TINY)
 
     def feed(*addresses):
-        beats = {"target": LoadTarget.STREAM, "rows": 16, "d_words": 1}
+        beats = {"rows": 16, "d_words": 1}
         return [beats | {"descriptor": descriptor(TINY, address, 16)} for address in addresses]
 
     tile = {
@@ -231,12 +231,54 @@ def test_vectors_go_before_what_feeds_them():
     ignored = {"target": VectorTarget.NONE, "descriptor": descriptor(TINY, 0x800, 16)}
     program.vector(Stage.FF, feed(0x800), **tile | ignored)
     program.vector(Stage.FF, feed(0x800), **tile, descriptor=descriptor(TINY, 0, 16))
-    load, store = 1 << Queue.LOAD.value, 1 << Queue.STORE.value
+    load, vector = 1 << Queue.LOAD.value, 1 << Queue.VECTOR.value
     assert _tokens(program) == [
-        (2, 0, load), (0, 0, 0), (2, 0, 0), (0, 0, 0), (0, store, 0), (2, 0, 0), (0, 0, 0),
-        (2, 0, 0), (0, 0, 0),
+        (3, 0, load), (0, 0, 0), (3, 0, 0), (0, 0, 0), (0, vector, 0), (3, 0, 0), (0, 0, 0),
+        (3, 0, 0), (0, 0, 0),
     ]  # fmt: skip
     assert "NARROW a=-1.5 c=r5 memory=0x400[16]" in program.describe(0)
+
+
+def test_what_a_command_was_fed_is_only_overwritten_when_it_has_ended():
+    """The LOADs that feed an UPDATE or a VECTOR aren't waited for, the command is."""
+    program = Program(TINY)
+
+    def beats(address):
+        return {"rows": 4, "d_words": 1, "descriptor": descriptor(TINY, address, 4)}
+
+    sums = {"groups": 1, "window": 4, "rows": 1, "target": VectorTarget.NONE}
+    tile = {"groups": 1, "window": 1, "rows": 16, "target": VectorTarget.NARROW}
+    stored = {"rows": 4, "words": 2, "o_stride": 2, "convert": 1}
+    learns = {"tiles": 1, "rows": 1, "o_stride": 2}
+    program.vector(Stage.FF, [beats(0)], **sums)
+    program.store(Stage.FF, **stored, descriptor=descriptor(TINY, 0, 4))
+    program.update(Stage.UPDATE, [beats(0x400)], **learns, state_address=0x800)
+    program.vector(Stage.FF, **tile, descriptor=descriptor(TINY, 0x400, 16))
+    program.store(Stage.FF, **stored, descriptor=descriptor(TINY, 0x2000, 4))
+    store, vector = 1 << Queue.STORE.value, 1 << Queue.VECTOR.value
+    assert _tokens(program) == [
+        (3, 0, store), (0, 0, 0), (2, vector, 0),
+        (0, 0, 0), (2, 0, vector), (3, store, 0), (2, 0, 0),
+    ]  # fmt: skip
+
+
+def test_feeds_are_not_added_by_themselves():
+    program = Program(TINY, "example")
+    for target in (LoadTarget.STATE, LoadTarget.STREAM):
+        message = f"example: a LOAD to {target.name} is added with the command it feeds"
+        with pytest.raises(ValueError, match=message):
+            _load(program, target, 0, 0)
+
+
+def test_what_feeds_an_update_fits_the_load_queue():
+    """It stands before the UPDATE, which nothing could bring to its queue otherwise."""
+    depth = TINY.queue_depth
+    feed = {"rows": 4, "d_words": 1, "descriptor": descriptor(TINY, 0, 4)}
+    learns = {"tiles": depth, "rows": 1, "o_stride": 2, "state_address": 0}
+    program = Program(TINY, "example")
+    program.update(Stage.UPDATE, [feed] * (depth - 1), **learns)
+    with pytest.raises(ValueError, match=rf"example: .* by {depth} LOADs, .* less than {depth}"):
+        program.update(Stage.UPDATE, [feed] * depth, **learns)
 
 
 def test_listing_names_every_command():
@@ -337,27 +379,27 @@ def _effects(config, command):
 
 
 def _streams(config, commands):
-    """Return which UPDATE or VECTOR takes the beats of each LOAD to the stream."""
-    loads, takers = [], []
+    """Return which UPDATE or VECTOR takes the beats of each LOAD that feeds one."""
+    loads, takers = defaultdict(list), []
     for index, command in enumerate(commands):
         body = command.body
         match Opcode(command.opcode):
-            case Opcode.LOAD if body.target == LoadTarget.STREAM.value:
-                loads.append((index, body.rows * body.d_words))
+            case Opcode.LOAD if body.target in (LoadTarget.STATE.value, LoadTarget.STREAM.value):
+                loads[LoadTarget(body.target)].append((index, body.rows * body.d_words))
             case Opcode.UPDATE:
-                takers.append((index, 4 * body.tiles * body.rows))
+                takers.append((index, LoadTarget.STATE, 4 * body.tiles * body.rows))
             case Opcode.VECTOR if not body.from_registers:
                 tile = 2 * body.rows if body.wide else config.elements
                 beats = body.held * config.elements + body.window * tile
-                takers.append((index, body.groups * beats))
+                takers.append((index, LoadTarget.STREAM, body.groups * beats))
     found = {}
-    for taker, beats in takers:
+    for taker, way, beats in takers:
         while beats:
-            load, count = loads.pop(0)
+            load, count = loads[way].pop(0)
             found[load] = taker
             beats -= count
             assert beats >= 0, f"command {taker} takes only a part of what {load} brings"
-    assert not loads
+    assert not any(loads.values())
     return found
 
 
@@ -391,17 +433,17 @@ def _conflicts(config, commands, streams):
 
 
 def _queue(command):
-    return {Opcode.LOAD.value: 0, Opcode.COMPUTE.value: 1}.get(command.opcode, 2)
+    return QUEUE_OF[Opcode(command.opcode)].value
 
 
 def _run_in_random_order(commands, streams, queue_depth, rng):
     """Carry commands out in an order that queues and tokens allow; return when each began, ended.
 
-    A LOAD to the stream ends only after what takes its beats has begun, which itself ends only
-    after that.
+    A LOAD that feeds a command ends only after that has begun, which itself ends only after it.
     """
-    queues: list[list[int]] = [[], [], []]
-    tokens = np.zeros((3, 3), int)
+    count = len(Queue)
+    queues: list[list[int]] = [[] for _ in Queue]
+    tokens = np.zeros((count, count), int)
     fetched, clock = 0, 0
     running: dict[int, int] = {}
     began, ended = {}, {}
@@ -419,7 +461,7 @@ def _run_in_random_order(commands, streams, queue_depth, rng):
                 if taken and all(load in ended for load in fed[index]):
                     choices.append(("end", number))
             elif waiting:
-                wanted = [q for q in range(3) if commands[waiting[0]].wait >> q & 1]
+                wanted = [q for q in range(count) if commands[waiting[0]].wait >> q & 1]
                 if all(tokens[q, number] for q in wanted):
                     choices.append(("begin", number))
         assert choices, f"deadlock with commands {[q[:1] for q in queues]} next"
@@ -430,13 +472,13 @@ def _run_in_random_order(commands, streams, queue_depth, rng):
             fetched += 1
         elif action == "begin":
             index = running[number] = queues[number].pop(0)
-            for q in range(3):
+            for q in range(count):
                 tokens[q, number] -= commands[index].wait >> q & 1
             began[index] = clock
         else:
             index = running.pop(number)
             ended[index] = clock
-            for q in range(3):
+            for q in range(count):
                 tokens[number, q] += commands[index].signal >> q & 1
     return began, ended
 

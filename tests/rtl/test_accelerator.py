@@ -157,7 +157,7 @@ async def carries_out_vectors(dut):
     for number in range(3):
         program = VectorProgram(config(), random, 20, fill=number == 0)
         counted = await run_program(bench, program, golden)
-        assert 0 < counted["VECTOR_BUSY"] <= counted["STORE_BUSY"]
+        assert counted["VECTOR_BUSY"] > 0 and counted["STORE_BUSY"] == 0
     layer = LayerStep(config(), supported_patterns(config())[0], random)
     counted = await run_program(bench, layer)
     assert counted["VECTOR_BUSY"] == 0
@@ -225,6 +225,41 @@ async def recovers_from_every_fault(dut):
         await bench.soft_reset()
         assert await bench.fault() == (Fault.NONE, 0)
     await run_step(bench, supported_patterns(config())[-1], random)
+
+
+@cocotb.test()
+async def errors_of_writes_belong_to_their_queue(dut):
+    """A STORE and a VECTOR write at the same time; the one whose burst fails is at fault."""
+    bench, random = await begin(dut)
+    g, burst = config().elements, config().write_burst_beats * config().beat_bytes
+    stored, computed = 0x8000, 0x10000
+
+    def descriptor(address, beats):
+        return {"address": address, "counts": [beats, 1, 1, 1], "strides": [0, 0, 0]}
+
+    store = {"rows": 4 * g, "words": 2, "o_stride": 2, "descriptor": descriptor(stored, 8 * g)}
+    vector = {
+        "groups": 1, "window": 1, "rows": g, "from_registers": 1, "target": VectorTarget.WIDE,
+        "descriptor": descriptor(computed, 2 * g),
+    }  # fmt: skip
+    program = [encode(Opcode.STORE, **store), encode(Opcode.VECTOR, **vector)]
+    program.append(encode(Opcode.FINISH))
+    bench.memory.write(0, b"".join(program))
+    write = bench.memory.write_if._write
+    for index, bad in ((0, stored + 3 * burst), (1, computed + burst)):
+
+        async def fails(address, data, bad=bad):
+            if address == bad:
+                raise OSError
+            await write(address, data)
+
+        bench.memory.write_if._write = fails
+        assert await bench.run(0, len(program)) & Control.FAULT
+        assert await bench.fault() == (Fault.WRITE_RESPONSE, index)
+        assert await bench.read("FAULT_ADDRESS_LOW") == bad
+        await bench.soft_reset()
+    bench.memory.write_if._write = write
+    await run_step(bench, supported_patterns(config())[0], random)
 
 
 @cocotb.test()

@@ -68,12 +68,11 @@ def test_timing():
 
 
 def test_a_program_that_hangs_times_out():
-    program = Program(TINY, "beats for nobody")
-    program.load(
-        LoadTarget.STREAM, Stage.FF, rows=4, d_words=1, descriptor=descriptor(TINY, 0x8000, 4)
-    )
+    program = Program(TINY, "an UPDATE that starves")
+    too_few = {"rows": 4, "d_words": 1, "descriptor": descriptor(TINY, 0x8000, 4)}
+    program.update(Stage.UPDATE, [too_few], tiles=1, rows=2, o_stride=2, state_address=0x9000)
     driver = Driver(CycleCard(TINY))
-    with pytest.raises(CardTimeout, match="beats for nobody didn't end"):
+    with pytest.raises(CardTimeout, match="an UPDATE that starves didn't end"):
         driver.run(program)
     driver.reset()
     assert driver.run(Program(TINY)).cycles > 0

@@ -22,7 +22,7 @@ from firmware.schedule import (
 from firmware.schedule.vectors import Register, Vectors
 from firmware.tensor import Activations
 from rtl.config import PRESETS
-from rtl.control.commands import Stage
+from rtl.control.commands import Opcode, Stage
 
 TINY = PRESETS["tiny"]
 G = TINY.elements
@@ -97,7 +97,12 @@ def test_a_maximum_writes_every_pixel_of_its_gradient(memory, assembly, side, le
     x, dx = (Activations(TINY, memory, 1, layer.source.shape) for _ in range(2))
     y, dy = (Activations(TINY, memory, 1, layer.shape) for _ in range(2))
     emit(PoolingSchedule(assembly, layer).backward(x, y, dy, dx, mask=None))
-    lines = [line for line in assembly.program.listing().splitlines() if "VECTOR" in line]
+    program = assembly.program
+    lines = [
+        program.describe(index)
+        for index, opcode in enumerate(program.opcodes)
+        if opcode is Opcode.VECTOR
+    ]
     windows = [line for line in lines if "FIRST_EQUAL" in line]
     assert len(windows) == layer.shape.height
     assert (

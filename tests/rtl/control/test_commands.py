@@ -90,8 +90,8 @@ def test_fields_not_given_are_zero():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"wait": 8}, "Header.wait is 8, must be 0 to 7"),
-        ({"signal": -1}, "Header.signal is -1, must be 0 to 7"),
+        ({"wait": 16}, "Header.wait is 16, must be 0 to 15"),
+        ({"signal": -1}, "Header.signal is -1, must be 0 to 15"),
         ({"base": 1 << 16}, "LoadBody.base is 65536, must be 0 to 65535"),
         ({"tiles": 1}, "LoadBody has no field 'tiles'; it has target, order"),
         ({"descriptor": {"address": -1}}, "Descriptor.address is -1, must be 0 to 1844"),
@@ -102,7 +102,7 @@ def test_fields_not_given_are_zero():
             r"Descriptor.strides\[0\] is 2147483648, must be -2147483648 to 2147483647",
         ),
         ({"descriptor": {"stride": 1}}, "Descriptor has no field 'stride'"),
-        ({"target": 4}, "4 is not a valid"),
+        ({"target": 5}, "5 is not a valid"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):

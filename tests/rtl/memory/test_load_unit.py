@@ -262,9 +262,10 @@ async def fills_aux_and_streams_updates(dut):
     assert scratchpads.aux == {4 + i: beat for i, beat in enumerate(beats(matrix))}
 
     scratchpads.forget()
-    taker = cocotb.start_soon(receive(dut, "stream", 60, random))
-    await run(dut, [load(LoadTarget.STREAM, 60000, 30, 2, descriptor(0, (60,)))], scratchpads)
-    assert await taker == beats(matrix)
+    for target in (LoadTarget.STREAM, LoadTarget.STATE):
+        taker = cocotb.start_soon(receive(dut, target.name.lower(), 60, random))
+        await run(dut, [load(target, 60000, 30, 2, descriptor(0, (60,)))], scratchpads)
+        assert await taker == beats(matrix)
     assert not (scratchpads.s or scratchpads.d or scratchpads.aux)
 
 
@@ -518,6 +519,7 @@ async def refuses_bad_commands(dut):
         load(LoadTarget.D, 0, g - 1, 1, descriptor(4096, (g - 1,)), transpose=1),
         load(LoadTarget.AUX, 0, 3, 2, descriptor(4096, (5,))),
         load(LoadTarget.STREAM, 0, 3, 2, descriptor(4096, (7,))),
+        load(LoadTarget.STATE, 0, 3, 2, descriptor(4096, (7,))),
     ]
     for command in malformed:
         await fails(dut, ram, scratchpads, command, Fault.MALFORMED, 0)
@@ -628,7 +630,7 @@ async def abandons_loads(dut):
     activations = random_halves(random, g, 3 * g)
     ram.write(0, in_memory(activations))
     rows = load(LoadTarget.D, 0, g, 3, descriptor(0, (3 * g,)))
-    update = load(LoadTarget.STREAM, 0, g, 3, descriptor(0, (3 * g,)))
+    update = load(LoadTarget.STATE, 0, g, 3, descriptor(0, (3 * g,)))
     padded = load(
         LoadTarget.D, 0, 2 * g, 2, descriptor(0, (g,)), order=LoadOrder.TILES, transpose=1,
         frame=frame((1, 2, g // 2), (1, 1), (g // 4, g // 4)),

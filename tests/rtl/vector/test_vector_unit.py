@@ -144,9 +144,11 @@ async def run(dut, jobs, random=None, idle=0.3):
     tasks += [cocotb.start_soon(task()) for task in (watch, write)]
     for _ in jobs:
         cycles.append(0)
+        busy = False
         while True:
             await RisingEdge(dut.clk)
-            cycles[-1] += int(dut.busy.value)
+            cycles[-1] += busy
+            busy |= bool(dut.command__valid.value and dut.command__ready.value)
             assert not int(dut.fault.value), unpack(FaultReport, dut.fault.value)
             if dut.done.value:
                 break
@@ -314,7 +316,7 @@ async def stops_at_faults(dut):
             assert not dut.beats__ready.value and not dut.done.value, name
         report = unpack(FaultReport, dut.fault.value)
         assert (report.code, report.address) == (code, address), name
-        assert command.done() and not dut.command__ready.value and not dut.busy.value
+        assert command.done() and not dut.command__ready.value
     await reset(dut)
     random, machine = rng(), Machine(config())
     await run(dut, [*fills(machine, random), tiles(machine, random, **NARROW)], random)

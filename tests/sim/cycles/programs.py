@@ -176,12 +176,10 @@ class _Builder:
         row_pattern = self._choice(self.patterns) if whole else Pattern.DENSE
         stage = self._stage()
         state = self._descriptor(tiles * rows * 4)
-        self.program.load(
-            LoadTarget.STREAM, stage, rows=tiles * rows * 4, d_words=1, descriptor=state
-        )
         addresses = iter(config.memory_bytes // 4 * (1 + self.rng.permutation(3)))
         self.program.update(
-            stage, tiles=tiles, rows=rows, o_stride=2,
+            stage, [{"rows": tiles * rows * 4, "d_words": 1, "descriptor": state}],
+            tiles=tiles, rows=rows, o_stride=2,
             o_base=self._base(config.o_depth, 2 * tiles * g // config.cols),
             row_copy=self._maybe(), row_pattern=row_pattern,
             column_copy=whole and self._maybe(), column_pattern=self._choice(self.patterns),
@@ -251,9 +249,5 @@ class _Builder:
         sizes = np.diff([0, *cuts, beats]).tolist()
         assert math.fsum(sizes) == beats
         return [
-            {
-                "target": LoadTarget.STREAM, "rows": size, "d_words": 1,
-                "descriptor": self._descriptor(size),
-            }
-            for size in sizes
-        ]  # fmt: skip
+            {"rows": size, "d_words": 1, "descriptor": self._descriptor(size)} for size in sizes
+        ]

@@ -22,7 +22,7 @@ from firmware.schedule import (
 )
 from firmware.tensor import Activations
 from rtl.config import PRESETS
-from rtl.control.commands import LoadTarget, Opcode, Queue, Stage, encode
+from rtl.control.commands import QUEUE_OF, LoadTarget, Opcode, Queue, Stage, encode
 from rtl.sparsity.pattern import Pattern
 from sim.bench import gemm, memory
 from sim.bench.slots import account
@@ -220,8 +220,7 @@ def test_times_of_commands():
     program = layer_program(TINY, memory.QUICK_LAYERS[0], "WU", Pattern.N2M8)
     run = measure(TINY, MemoryTiming(), program)
     commands = [decode(program[i : i + 64]) for i in range(0, len(program), 64)]
-    queues = {Opcode.LOAD.value: "load", Opcode.COMPUTE.value: "compute"}
-    own = [queues.get(command.opcode, "store") for command in commands[:-1]]
+    own = [QUEUE_OF[Opcode(command.opcode)].name.lower() for command in commands[:-1]]
     for queue in ("load", "compute", "store"):
         issued, ended = (
             times[[name == queue for name in own]] for times in (run.issued, run.ended)
@@ -279,7 +278,6 @@ _DESCRIPTOR = {"address": 0, "counts": [4, 1, 1, 1], "strides": [0, 0, 0]}
     ("opcode", "fields"),
     [
         (Opcode.FINISH, {}),
-        (Opcode.NOP, {"queue": 3}),
         (Opcode.LOAD, {"rows": 3, "d_words": 1, "target": 1, "descriptor": _DESCRIPTOR}),
         (Opcode.LOAD, {"rows": 0, "d_words": 1, "target": 1, "descriptor": _DESCRIPTOR}),
         (
@@ -303,12 +301,10 @@ _DESCRIPTOR = {"address": 0, "counts": [4, 1, 1, 1], "strides": [0, 0, 0]}
     ],
 )
 def test_commands_without_meaning_are_refused(opcode, fields):
-    command = bytearray(encode(opcode, **{k: v for k, v in fields.items() if k != "queue"}))
-    if "queue" in fields:
-        command[0] |= fields["queue"] << 4
+    command = encode(opcode, **fields)
     good = encode(Opcode.NOP)
     with pytest.raises(ValueError, match="command 1 of 3 has no meaning on configuration 'tiny'"):
-        measure(TINY, MemoryTiming(), good + bytes(command) + encode(Opcode.FINISH))
+        measure(TINY, MemoryTiming(), good + command + encode(Opcode.FINISH))
 
 
 def test_what_is_no_program_is_refused():

@@ -31,8 +31,8 @@ TINY = dataclasses.replace(
     preset("tiny"), name="shallow", s_depth=64, d_depth=64, o_depth=64, aux_depth=64
 )
 PROGRAM = 0x0
-FROM_LOAD, FROM_COMPUTE, FROM_STORE = (1 << queue.value for queue in Queue)
-TO_LOAD, TO_COMPUTE, TO_STORE = FROM_LOAD, FROM_COMPUTE, FROM_STORE
+FROM_LOAD, FROM_COMPUTE, FROM_STORE, FROM_VECTOR = (1 << queue.value for queue in Queue)
+TO_LOAD, TO_COMPUTE, TO_STORE, TO_VECTOR = FROM_LOAD, FROM_COMPUTE, FROM_STORE, FROM_VECTOR
 
 S_AT, D_AT, AUX_AT, STATE_AT, OUT_AT, ROW_AT, COLUMN_AT = range(0x10000, 0x80000, 0x10000)
 
@@ -396,7 +396,7 @@ def test_frame_into_aux_and_into_the_stream() -> None:
         encode(Opcode.LOAD, target=LoadTarget.AUX, frame=frame, signal=TO_COMPUTE, **aux),
         compute(TINY, 1, b_tiles=4, wait=FROM_LOAD, signal=TO_STORE),
         store(32, 2, add=1, add_base=1, wait=FROM_COMPUTE),
-        encode(Opcode.LOAD, target=LoadTarget.STREAM, rows=8, d_words=1, frame=state,
+        encode(Opcode.LOAD, target=LoadTarget.STATE, rows=8, d_words=1, frame=state,
                descriptor=nest(STATE_AT, 4)),
         encode(Opcode.UPDATE, tiles=2, rows=1, o_stride=0, state_address=ROW_AT),
     ).finished  # fmt: skip
@@ -841,7 +841,7 @@ def test_update(loads: tuple[int, ...]) -> None:
         load_d(32, 1, signal=TO_COMPUTE),
         compute(TINY, 1, b_tiles=4, wait=FROM_LOAD, signal=TO_STORE),
         *(
-            load_stream(LoadTarget.STREAM, STATE_AT + 32 * start, beats)
+            load_stream(LoadTarget.STATE, STATE_AT + 32 * start, beats)
             for start, beats in zip(starts, loads, strict=False)
         ),
         encode(
@@ -880,7 +880,7 @@ def test_update_of_a_vector() -> None:
         load_s(TINY, Pattern.DENSE, 16, 1),
         load_d(32, 1, signal=TO_COMPUTE),
         compute(TINY, 1, b_tiles=4, wait=FROM_LOAD, signal=TO_STORE),
-        load_stream(LoadTarget.STREAM, STATE_AT, 8),
+        load_stream(LoadTarget.STATE, STATE_AT, 8),
         encode(
             Opcode.UPDATE, wait=FROM_COMPUTE, o_stride=2, tiles=2, rows=1, row_copy=1,
             row_address=ROW_AT, row_stride=64, state_address=STATE_AT, **FACTORS,
@@ -940,9 +940,10 @@ def test_deadlock_is_reported() -> None:
     result = run(
         machine,
         nop(Queue.LOAD),
-        nop(Queue.LOAD, wait=FROM_STORE, signal=TO_COMPUTE),
+        nop(Queue.LOAD, wait=FROM_VECTOR, signal=TO_COMPUTE),
         nop(Queue.COMPUTE, wait=FROM_LOAD, signal=TO_STORE),
-        nop(Queue.STORE, wait=FROM_COMPUTE, signal=TO_LOAD),
+        nop(Queue.STORE, wait=FROM_COMPUTE, signal=TO_VECTOR),
+        nop(Queue.VECTOR, wait=FROM_STORE, signal=TO_LOAD),
     )
     assert (result.finished, result.hung, result.fault) == (False, True, Fault.NONE)
     assert result.counters["COMMANDS"] == 1
@@ -962,7 +963,7 @@ def test_state_is_handed_over_only_to_an_update() -> None:
     """A LOAD to the update engine ends when an UPDATE has taken its beats, not before."""
     machine = Machine(TINY)
     update_command = encode(Opcode.UPDATE, tiles=1, rows=1, o_stride=2, state_address=STATE_AT)
-    state = load_stream(LoadTarget.STREAM, STATE_AT, 4)
+    state = load_stream(LoadTarget.STATE, STATE_AT, 4)
     assert run(machine, state, nop(Queue.LOAD, signal=TO_STORE), update_command).finished
     assert run(machine, state).hung
     machine.reset()
@@ -991,10 +992,10 @@ def framed_load(**changes: Any) -> bytes:
 
 FAULTS = {
     "opcode": (b"\x09" + bytes(63), Fault.MALFORMED, 0),
-    "queue": (b"\x30" + bytes(63), Fault.MALFORMED, 0),
     "own wait": (nop(Queue.STORE, wait=FROM_STORE), Fault.MALFORMED, 0),
     "own signal": (load_d(8, 1, signal=TO_LOAD), Fault.MALFORMED, 0),
     "early finish": (encode(Opcode.FINISH), Fault.MALFORMED, 0),
+    "load target": (bytes([1, 0, 5, *load_d(8, 1)[3:]]), Fault.MALFORMED, 0),
     "load no rows": (load_d(0, 1), Fault.MALFORMED, 0),
     "load no words": (load_d(1, 0), Fault.MALFORMED, 0),
     "load ragged S": (load_s(TINY, Pattern.DENSE, 17, 1), Fault.MALFORMED, 0),
@@ -1145,11 +1146,11 @@ FAULTS = {
     "update O range": (
         encode(Opcode.UPDATE, o_base=49, **UPDATE), Fault.SCRATCHPAD_RANGE, 64),
     "update address": (
-        load_stream(LoadTarget.STREAM, STATE_AT, 64)
+        load_stream(LoadTarget.STATE, STATE_AT, 64)
         + encode(Opcode.UPDATE, **UPDATE | {"state_address": STATE_AT + 4}),
         Fault.MALFORMED, STATE_AT + 4),
     "update beyond": (
-        load_stream(LoadTarget.STREAM, STATE_AT, 128)
+        load_stream(LoadTarget.STATE, STATE_AT, 128)
         + encode(Opcode.UPDATE, row_copy=1, row_address=TOP - 512, row_stride=1024,
                  **UPDATE | {"tiles": 2}),
         Fault.ADDRESS_RANGE, TOP + 512),
@@ -1194,7 +1195,7 @@ def test_limits_themselves_are_no_faults() -> None:
         compute(TINY, 16, **long),
         store(8, 2, o_base=56, bias=1, bias_base=63, add=1, add_base=56, mask=1, mask_base=56),
         framed_load(base=34),
-        load_stream(LoadTarget.STREAM, TOP - 2048, 64),
+        load_stream(LoadTarget.STATE, TOP - 2048, 64),
         encode(Opcode.UPDATE, o_base=48, **UPDATE | {"state_address": TOP - 2048}),
     ).finished  # fmt: skip
 

@@ -35,7 +35,7 @@ def test_every_cycle_has_an_owner(seed):
     names = {Opcode.COMPUTE: "array", Opcode.VECTOR: "vector"}
     for cycle in range(run.cycles):
         holder = "idle"
-        for queue in (Queue.COMPUTE, Queue.STORE, Queue.LOAD):
+        for queue in (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD):
             active = [
                 index
                 for index, own in enumerate(queues)
