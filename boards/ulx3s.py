@@ -52,7 +52,7 @@ setattr -mod -set keep_hierarchy 1 {" ".join(f"*.core.{unit}" for unit in _UNITS
 setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i
 setparam -set COLLISION_X_MASK 1'0 *.core.vector/t:$memrd_v2 *_vector_lane*/t:$memrd_v2
 setattr -set ram_style "block" {" ".join(f"*.core.{unit}*/m:*" for unit in _IN_BLOCK_RAM)}
-setattr -set ram_style "distributed" *_vector_lane*/m:products*
+setattr -set ram_style "distributed" *_vector_lane*/m:products* *_vector_lane*/m:stored*
 rename -hide w:*\\[* x:* %d
 """
 """The last line is for Yosys 0.70, whose ABC9 fails over names that end like the bit of a bus."""

@@ -283,8 +283,8 @@ class VectorSequencer(wiring.Component):
         products = follow(multiplying, result, VectorLane.PRODUCT + FloatAdder.LATENCY)
         earlier_valid, earlier = products[VectorLane.PRODUCT - 2]
         multiplied, before = products[VectorLane.PRODUCT - 1]
-        adding, addend = products[VectorLane.PRODUCT]
-        adding = adding & body.reduce_product
+        addend = products[VectorLane.PRODUCT][1]
+        adding = delayed(m, multiplied & body.reduce_product)
         summed, summed_token = products[-1]
         m.d.comb += [
             step.multiply.eq(multiplying),
