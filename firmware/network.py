@@ -59,6 +59,7 @@ from .schedule import (
     Step,
     WeightGradientSchedule,
     clear_phase,
+    cycles_of,
     require_support,
 )
 from .tensor import Activations, UnfoldedImages
@@ -72,8 +73,9 @@ _Learned = ConvolutionTensors | BatchNormTensors | LayerNormTensors | PositionTe
 
 _BACKWARD_PASSES: dict[type[Layer], int] = {
     BatchNorm: 4,
-    LayerNorm: 8,
+    LayerNorm: 11,
     GELU: 2,
+    Attention: 2,
     MaxPool: 5,
     GlobalAveragePool: 1,
 }
@@ -458,49 +460,46 @@ class Network:
 
     def _forward_program(self, name: str, *, training: bool) -> Program:
         assembly = self._assembly(name)
-        flow = ForwardFlow()
+        flow = ForwardFlow(assembly.program)
         self._put_copy(assembly, flow, self.model.input)
         for layer in self.model.layers[1:]:
             part = assembly.part(layer.name)
             y = self._activations[layer]
             sources = [self._operand(source, layer) for source in layer.sources]
-            x, others = sources[0], sources[1:]
+            x, add = sources[0], sources[1] if len(sources) > 1 else None
             tensors = self._side.tensors.get(layer)
             if isinstance(layer, Convolution) and isinstance(tensors, ConvolutionTensors):
-                flow.complete(*others)
-                self._add_forward(part, flow, layer, tensors, gathers=training)
+                convolution = ConvolutionSchedule(part, self._scheduled(layer), tensors)
+                images = self._unfolded.get(layer, x)
+                flow.add_products(y, convolution.forward(images, y, add=add))
             elif isinstance(layer, BatchNorm) and isinstance(tensors, BatchNormTensors):
                 norm = NormalisationSchedule(part, layer, tensors)
+                statistics = None
                 if training:
-                    norm.use_statistics(x, self._statistics(part, flow, layer))
-                else:
-                    norm.use_averages(x)
-                add = others[0] if others else None
-                reach = flow.reach_all(sources)
-                flow.put(y, norm.forward(x, y, add=add, training=training, reach=reach))
+                    statistics = flow.sums(x, Statistics(part, x, self._sums[x]))
+                flow.add_vectors(y, norm.forward(x, y, add=add, statistics=statistics))
+            elif isinstance(layer, (MaxPool, GlobalAveragePool)):
+                flow.add_vectors(y, PoolingSchedule(part, layer).forward(x, y))
+            elif isinstance(layer, Addition):
+                assert add is not None
+                flow.add_vectors(y, AdditionSchedule(part, layer).forward(x, y, add=add))
+            elif isinstance(layer, GELU):
+                flow.add_vectors(y, GELUSchedule(part).forward(x, y))
+            elif isinstance(layer, LayerNorm):
+                flow.add_vectors(y, self._layer_norm_schedule(part, layer).forward(x, y))
             else:
-                reach = flow.reach_all(sources)
-                if isinstance(layer, (MaxPool, GlobalAveragePool)):
-                    flow.put(y, PoolingSchedule(part, layer).forward(x, y, reach=reach))
-                elif isinstance(layer, Addition):
-                    addition = AdditionSchedule(part, layer)
-                    flow.put(y, addition.forward(x, y, add=others[0], reach=reach))
-                elif isinstance(layer, GELU):
-                    flow.put(y, GELUSchedule(part).forward(x, y, reach=reach))
-                elif isinstance(layer, LayerNorm):
-                    layer_norm = self._layer_norm_schedule(part, layer)
-                    flow.put(y, layer_norm.forward(x, y, reach=reach))
+                assert isinstance(x, TokenActivations) and isinstance(y, TokenActivations)
+                if isinstance(layer, Attention):
+                    buffers = self._attention[layer]
+                    attention = AttentionSchedule(part, layer, buffers)
+                    flow.add_products(buffers.scores, attention.scores(x), early=True)
+                    flow.add_vectors(buffers.probabilities, attention.softmax())
+                    flow.add_products(y, attention.outputs(x, y))
                 else:
-                    assert isinstance(x, TokenActivations) and isinstance(y, TokenActivations)
-                    if isinstance(layer, Attention):
-                        attention = AttentionSchedule(part, layer, self._attention[layer])
-                        flow.beside(attention.forward(x, y, reach=reach), x, y)
-                    else:
-                        assert isinstance(tensors, PositionTensors)
-                        positions = PositionSchedule(part, tensors)
-                        flow.put(y, positions.forward(x, y, reach=reach))
+                    assert isinstance(tensors, PositionTensors)
+                    flow.add_vectors(y, PositionSchedule(part, tensors).forward(x, y))
             self._put_copy(part, flow, layer)
-        flow.finish()
+        flow.run()
         if training:
             logits = self.model.logits
             loss = LossSchedule(assembly.part("loss"), self._loss)
@@ -512,48 +511,12 @@ class Network:
         if layer in self._copies:
             y, copy = self._activations[layer], self._copies[layer]
             relayout = RelayoutSchedule(assembly, Stage.FF)
-            flow.put(copy, relayout.copy(y, copy, reach=flow.reach_all([y])))
+            flow.add_vectors(copy, relayout.copy(y, copy))
 
     def _layer_norm_schedule(self, assembly: Assembly, layer: LayerNorm) -> LayerNormSchedule:
         tensors = self._side.tensors[layer]
         assert isinstance(tensors, LayerNormTensors)
         return LayerNormSchedule(assembly, layer, tensors, self._layer_norm[layer])
-
-    def _add_forward(
-        self,
-        assembly: Assembly,
-        flow: ForwardFlow,
-        layer: Convolution,
-        tensors: ConvolutionTensors,
-        *,
-        gathers: bool,
-    ) -> None:
-        """Add FF of a convolution, and of its output what batch normalisations `gather`."""
-        x, y = self._operand(layer.source, layer), self._activations[layer]
-        added = [self._operand(source, layer) for source in layer.sources[1:]]
-        schedule = ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
-        pieces = schedule.forward(
-            self._unfolded.get(layer, x),
-            y,
-            add=added[0] if added else None,
-            reach=flow.reach_all([x]),
-            written=lambda tiles, word: flow.written(y, tiles, word),
-        )
-        if gathers and y in self._sums:
-            flow.gather(y, Statistics(assembly, y, self._sums[y]))
-        flow.beside(pieces, x, y)
-
-    def _statistics(self, assembly: Assembly, flow: ForwardFlow, layer: BatchNorm) -> Statistics:
-        """Return the sums of a batch normalisation's input, all of which has been added."""
-        x = self._operand(layer.source, layer)
-        gathered = flow.gathered(x)
-        if gathered is None:
-            flow.complete(x)
-            gathered = Statistics(assembly, x, self._sums[x])
-            for word in range(x.words):
-                gathered.add(x.column(word), word)
-            flow.gather(x, gathered)
-        return gathered
 
     def _backward_program(self) -> Program:
         self._side.adjustable = assembly = self._assembly("backward pass")
@@ -575,7 +538,7 @@ class Network:
             if self.model.passes_gradient(source) and self._rearranged(source, layer):
                 copy = temporary(source)
                 lines = RelayoutSchedule(assembly, Stage.BP).copy(gradient, copy)
-                backlog.beside(cycles for cycles, _ in lines)
+                backlog.beside(cycles_of(lines))
                 gradient = copy
             flow.add(source, gradient)
 
@@ -645,13 +608,23 @@ class Network:
                     attention = AttentionSchedule(part, layer, self._attention[layer])
                     assert isinstance(dx, TokenActivations) and isinstance(dy, TokenActivations)
                     queries = self._tokens(source, layer)
-                    backlog.before(attention.backward(queries, dy, dx))
+                    backlog.before(attention.value_gradients(queries, dy, dx))
+                    backlog.beside(attention.score_gradients())
+                    backlog.before(attention.input_gradients(queries, dx))
         backlog.finish()
         return assembly.program
 
     def _gradient_cycles(self) -> float:
-        """Return about how many cycles the array works on all weight gradients."""
-        return self.model.macs(Stage.WU) * self.batch / self._config.macs
+        """Return about how many cycles the array works on weight gradients beside the vector unit.
+
+        Those of the first layers come when it has ended.
+        """
+        macs = sum(
+            layer.macs(Stage.WU)
+            for layer in self.model.layers[1:]
+            if self.model.passes_gradient(layer.sources[0])
+        )
+        return macs * self.batch / self._config.macs
 
     def _vector_cycles(self) -> float:
         """Return about how many cycles the vector unit works in a backward pass."""

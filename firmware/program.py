@@ -448,6 +448,11 @@ class Program:
                 return 0, body["tiles"] * beats * beat
         return 0, 0
 
+    def loads(self, first: int) -> int:
+        """Return the beats that the commands from `first` on load."""
+        commands = range(first, len(self._commands))
+        return sum(self.traffic(index)[0] for index in commands) // self.config.beat_bytes
+
     @property
     def nbytes(self) -> int:
         return len(self) * COMMAND_BYTES

@@ -219,6 +219,15 @@ class Activations(Block):
         positions = len(lines) * self.shape.width
         return [first + position * self.position_bytes for position in range(positions)]
 
+    def all_tiles(self) -> range:
+        """Return the addresses of all tiles, in the order of memory."""
+        return range(self.address, self.address + self.nbytes, self.tile_bytes)
+
+    def line_tiles(self, block: int, lines: range) -> range:
+        """Return the addresses of all tiles of some lines of a block of images."""
+        first = self.tile(block, lines.start, 0, 0)
+        return range(first, first + len(lines) * self.line_bytes, self.tile_bytes)
+
     def load_images(
         self, block: int, rows: Span, columns: Span, words: range, step: int = 1
     ) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Const, Module, Signal, Value
+from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,6 +18,7 @@ from .interface.register_map import COUNTERS, STAGE_NAMES
 from .interface.write_arbiter import WriteArbiter
 from .memory.load_unit import LoadUnit
 from .memory.store_unit import StoreUnit
+from .memory.write_completion import WriteCompletion
 from .memory.write_dma import WriteDMA
 from .update.pregeneration import UpdateUnit
 from .vector.vector_unit import VectorUnit
@@ -135,14 +136,20 @@ class Core(wiring.Component):
         ]
 
         # Store: one command at a time, which has the O scratchpad and the write DMA.
+        m.submodules.store_completion = store_completion = WriteCompletion()
         units = (
             (Opcode.STORE, store, processor.store.payload.body.store),
             (Opcode.UPDATE, update, processor.store.payload.body.update),
         )
         next_opcode = processor.store.payload.header.opcode
+        store_working = Signal()
+        with m.If(processor.store.valid & processor.store.ready):
+            m.d.sync += store_working.eq(1)
+        with m.Elif(store_completion.handed_over):
+            m.d.sync += store_working.eq(0)
         for opcode, unit, body in units:
             m.d.comb += unit.command.payload.eq(body)
-            with m.If(next_opcode == opcode):
+            with m.If((next_opcode == opcode) & ~store_working):
                 m.d.comb += [
                     unit.command.valid.eq(processor.store.valid),
                     processor.store.ready.eq(unit.command.ready),
@@ -169,16 +176,25 @@ class Core(wiring.Component):
                 unit.o_read.ready.eq(engine.o_read.ready),
                 unit.o_read.data.eq(engine.o_read.data),
             ]
-        _end_when_written(m, store.done | update.done, store_dma, processor.store_done)
-        for report in (store_dma.fault, update.fault, store.fault):
-            with m.If(report.code != Fault.NONE):
-                m.d.comb += processor.store_fault.eq(report)
+        m.d.comb += [
+            store_completion.handed_over.eq(store.done | update.done),
+            store_completion.unit_fault.eq(store.fault),
+            processor.store_done.eq(store_completion.done),
+            processor.store_fault.eq(store_completion.fault),
+        ]
+        with m.If(update.fault.code != Fault.NONE):
+            m.d.comb += store_completion.unit_fault.eq(update.fault)
 
         # Vector: one command at a time, beside those of the store queue.
+        m.submodules.vector_completion = vector_completion = WriteCompletion()
         m.d.comb += [
             vector.command.payload.eq(processor.vector.payload.body.vector),
             vector.command.valid.eq(processor.vector.valid),
             processor.vector.ready.eq(vector.command.ready),
+            vector_completion.handed_over.eq(vector.done),
+            vector_completion.unit_fault.eq(vector.fault),
+            processor.vector_done.eq(vector_completion.done),
+            processor.vector_fault.eq(vector_completion.fault),
         ]
         beats = load.stream
         if config.vector_lanes == 1:
@@ -186,10 +202,12 @@ class Core(wiring.Component):
         wiring.connect(m, beats, vector.beats)
         wiring.connect(m, vector.descriptor, vector_dma.descriptor)
         wiring.connect(m, vector.data, vector_dma.data)
-        _end_when_written(m, vector.done, vector_dma, processor.vector_done)
-        for report in (vector_dma.fault, vector.fault):
-            with m.If(report.code != Fault.NONE):
-                m.d.comb += processor.vector_fault.eq(report)
+        for completion, dma in ((store_completion, store_dma), (vector_completion, vector_dma)):
+            m.d.comb += [
+                completion.issued.eq(dma.issued),
+                completion.acknowledged.eq(dma.acknowledged),
+                completion.dma_fault.eq(dma.fault),
+            ]
 
         # Counters.
         steps = {
@@ -219,19 +237,6 @@ class Core(wiring.Component):
             self.counters.eq(counters.values),
         ]
         return m
-
-
-def _end_when_written(m: Module, unit_done: Value, dma: WriteDMA, done: Value) -> None:
-    """Let a queue's command end, `done`, when its unit has and memory has acknowledged its writes.
-
-    The queue has one command under way at a time.
-    """
-    handed_over = Signal()
-    m.d.comb += done.eq(handed_over & dma.idle & (dma.fault.code == Fault.NONE))
-    with m.If(unit_done):
-        m.d.sync += handed_over.eq(1)
-    with m.Elif(done):
-        m.d.sync += handed_over.eq(0)
 
 
 def _decoupled(m: Module, name: str, config: Config, beats: Any) -> Any:

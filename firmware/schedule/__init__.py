@@ -12,7 +12,7 @@ from .gelu import GELUSchedule
 from .layer_norm import LayerNormSchedule
 from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
-from .pieces import Backlog, Lines, Pieces, Reach, emit
+from .pieces import Backlog, Needs, Pieces, Steps, Written, cycles_of, emit
 from .pooling import PoolingSchedule, accumulate, clear_phase
 from .positions import PositionSchedule
 from .relayout import RelayoutSchedule
@@ -28,21 +28,23 @@ __all__ = [
     "ConvolutionSchedule",
     "GELUSchedule",
     "LayerNormSchedule",
-    "Lines",
     "LossSchedule",
     "LossTensors",
+    "Needs",
     "NormalisationSchedule",
     "PartialSums",
     "Pieces",
     "PoolingSchedule",
     "PositionSchedule",
-    "Reach",
     "RelayoutSchedule",
     "Statistics",
     "Step",
+    "Steps",
     "WeightGradientSchedule",
+    "Written",
     "accumulate",
     "clear_phase",
+    "cycles_of",
     "emit",
     "require_support",
 ]

@@ -7,7 +7,7 @@ from rtl.control.commands import Function, Stage, VectorOperand
 from ..model import Addition
 from ..tensor import Activations
 from .assembly import Assembly
-from .pieces import Lines, Reach
+from .pieces import Steps
 from .vectors import Vectors
 
 __all__ = ["AdditionSchedule"]
@@ -28,12 +28,11 @@ class AdditionSchedule:
         self._assembly = assembly
         self._layer = layer
 
-    def forward(self, x: Activations, y: Activations, *, add: Activations, reach: Reach) -> Lines:
-        """Add ``y = relu(x + add)``; `reach` is called before lines of `x` and `add` are read."""
+    def forward(self, x: Activations, y: Activations, *, add: Activations) -> Steps:
+        """Add ``y = relu(x + add)``."""
         return Vectors(self._assembly, Stage.FF).map_lines(
-            [add.tiles, x.tiles],
+            [add, x],
             y,
-            reach=reach,
             a=1.0,
             b=1.0,
             y=VectorOperand.HELD_0,

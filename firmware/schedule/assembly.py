@@ -57,29 +57,30 @@ class Ring:
     ----------
     name, depth
         Of the scratchpad.
-    takes
-        How many places it has handed out.
+    taken
+        Words that it has handed out or left out: a place stays untouched until as many have been
+        taken, from its first word on, as there are.
     """
 
     def __init__(self, name: str, depth: int) -> None:
         self.name = name
         self.depth = depth
-        self.takes = 0
+        self.taken = 0
         self._next = 0
 
     def take(self, words: int) -> int:
         """Return the base of `words` words, at most as many as there are."""
-        self.takes += 1
-        base = self._next if self._next + words <= self.depth else 0
-        self._next = base + words
-        return base
+        return self._hand_out(self._next if self._next + words <= self.depth else 0, words)
 
     def take_half(self) -> int:
         """Return the base of one half, in turns."""
-        self.takes += 1
         half = self.depth // 2
-        base = half if self._next <= half else 0
-        self._next = base + half
+        return self._hand_out(half if self._next <= half else 0, half)
+
+    def _hand_out(self, base: int, words: int) -> int:
+        left_out = (base - self._next) % self.depth
+        self.taken += left_out + words
+        self._next = base + words
         return base
 
 

@@ -17,17 +17,18 @@ result         rows b (D operand)                  rows a (S operand)
 ``dK``         keys: ``dS``                        channels of Q, transposed
 =============  ==================================  ==========================
 
-``dS = P (dP - sum of P dP over the keys) / sqrt(d)``. The three steps of an image, products,
-vectors, products, are added beside those of its neighbours, so that none waits for the one before.
-(A. Vaswani et al., "Attention is all you need", 2017.)
+``dS = P (dP - sum of P dP over the keys) / sqrt(d)``. Products, vectors, products: each step is a
+schedule of its own, so that the array works on other layers or images while the vector unit does on
+these. (A. Vaswani et al., "Attention is all you need", 2017.)
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from typing import Any
 
 from rtl.control.commands import (
@@ -48,9 +49,9 @@ from ..tensor import Activations, padded
 from ..tokens import TokenActivations
 from .assembly import Assembly
 from .patch import cut
-from .pieces import Pieces, Reach
+from .pieces import Needs, Pieces, Steps, Written
 from .vectors import Feed, Register, Vectors
-from .words import s_words
+from .words import product_slots, s_words
 
 __all__ = ["AttentionSchedule"]
 
@@ -59,12 +60,9 @@ _LOG2_E = math.log2(math.e)
 _AT_ONCE = 16
 """Columns of tiles, G queries of a head, whose sums are in registers at the same time, at most."""
 
-_O_SHARES = 8
-"""Results of up to four products wait in the O scratchpad; places are taken in turn, and the end of
-the scratchpad may be left out."""
-
-_Stores = list[dict[str, Any]]
-"""Fields of STOREs that are still to be added to the program."""
+_O_SHARES = 4
+"""Results of some products wait in the O scratchpad to be stored; places are taken in turn, and the
+end of the scratchpad may be left out."""
 
 _LARGEST, _OFFSET, _SUM = (Register(index * _AT_ONCE) for index in range(3))
 _PARTS = Register(3 * _AT_ONCE)
@@ -110,52 +108,70 @@ class AttentionSchedule:
         self._buffers = buffers
         self._width = layer.shape.channels // layer.heads
         self._scale = 1 / math.sqrt(self._width)
-        self._at_once = min(_AT_ONCE, assembly.config.elements)
 
-    # Passes
+    # Forward
 
-    def forward(self, x: TokenActivations, y: TokenActivations, *, reach: Reach) -> Pieces:
-        """Add ``y = softmax(Q K^T / sqrt(d)) V``; `reach` is called before images of `x` are read.
+    def scores(self, x: TokenActivations) -> Steps:
+        """Add ``Q K^T``, an image a piece.
 
         Raises
         ------
         ScheduleError
             The operands of a head don't fit the scratchpads.
         """
-        buffers, stage = self._buffers, Stage.FF
-        queries, keys, values = (self._words(part) for part in range(3))
-
-        def scores(image: int) -> _Stores:
-            reach(0, image + 1)
-            return self._multiply(
-                stage,
-                lambda head: self._rows(x, image, keys, head),
-                lambda head: self._rows(x, image, queries, head),
-                lambda heads: self._columns(buffers.scores, image, heads),
+        scores = self._buffers.scores
+        queries, keys = self._words(0), self._words(1)
+        for image in range(x.batch):
+            yield Needs(x, 0, image + 1)
+            yield self._multiply(
+                Stage.FF,
+                partial(self._rows, x, image, keys),
+                partial(self._rows, x, image, queries),
+                partial(self._columns, scores, image),
             )
+            yield Written(scores, scores.line_tiles(0, self._heads(image)))
 
-        def softmax(image: int) -> None:
-            columns = self._tile_columns(image)
-            for first in range(0, len(columns), self._at_once):
-                self._softmax(columns[first : first + self._at_once])
+    def softmax(self) -> Steps:
+        """Add the probabilities, an image after the other."""
+        buffers, vectors = self._buffers, Vectors(self._assembly, Stage.FF)
+        for image in range(self._images):
+            heads = self._heads(image)
+            yield Needs(buffers.scores, 0, heads.stop)
+            for columns in self._tile_columns(image):
+                self._softmax(vectors, columns)
+                yield vectors.elapsed()
+            yield Written(buffers.probabilities, buffers.probabilities.line_tiles(0, heads))
 
-        def outputs(image: int) -> _Stores:
-            return self._multiply(
-                stage,
-                lambda head: self._pairs(buffers.probabilities, image, head, transpose=True),
-                lambda head: self._channels(x, image, values, head),
-                lambda heads: self._tokens(y, image, 0, heads),
+    def outputs(self, x: TokenActivations, y: TokenActivations) -> Steps:
+        """Add ``y = P V``, an image a piece.
+
+        Raises
+        ------
+        ScheduleError
+            The operands of a head don't fit the scratchpads.
+        """
+        probabilities, values = self._buffers.probabilities, self._words(2)
+        for image in range(x.batch):
+            yield Needs(probabilities, 0, self._heads(image).stop)
+            yield self._multiply(
+                Stage.FF,
+                partial(self._pairs, probabilities, image, transpose=True),
+                partial(self._channels, x, image, values),
+                partial(self._tokens, y, image, 0),
             )
+            yield Written(y, y.line_tiles(0, range(image, image + 1)))
 
-        yield from self._overlap(stage, x.batch, scores, softmax, outputs)
+    # Backward
 
-    def backward(self, x: TokenActivations, dy: TokenActivations, dx: TokenActivations) -> Pieces:
-        """Add the gradient by queries, keys and values.
+    def value_gradients(
+        self, x: TokenActivations, dy: TokenActivations, dx: TokenActivations
+    ) -> Pieces:
+        """Add the gradients of probabilities and values, an image a piece.
 
         Parameters
         ----------
         x
-            Queries, keys and values, as `forward` read them.
+            Queries, keys and values, as the forward pass read them.
         dy, dx
             Gradients by the output and by the input.
 
@@ -164,81 +180,58 @@ class AttentionSchedule:
         ScheduleError
             The operands of a head don't fit the scratchpads.
         """
-        buffers, stage = self._buffers, Stage.BP
-        queries, keys, values = (self._words(part) for part in range(3))
-
-        def probability_gradients(image: int) -> _Stores:
-            stores = self._multiply(
-                stage,
-                lambda head: self._rows(x, image, values, head),
-                lambda head: self._rows(dy, image, 0, head),
-                lambda heads: self._columns(buffers.scores, image, heads),
+        buffers, values = self._buffers, self._words(2)
+        for image in range(x.batch):
+            cycles = self._multiply(
+                Stage.BP,
+                partial(self._rows, x, image, values),
+                partial(self._rows, dy, image, 0),
+                partial(self._columns, buffers.scores, image),
             )
-            return stores + self._multiply(
-                stage,
-                lambda head: self._pairs(buffers.probabilities, image, head, transpose=False),
-                lambda head: self._channels(dy, image, 0, head),
-                lambda heads: self._tokens(dx, image, values, heads),
+            cycles += self._multiply(
+                Stage.BP,
+                partial(self._pairs, buffers.probabilities, image, transpose=False),
+                partial(self._channels, dy, image, 0),
+                partial(self._tokens, dx, image, values),
             )
+            yield cycles
 
-        def score_gradients(image: int) -> None:
-            columns = self._tile_columns(image)
-            for first in range(0, len(columns), self._at_once):
-                self._back_through_softmax(columns[first : first + self._at_once])
+    def score_gradients(self) -> Pieces:
+        """Add the gradients of the scores, from those of the probabilities."""
+        vectors = Vectors(self._assembly, Stage.BP)
+        for image in range(self._images):
+            for columns in self._tile_columns(image):
+                self._back_through_softmax(vectors, columns)
+                yield vectors.elapsed()
 
-        def input_gradients(image: int) -> _Stores:
-            slopes = buffers.score_gradients
-            stores = self._multiply(
-                stage,
-                lambda head: self._pairs(slopes, image, head, transpose=True),
-                lambda head: self._channels(x, image, keys, head),
-                lambda heads: self._tokens(dx, image, queries, heads),
+    def input_gradients(self, x: TokenActivations, dx: TokenActivations) -> Pieces:
+        """Add the gradients of queries and keys, an image a piece."""
+        slopes = self._buffers.score_gradients
+        queries, keys = self._words(0), self._words(1)
+        for image in range(x.batch):
+            cycles = self._multiply(
+                Stage.BP,
+                partial(self._pairs, slopes, image, transpose=True),
+                partial(self._channels, x, image, keys),
+                partial(self._tokens, dx, image, queries),
             )
-            return stores + self._multiply(
-                stage,
-                lambda head: self._pairs(slopes, image, head, transpose=False),
-                lambda head: self._channels(x, image, queries, head),
-                lambda heads: self._tokens(dx, image, keys, heads),
+            cycles += self._multiply(
+                Stage.BP,
+                partial(self._pairs, slopes, image, transpose=False),
+                partial(self._channels, x, image, queries),
+                partial(self._tokens, dx, image, keys),
             )
-
-        yield from self._overlap(
-            stage, x.batch, probability_gradients, score_gradients, input_gradients
-        )
-
-    def _overlap(
-        self,
-        stage: Stage,
-        images: int,
-        first: Callable[[int], _Stores],
-        vectors: Callable[[int], None],
-        last: Callable[[int], _Stores],
-    ) -> Pieces:
-        """Add the steps of all images, each beside the next one of the image before.
-
-        The first and the last are products. Their operands are loaded while results are stored:
-        neither waits for the vector unit, whose turn is between them.
-        """
-        for number in range(images + 2):
-            stores: _Stores = []
-            for step, image in ((first, number), (last, number - 2)):
-                if 0 <= image < images:
-                    stores += step(image)
-            if 0 <= number - 1 < images:
-                vectors(number - 1)
-            self._store(stage, stores)
-            # The array waits for memory; there's no time to fill.
-            yield 0
+            yield cycles
 
     # Softmax
 
-    def _softmax(self, columns: Sequence[tuple[int, int]]) -> None:
+    def _softmax(self, vectors: Vectors, columns: Sequence[tuple[int, int]]) -> None:
         """Add the probabilities of some columns of tiles: of each its head of an image, and number.
 
         With ``t = log2(e) / sqrt(d)`` and the largest score ``m`` of a query, ``p = 2**(t x - t m -
         log2(sum 2**(t x - t m)))``.
         """
-        vectors, rows = Vectors(self._assembly, Stage.FF), len(columns)
-        t = _LOG2_E * self._scale
+        rows, t = len(columns), _LOG2_E * self._scale
         tiles = [self._key_tiles(self._buffers.scores, column) for column in columns]
         for index, column in enumerate(tiles):
             self._reduce(vectors, column, Fold.MAXIMUM, _at(_LARGEST, index), a=1.0)
@@ -284,16 +277,15 @@ class AttentionSchedule:
         if len(parts) > 1:
             vectors.compute(None, _PARTS, rows=len(parts), reduce=fold, into=into)
 
-    def _back_through_softmax(self, columns: Sequence[tuple[int, int]]) -> None:
+    def _back_through_softmax(self, vectors: Vectors, columns: Sequence[tuple[int, int]]) -> None:
         """Add the gradients of the scores of some columns of tiles.
 
         Keys that don't exist have the probability zero, so that whole tiles are taken.
         """
-        vectors, rows = Vectors(self._assembly, Stage.BP), self._config.elements
-        buffers = self._buffers
+        buffers, rows = self._buffers, self._config.elements
         pairs = [
             list(
-                chain.from_iterable(
+                itertools.chain.from_iterable(
                     zip(
                         self._key_tiles(buffers.probabilities, column),
                         self._key_tiles(buffers.scores, column),
@@ -325,10 +317,14 @@ class AttentionSchedule:
                 **together,
             )
 
-    def _tile_columns(self, image: int) -> list[tuple[int, int]]:
-        """Return the columns of tiles of all heads of an image: its head, and which one it is."""
-        heads = range(image * self._layer.heads, (image + 1) * self._layer.heads)
-        return [(head, column) for head in heads for column in range(self._blocks)]
+    def _tile_columns(self, image: int) -> Iterator[list[tuple[int, int]]]:
+        """Yield the columns of tiles of all heads of an image: its head, and which one it is.
+
+        As many at once as there are registers for, and as a VECTOR has rows.
+        """
+        columns = list(itertools.product(self._heads(image), range(self._blocks)))
+        for some in cut(len(columns), min(_AT_ONCE, self._config.elements)):
+            yield columns[some.start : some.stop]
 
     def _key_tiles(self, tensor: Activations, column: tuple[int, int]) -> list[int]:
         head, number = column
@@ -349,7 +345,7 @@ class AttentionSchedule:
         d: Callable[[int], _Operand],
         s: Callable[[int], _Operand],
         result: Callable[[range], dict[str, Any]],
-    ) -> _Stores:
+    ) -> int:
         """Add a product for each head of an image, side by side in the O scratchpad.
 
         Parameters
@@ -363,7 +359,7 @@ class AttentionSchedule:
 
         Returns
         -------
-        The fields of STOREs that are still to be added.
+        About how many cycles it takes.
         """
         config, assembly, program = self._config, self._assembly, self._assembly.program
         g = config.elements
@@ -390,9 +386,7 @@ class AttentionSchedule:
         ):
             assembly.need(context, ring, words)
         at_once = max(assembly.o.depth // _O_SHARES // (bank_rows * o_words), 1)
-        stores: _Stores = []
         for heads in cut(self._layer.heads, at_once):
-            self._store(stage, stores)
             stride = len(heads) * o_words
             o_base = assembly.o.take(bank_rows * stride)
             for index, head in enumerate(heads):
@@ -419,24 +413,16 @@ class AttentionSchedule:
                     o_stride=stride,
                     **fields,
                 )
-            stores = [
-                {
-                    "o_base": o_base,
-                    "o_stride": stride,
-                    "rows": b,
-                    "words": stride,
-                    "descriptor": result(heads),
-                }
-            ]
-        # What doesn't fit its share of the scratchpad can't wait.
-        if bank_rows * o_words * at_once * _O_SHARES > assembly.o.depth:
-            self._store(stage, stores)
-            stores = []
-        return stores
-
-    def _store(self, stage: Stage, stores: _Stores) -> None:
-        for fields in stores:
-            self._assembly.program.store(stage, convert=1, **fields)
+            program.store(
+                stage,
+                o_base=o_base,
+                o_stride=stride,
+                rows=b,
+                words=stride,
+                convert=1,
+                descriptor=result(heads),
+            )
+        return self._layer.heads * product_slots(config, fields)
 
     def _rows(self, x: TokenActivations, image: int, first: int, head: int) -> _Operand:
         """Return the tokens of an image as rows, to be reduced over the channels of a head.
@@ -515,6 +501,15 @@ class AttentionSchedule:
         )
 
     # Sizes
+
+    @property
+    def _images(self) -> int:
+        """Images of a batch."""
+        return self._buffers.scores.shape.height // self._layer.heads
+
+    def _heads(self, image: int) -> range:
+        """Return the numbers of an image's heads among those of all images."""
+        return range(image * self._layer.heads, (image + 1) * self._layer.heads)
 
     @property
     def _head_words(self) -> int:

@@ -34,7 +34,7 @@ from .convolution_plan import (
     plan_convolution,
 )
 from .patch import Axis, cut
-from .pieces import Pieces, Reach, Written
+from .pieces import Needs, Steps, Written
 from .words import ROW_WORDS, o_words, padding, s_words
 
 __all__ = ["ConvolutionSchedule"]
@@ -54,9 +54,11 @@ class _Grid:
 
     def tile(self, block: int, y: int, x: int, word: int) -> int:
         """Return the address of the tile of an output."""
-        return self.tensor.tile(
-            block, self.first_y + y * self.stride, self.first_x + x * self.stride, word
-        )
+        return self.tensor.tile(block, self.line(y), self.first_x + x * self.stride, word)
+
+    def line(self, y: int) -> int:
+        """Return the line of the tensor in which an output's line is."""
+        return self.first_y + y * self.stride
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class _Pixels:
     words
         Of each pixel.
     base
-        Where they are, once there is a place for them.
+        Where they are, once they have a place.
     lines
         How many of the rows have been loaded.
     """
@@ -165,12 +167,30 @@ class _Step:
 
 @dataclass
 class _Batch:
-    """Products that take the same pixels, and the words of a D bank for these."""
+    """Products that take the same pixels.
+
+    Attributes
+    ----------
+    pixels, steps
+        What they take, and the products.
+    words
+        Of a D bank, for the pixels.
+    start
+        What the D scratchpad had handed out before them, if they have a place.
+    """
 
     pixels: list[_Pixels]
     steps: list[_Step]
     words: int
-    placed: bool = False
+    start: int | None = None
+
+    def give_way(self, ring: Ring) -> None:
+        """Forget the pixels if others have taken their place, or will before these are used up."""
+        # Until then a batch is placed behind these, maybe at the start of the scratchpad.
+        if self.start is not None and ring.taken - self.start + 2 * self.words > ring.depth:
+            self.start = None
+            for pixels in self.pixels:
+                pixels.lines = 0
 
 
 class _Weights:
@@ -179,7 +199,7 @@ class _Weights:
     Parameters
     ----------
     ring
-        The scratchpad. Whatever else is given a place there may take that of these.
+        The scratchpad. What else is given a place there takes that of these in the end.
     resident
         Words of a bank that stay; zero if the next ones may take the place of the last.
     """
@@ -188,11 +208,11 @@ class _Weights:
         self._ring, self._resident = ring, resident
         self._bases: dict[Hashable, int] = {}
         self._next = 0
-        self._takes = -1
+        self._start = 0
 
     def place(self, what: Hashable, words: int) -> tuple[int, bool]:
         """Return the base of some weights, and whether they are there already."""
-        if self._takes != self._ring.takes:
+        if self._ring.taken - self._start > self._ring.depth:
             self._bases.clear()
         if what in self._bases:
             return self._bases[what], True
@@ -200,7 +220,7 @@ class _Weights:
             self._bases.clear()
         if not self._bases:
             self._next = self._ring.take(self._resident or words)
-            self._takes = self._ring.takes
+            self._start = self._ring.taken - (self._resident or words)
         base, self._next = self._next, self._next + words
         self._bases[what] = base
         return base, False
@@ -244,9 +264,7 @@ class ConvolutionSchedule:
         y: Activations,
         *,
         add: Activations | None = None,
-        reach: Reach = lambda block, line: None,
-        written: Written = lambda tiles, word: None,
-    ) -> Pieces:
+    ) -> Steps:
         """Add FF: ``y = relu(x * w + bias + add)``, a product a piece.
 
         Parameters
@@ -255,10 +273,6 @@ class ConvolutionSchedule:
             Input and output.
         add
             What is added.
-        reach
-            Called before lines of the input are loaded.
-        written
-            Called after tiles of the output have been stored.
 
         Raises
         ------
@@ -291,7 +305,7 @@ class ConvolutionSchedule:
             relu=layer.relu,
             bias=self._tensors.bias,
         )
-        yield from self._convolve([work], reach, written)
+        yield from self._convolve([work])
 
     def backward(
         self,
@@ -300,7 +314,7 @@ class ConvolutionSchedule:
         *,
         add: Activations | None,
         mask: Activations | None,
-    ) -> Generator[int, None, list[tuple[int, int]]]:
+    ) -> Generator[int | Needs | Written, bool | None, list[tuple[int, int]]]:
         """Add BP: ``dx = dy * w'`` plus `add`, zero where `mask` isn't positive.
 
         Returns
@@ -355,19 +369,13 @@ class ConvolutionSchedule:
         yield from self._convolve(phases)
         return empty
 
-    def _convolve(
-        self,
-        works: Sequence[_Product],
-        reach: Reach = lambda block, line: None,
-        written: Written = lambda tiles, word: None,
-    ) -> Pieces:
-        """Add products of the same images, each a piece.
-
-        Until it has ended, nothing else may be added that takes a place in D or O.
-        """
+    def _convolve(self, works: Sequence[_Product]) -> Steps:
+        """Add products of the same images, each a piece."""
         plan, problem = self._plan(works), self._problem(works)
         bias_bases = {work: self._prepare(work) for work in works}
         pending: _Result | None = None
+        interrupted = False
+        sums = 0
         for group in cut(problem.output_blocks, plan.group):
             resident = len(group) * block_words(problem) if plan.resident else 0
             weights = _Weights(self._assembly.s, resident)
@@ -375,26 +383,42 @@ class ConvolutionSchedule:
             batch = next(batches, None)
             while batch is not None:
                 following = next(batches, None)
-                self._place(batch, plan)
                 for number, step in enumerate(batch.steps, 1):
+                    self._place(batch, plan)
                     # Weights first: unlike the images, they needn't wait for the layer before.
                     s_base = self._load_weights(weights, step)
-                    self._load_lines(step.pixels, works[0], _last_line(step), reach)
+                    yield from self._load_lines(step.pixels, works[0], _last_line(step))
+                    # Ahead of the array, as others load as well.
+                    if plan.resident:
+                        for other in batch.steps[2 * number - 1 : 2 * number + 1]:
+                            self._load_weights(weights, other)
                     if following is not None and plan.ahead:
                         self._place(following, plan)
-                        self._load_share(following, works[0], number / len(batch.steps), reach)
+                        share = min(2 * number / len(batch.steps), 1)
+                        yield from self._load_share(following, works[0], share)
                     # The load queue must bring these operands before it turns to what is added and
                     # masked by in the STOREs before, for which there is room only as they end.
                     if pending is not None:
-                        self._store(pending, bias_bases[pending.work], written)
+                        yield from self._store(pending, bias_bases[pending.work])
                         pending = None
                     cycles = self._compute(step, s_base)
+                    sums += step.first - step.last
                     if step.last:
                         pending = step.result
-                    yield cycles
+                    interrupted |= bool((yield cycles))
+                    if interrupted and not sums:
+                        if pending is not None:
+                            yield from self._store(pending, bias_bases[pending.work])
+                            pending = None
+                        yield 0
+                        interrupted = False
+                        for loaded in (batch, following):
+                            if loaded is not None:
+                                loaded.give_way(self._assembly.d)
+                        bias_bases = {work: self._prepare(work) for work in works}
                 batch = following
         if pending is not None:
-            self._store(pending, bias_bases[pending.work], written)
+            yield from self._store(pending, bias_bases[pending.work])
 
     def _problem(self, works: Sequence[_Product]) -> ConvolutionProblem:
         """Return what the plan of some products follows from."""
@@ -496,11 +520,13 @@ class ConvolutionSchedule:
 
     def _place(self, batch: _Batch, plan: ConvolutionPlan) -> None:
         """Give the pixels of a batch their place in the D scratchpad, unless they have it."""
-        if batch.placed:
+        if batch.start is not None:
             return
-        batch.placed = True
         ring = self._assembly.d
-        base = ring.take_half() if plan.ahead else ring.take(batch.words)
+        # Of three that follow each other no two overlap, or halves are taken in turns.
+        halves = plan.ahead and 3 * batch.words > ring.depth
+        base = ring.take_half() if halves else ring.take(batch.words)
+        batch.start = ring.taken - (ring.depth // 2 if halves else batch.words)
         for index, pixels in enumerate(batch.pixels):
             pixels.base = base + index * (batch.words // len(batch.pixels))
 
@@ -535,15 +561,22 @@ class ConvolutionSchedule:
         )
         return base
 
-    def _load_share(self, batch: _Batch, work: _Product, share: float, reach: Reach) -> None:
-        """Load pixels of a batch until that share of them is there."""
+    def _load_share(
+        self, batch: _Batch, work: _Product, share: float
+    ) -> Generator[Needs, bool | None, None]:
+        """Load pixels of a batch until that share of them is there, or all that can be."""
         lines = math.ceil(share * sum(pixels.rows.size for pixels in batch.pixels))
         for pixels in batch.pixels:
-            self._load_lines(pixels, work, lines, reach)
+            yield from self._load_lines(pixels, work, lines, early=True)
             lines -= pixels.rows.size
 
-    def _load_lines(self, pixels: _Pixels, work: _Product, lines: int, reach: Reach) -> None:
-        """Load pixels as the D operand until that many lines are there, or all."""
+    def _load_lines(
+        self, pixels: _Pixels, work: _Product, lines: int, *, early: bool = False
+    ) -> Generator[Needs, bool | None, None]:
+        """Load pixels as the D operand until that many lines are there, or all.
+
+        If `early`, only those that have been written.
+        """
         config, rows, columns = self._config, pixels.rows, pixels.columns
         line_words = columns.size * self._position_words(pixels)
         least = -(-_PIECE_BEATS // (line_words * config.cols))
@@ -556,7 +589,9 @@ class ConvolutionSchedule:
                 before=0 if done else rows.before,
                 after=rows.after if done + count == rows.count else 0,
             )
-            reach(pixels.block, (piece.start + piece.count - 1) * work.step + 1)
+            last = piece.start + piece.count - 1
+            if (yield Needs(work.source, pixels.block, last * work.step + 1, early)) is False:
+                return
             self._program.load(
                 LoadTarget.D,
                 work.stage,
@@ -625,7 +660,7 @@ class ConvolutionSchedule:
             descriptor=descriptor(self._config, address, beats),
         )
 
-    def _store(self, result: _Result, bias_base: int | None, written: Written) -> None:
+    def _store(self, result: _Result, bias_base: int | None) -> Iterator[Needs | Written]:
         """Add the STOREs of a result, with what is added and masked by.
 
         The bias is loaded with these unless all of it is in AUX already, from `bias_base` on.
@@ -635,6 +670,9 @@ class ConvolutionSchedule:
         others = {"add": work.add, "mask": work.mask}
         used = {name: tensor for name, tensor in others.items() if tensor is not None}
         own_bias = work.bias is not None and bias_base is None
+        if work.add is not None:
+            last = result.area.y + result.area.lines - 1
+            yield Needs(work.add, block, work.output.line(last) + 1)
         for area in self._areas(work, result.area, len(used), own_bias):
             fields: dict[str, Any] = {}
             rows = area.positions * config.elements
@@ -676,7 +714,7 @@ class ConvolutionSchedule:
                 for y in range(area.y, area.y + area.lines)
                 for x in range(area.x, area.x + area.width)
             ]
-            written(tiles, a_block)
+            yield Written(work.output.tensor, tiles)
 
     def _areas(
         self, work: _Product, whole: _Area, operands: int, own_bias: bool

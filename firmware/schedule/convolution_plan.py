@@ -42,6 +42,9 @@ _COMMAND, _LOAD, _STORE = 8, 4, 100
 _TRAFFIC = 8
 """Beats to and from memory that are as bad as a cycle: other units take what is left."""
 
+_WAIT = 2
+"""Cycles in which a beat is written by the layer before, about, whose lines are waited for."""
+
 _START = 150
 """Cycles until the first beats are there and the first product has filled the array, about."""
 
@@ -270,7 +273,8 @@ class _Planner:
                 for plan in self._candidates(words, taps, lines, columns)
             ]
             if candidates:
-                return min(candidates, key=self._cycles)
+                # Of several that take as long that with the smallest patches.
+                return min(reversed(candidates), key=self._cycles)
         return None
 
     def _reductions(self) -> list[tuple[int, tuple[int, int]]]:
@@ -415,7 +419,8 @@ class _Planner:
         # of the patch. The last one leaves its results to be stored.
         lines = needed(problem.y, range(min(plan.area, problem.lines))).size
         others = slots / (batches * plan.group * len(problem.products))
-        first = max(g * plan.words * lines * x.largest, d_beats / batches - others)
+        wait = _WAIT * g * plan.words * lines * x.all
+        first = max(wait, d_beats / batches - others)
         first += s_beats // problem.output_blocks
         last = ROW_WORDS * g * area
         moved = batches * loads + weights * (groups if plan.resident else batches) + stored

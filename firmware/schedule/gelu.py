@@ -6,7 +6,7 @@ from rtl.control.commands import Function, Stage, VectorOperand
 
 from ..tensor import Activations
 from .assembly import Assembly
-from .pieces import Lines, Pieces, Reach
+from .pieces import Pieces, Steps
 from .vectors import Vectors
 
 __all__ = ["GELUSchedule"]
@@ -24,12 +24,11 @@ class GELUSchedule:
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
 
-    def forward(self, x: Activations, y: Activations, *, reach: Reach) -> Lines:
-        """Add ``y = x * normal(x)``; `reach` is called before lines of `x` are read."""
+    def forward(self, x: Activations, y: Activations) -> Steps:
+        """Add ``y = x * normal(x)``."""
         return Vectors(self._assembly, Stage.FF).map_lines(
-            [x.tiles],
+            [x],
             y,
-            reach=reach,
             a=1.0,
             function=Function.NORMAL,
             y=VectorOperand.X,

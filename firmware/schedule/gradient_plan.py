@@ -43,6 +43,9 @@ _STATE_BEATS = 4
 _COMMAND, _LOAD = 10, 16
 """Cycles of a COMPUTE beside its slots, and of a LOAD beside its beats: few are better."""
 
+_TRAFFIC = 8
+"""Beats to and from memory that are as bad as a cycle: the vector unit takes what is left."""
+
 _LONGEST = (1 << 15) - 1
 """D words of a part, at most: the steps of walks are 16 bits with their sign."""
 
@@ -382,7 +385,8 @@ class _Planner:
         work += 0 if o_alternates else written
         first = g * (inputs * grid.places + grid.pixels)
         last = written // (input_groups * output_groups * tap_blocks) if o_alternates else 0
-        return first + max(work, read + state_beats, written) + last
+        moved = read + state_beats + written
+        return first + max(work, read + state_beats, written) + last + moved / _TRAFFIC
 
     def _slots(self, grid: _Grid, taps: int, at_once: int) -> int:
         """Return the cycles of the array for a block of taps of all weights."""

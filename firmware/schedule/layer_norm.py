@@ -13,6 +13,7 @@ where ``n = inverse * x + offset``. (J. L. Ba et al., "Layer normalization", 201
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -22,7 +23,8 @@ from ..layers import LayerNormBuffers, LayerNormTensors
 from ..model import LayerNorm
 from ..tensor import Activations
 from .assembly import Assembly, nests
-from .pieces import PIECE_BEATS, Lines, Pieces, Reach, line_pieces
+from .patch import cut
+from .pieces import PIECE_BEATS, Needs, Pieces, Steps, Written, line_pieces
 from .vectors import Feed, Register, Vectors
 
 __all__ = ["LayerNormSchedule"]
@@ -30,25 +32,38 @@ __all__ = ["LayerNormSchedule"]
 (
     _SUM,
     _PRODUCTS,
-    _MEAN,
-    _VARIANCE,
     _INVERSE,
     _OFFSET,
     _ALONG,
     _X_FACTOR,
     _SUMMAND,
     _SCRATCH,
-) = (Register(number) for number in range(10))
+) = (Register(number) for number in range(8))
 
 # Of a word of channels, in the order of their record.
 _GAIN, _SHIFT, _GAIN_MOMENTUM, _SHIFT_MOMENTUM, _GAIN_GRADIENT, _SHIFT_GRADIENT = (
     Register(number) for number in range(10, 16)
 )
 
+
+class _Statistic(enum.IntEnum):
+    """Of tokens, forward: each takes as many registers as there are places at once."""
+
+    SUM = 0
+    PRODUCTS = 1
+    MEAN = 2
+    VARIANCE = 3
+    INVERSE = 4
+    OFFSET = 5
+
+
 _PARTS = Register(16)
 """From here on, sums of parts: first of all products, then of all values."""
 
 _MOST_PARTS = 24
+
+_AT_ONCE = 4
+"""Places, of G tokens each, whose statistics are in registers at the same time."""
 
 _UPDATE_CYCLES = 600
 """What the update of the gains and shifts of G channels takes, about."""
@@ -78,60 +93,78 @@ class LayerNormSchedule:
         self._records = tensors.records
         self._buffers = buffers
 
-    def forward(self, x: Activations, y: Activations, *, reach: Reach) -> Lines:
-        """Add ``y = gain * n + shift``; `reach` is called before lines of `x` are read."""
+    def forward(self, x: Activations, y: Activations) -> Steps:
+        """Add ``y = gain * n + shift``."""
         vectors, g = Vectors(self._assembly, Stage.FF), self._config.elements
         for block, lines in line_pieces(x, 1):
-            reach(block, lines.stop)
-            for line in lines:
-                for column in range(x.shape.width):
-                    self._normalise(vectors, x, (block, line, column))
-                    yield 2 * x.words * g, None
-            for word in range(x.words):
-                vectors.fill(self._records, word, 2, _GAIN)
-                vectors.stream(
-                    [Feed(self._buffers.normal.tiles(word, block, lines), transpose=True)],
-                    groups=len(lines) * x.shape.width,
-                    rows=g,
-                    a=_GAIN,
-                    c=_SHIFT,
-                    target=VectorTarget.NARROW,
-                    results=y.tiles(word, block, lines),
-                )
-                yield len(lines) * x.shape.width * g, None
-            yield 0, (block, lines.stop)
+            yield Needs(x, block, lines.stop)
+            places = [(block, line, column) for line in lines for column in range(x.shape.width)]
+            for some in cut(len(places), _AT_ONCE):
+                self._normalise(vectors, x, places[some.start : some.stop])
+                yield vectors.elapsed()
+            for words in cut(x.words, g // 2):
+                gains = self._records.rows(words, "gain", 2)
+                vectors.read_registers(Register(0), 2 * len(words), gains)
+                for index, word in enumerate(words):
+                    vectors.stream(
+                        [Feed(self._buffers.normal.tiles(word, block, lines), transpose=True)],
+                        groups=len(places),
+                        rows=g,
+                        a=Register(index),
+                        c=Register(len(words) + index),
+                        target=VectorTarget.NARROW,
+                        results=y.tiles(word, block, lines),
+                    )
+                yield vectors.elapsed()
+            yield Written(y, y.line_tiles(block, lines))
 
-    def _normalise(self, vectors: Vectors, x: Activations, place: tuple[int, int, int]) -> None:
-        """Add the statistics of G tokens, and their normalised values."""
-        buffers, layer = self._buffers, self._layer
-        tiles = [x.tile(*place, word) for word in range(x.words)]
-        vectors.stream(
-            [Feed(tiles, transpose=True)],
-            groups=x.words,
-            rows=self._config.elements,
-            a=1.0,
-            y=VectorOperand.X,
-            reduce=Fold.SUM,
-            into=_SUM,
-            product_into=_PRODUCTS,
-        )
-        share = 1 / x.shape.channels
-        vectors.compute(_MEAN, _SUM, a=share)
-        # Rounding must not make it negative.
-        vectors.compute(_VARIANCE, _PRODUCTS, a=share, b=-_MEAN, y=_MEAN, function=Function.RELU)
-        vectors.compute(_INVERSE, _VARIANCE, c=layer.epsilon, function=Function.RSQRT)
-        vectors.compute(_OFFSET, _MEAN, a=-_INVERSE)
-        vectors.spill(buffers.statistics, self._number(x, place), "inverse", 2, _INVERSE)
-        for words, rows in self._words(x):
+    def _normalise(
+        self, vectors: Vectors, x: Activations, places: Sequence[tuple[int, int, int]]
+    ) -> None:
+        """Add the statistics of G tokens at each of these places, and their normalised values."""
+        buffers, layer, rows = self._buffers, self._layer, len(places)
+
+        def registers(value: _Statistic) -> list[Register]:
+            return [Register(value * rows + index) for index in range(rows)]
+
+        totals, products, means, variances, inverses, offsets = map(registers, _Statistic)
+        for place, total, product in zip(places, totals, products, strict=True):
             vectors.stream(
-                [Feed([tiles[word] for word in words], transpose=True)],
-                groups=len(words),
-                rows=rows,
-                a=_INVERSE,
-                c=_OFFSET,
-                target=VectorTarget.NARROW,
-                results=[buffers.normal.tile(*place, word) for word in words],
+                [Feed([x.tile(*place, word) for word in range(x.words)], transpose=True)],
+                groups=x.words,
+                rows=self._config.elements,
+                a=1.0,
+                y=VectorOperand.X,
+                reduce=Fold.SUM,
+                into=total,
+                product_into=product,
             )
+        share = 1 / x.shape.channels
+        vectors.compute(means[0], totals[0], a=share, rows=rows)
+        for mean, product, variance in zip(means, products, variances, strict=True):
+            # Rounding must not make it negative.
+            vectors.compute(variance, product, a=share, b=-mean, y=mean, function=Function.RELU)
+        vectors.compute(
+            inverses[0], variances[0], c=layer.epsilon, function=Function.RSQRT, rows=rows
+        )
+        for mean, inverse, offset in zip(means, inverses, offsets, strict=True):
+            vectors.compute(offset, mean, a=-inverse)
+        number = self._number(x, places[0])
+        numbers = range(number, number + rows)
+        vectors.write_registers(
+            inverses[0], 2 * rows, buffers.statistics.rows(numbers, "inverse", 2)
+        )
+        for place, inverse, offset in zip(places, inverses, offsets, strict=True):
+            for words, channels in self._words(x):
+                vectors.stream(
+                    [Feed([x.tile(*place, word) for word in words], transpose=True)],
+                    groups=len(words),
+                    rows=channels,
+                    a=inverse,
+                    c=offset,
+                    target=VectorTarget.NARROW,
+                    results=[buffers.normal.tile(*place, word) for word in words],
+                )
 
     def backward(
         self, x: Activations, dy: Activations, dx: Activations, *, updated: LayerNormTensors

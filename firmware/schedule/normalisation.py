@@ -19,7 +19,7 @@ from ..layers import BatchNormTensors
 from ..model import BatchNorm
 from ..tensor import Activations
 from .assembly import Assembly
-from .pieces import Lines, Pieces, Reach, line_pieces
+from .pieces import Needs, Pieces, Steps, Written, line_pieces
 from .statistics import Statistics
 from .vectors import Register, Vectors
 
@@ -97,7 +97,7 @@ class NormalisationSchedule:
     def _vectors(self) -> Vectors:
         return Vectors(self._assembly, Stage.FF)
 
-    def use_statistics(self, x: Activations, statistics: Statistics) -> None:
+    def _use_statistics(self, x: Activations, statistics: Statistics) -> None:
         """Add what follows from the sums of the whole batch, in which `x` now is."""
         vectors, layer, records = self._vectors(), self._layer, self._records
         config, pixels = self._assembly.config, x.images * x.shape.positions
@@ -156,7 +156,7 @@ class NormalisationSchedule:
                     first(value), count * rows, records.rows(words, name, count)
                 )
 
-    def use_averages(self, x: Activations) -> None:
+    def _use_averages(self, x: Activations) -> None:
         """Add what follows from the running averages."""
         vectors, records = self._vectors(), self._records
         for word in range(x.words):
@@ -174,13 +174,9 @@ class NormalisationSchedule:
         y: Activations,
         *,
         add: Activations | None,
-        training: bool,
-        reach: Reach,
-    ) -> Lines:
-        """Add ``y = relu(norm(x) + add)``, by the batch's statistics or the running ones.
-
-        `use_statistics` or `use_averages` goes before. `reach` is called before lines of `x` and
-        `add` are read.
+        statistics: Statistics | None,
+    ) -> Steps:
+        """Add ``y = relu(norm(x) + add)``, by the batch's `statistics` or the running averages.
 
         Raises
         ------
@@ -188,13 +184,20 @@ class NormalisationSchedule:
             The batch has a last block of images that isn't full, though it isn't the only one.
         """
         vectors, rows = self._vectors(), self._rows(x)
-        records = self._records if training else self._inference
+        if statistics is None:
+            records = self._inference
+            self._use_averages(x)
+        else:
+            records = self._records
+            yield Needs(x, x.batch_blocks, 0)
+            self._use_statistics(x, statistics)
         arithmetic: dict[str, Any] = {} if add is None else {"b": 1.0, "y": VectorOperand.HELD_0}
         function = Function.RELU if self._layer.relu else Function.IDENTITY
         most = self._assembly.config.elements // 2
         tensors = [x] if add is None else [add, x]
         for block, lines in line_pieces(x, len(tensors)):
-            reach(block, lines.stop)
+            for tensor in tensors:
+                yield Needs(tensor, block, lines.stop)
             for start in range(0, x.words, most):
                 words = range(start, min(start + most, x.words))
                 vectors.read_registers(
@@ -214,8 +217,8 @@ class NormalisationSchedule:
                     )
                     cycles += sum(pieces)
                 # In one piece: others use the registers between.
-                yield cycles, None
-            yield 0, (block, lines.stop)
+                yield cycles
+            yield Written(y, y.line_tiles(block, lines))
 
     def backward(
         self,

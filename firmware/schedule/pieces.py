@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..tensor import Activations
+from ..tensor import Activations, Images
 
-__all__ = ["Backlog", "Interruptible", "Lines", "Pieces", "Reach", "Written", "emit", "line_pieces"]
+__all__ = [
+    "Backlog",
+    "Interruptible",
+    "Needs",
+    "Pieces",
+    "Steps",
+    "Written",
+    "cycles_of",
+    "emit",
+    "line_pieces",
+]
 
 _Result = TypeVar("_Result")
 
@@ -29,19 +40,49 @@ Pieces = Generator[int, None, None]
 """Adds some commands to a program each time it is advanced, and says about how many cycles these
 keep the unit busy that it is for."""
 
-Lines = Iterator[tuple[int, tuple[int, int] | None]]
-"""Pieces that write a tensor line by line, block of images by block: their cycles, and the block
-and the line up to which all is written if that has changed."""
-
-Reach = Callable[[int, int], None]
-"""Sees to it that lines of a block of images, up to this one, have been written."""
-
-Written = Callable[[Sequence[int], int], None]
-"""Is told which tiles have been written, and of which word of channels."""
-
 Interruptible = Generator[int, bool, None]
 """Pieces that others may follow. Sent True, it comes to a point where it needs nothing any more of
 what it has in the scratchpads, and yields zero there."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What must have been written before a schedule goes on.
+
+    Attributes
+    ----------
+    tensor
+        What is read.
+    block, line
+        Of these images up to this line, and all blocks before.
+    early
+        It isn't needed yet: sent False, the schedule goes on without it.
+    """
+
+    tensor: Images
+    block: int
+    line: int
+    early: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a schedule has written: tiles of a tensor, by their addresses."""
+
+    tensor: Activations
+    tiles: Sequence[int]
+
+
+Steps = Generator[int | Needs | Written, bool | None, None]
+"""Pieces that say what they need, before they add what reads it, and what they have written. In
+between others may use the vector unit; those for the array are also `Interruptible`."""
+
+
+def cycles_of(steps: Steps) -> Pieces:
+    """Yield the pieces of steps whose inputs are all there."""
+    for step in steps:
+        if isinstance(step, int):
+            yield step
 
 
 def emit(pieces: Generator[Any, Any, _Result]) -> _Result:

@@ -13,7 +13,7 @@ from rtl.control.commands import Fold, Function, Mask, Stage, VectorOperand, Vec
 from ..model import GlobalAveragePool, MaxPool, Shape
 from ..tensor import Activations
 from .assembly import Assembly, nests
-from .pieces import Lines, Pieces, Reach, line_pieces
+from .pieces import Needs, Pieces, Steps, Written, line_pieces
 from .vectors import Feed, Vectors
 
 __all__ = ["PoolingSchedule", "accumulate", "clear_phase"]
@@ -60,8 +60,8 @@ class PoolingSchedule:
         places = layer.shape.width * layer.window**2
         return Shape(-(-layer.window // layer.stride), places, self._assembly.config.elements)
 
-    def forward(self, x: Activations, y: Activations, *, reach: Reach) -> Lines:
-        """Add ``y = pool(x)``; `reach` is called before lines of `x` are read."""
+    def forward(self, x: Activations, y: Activations) -> Steps:
+        """Add ``y = pool(x)``."""
         vectors = Vectors(self._assembly, Stage.FF)
         rows = self._assembly.config.elements
         layer = self._layer
@@ -75,7 +75,7 @@ class PoolingSchedule:
         pixels = max(len(window.pixels) for window in all_windows[0])
         for block, lines in line_pieces(y, pixels):
             line_windows = all_windows[lines.start : lines.stop]
-            reach(block, line_windows[-1][-1].rows.stop)
+            yield Needs(x, block, line_windows[-1][-1].rows.stop)
             for word in range(x.words):
                 windows = [
                     [x.tile(block, *pixel, word) for pixel in window.pixels]
@@ -100,8 +100,8 @@ class PoolingSchedule:
                             results=results[part],
                             **arithmetic,
                         )
-                yield rows * sum(map(len, windows)), None
-            yield 0, (block, lines.stop)
+                yield rows * sum(map(len, windows))
+            yield Written(y, y.line_tiles(block, lines))
 
     def backward(
         self,

@@ -7,7 +7,7 @@ from rtl.control.commands import Fold, Stage, VectorOperand, VectorTarget
 from ..layers import PositionTensors
 from ..tokens import TokenActivations
 from .assembly import Assembly
-from .pieces import Lines, Pieces, Reach
+from .pieces import Needs, Pieces, Steps, Written, line_pieces
 from .vectors import Feed, Register, Vectors
 
 __all__ = ["PositionSchedule"]
@@ -39,21 +39,23 @@ class PositionSchedule:
         for word in range(self._tensors.copy.words):
             self._copy(vectors, self._tensors, word)
 
-    def forward(self, x: TokenActivations, y: TokenActivations, *, reach: Reach) -> Lines:
-        """Add ``y = x + positions``; `reach` is called before lines of `x` are read."""
-
-        def positions(word: int, block: int, lines: range) -> list[int]:
-            """Return the same tiles for each image."""
-            return self._tensors.copy.column(word) * len(lines)
-
-        return Vectors(self._assembly, Stage.FF).map_lines(
-            [positions, x.tiles],
-            y,
-            reach=reach,
-            a=1.0,
-            b=1.0,
-            y=VectorOperand.HELD_0,
-        )
+    def forward(self, x: TokenActivations, y: TokenActivations) -> Steps:
+        """Add ``y = x + positions``."""
+        vectors, config = Vectors(self._assembly, Stage.FF), self._assembly.config
+        positions = self._tensors.copy.line_tiles(0, range(1))
+        for block, lines in line_pieces(y, 2):
+            yield Needs(x, block, lines.stop)
+            tiles = y.line_tiles(block, lines)
+            # The same tiles for each image.
+            yield from vectors.map_pieces(
+                [list(positions) * len(lines), x.line_tiles(block, lines)],
+                tiles,
+                rows=config.elements,
+                a=1.0,
+                b=1.0,
+                y=VectorOperand.HELD_0,
+            )
+            yield Written(y, tiles)
 
     def learn(self, dy: TokenActivations, updated: PositionTensors) -> Pieces:
         """Add the gradients of the positions, sums over all images, and their update.

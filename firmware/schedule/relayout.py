@@ -10,7 +10,7 @@ from ..program import descriptor
 from ..tensor import Activations
 from ..tokens import TokenActivations
 from .assembly import Assembly
-from .pieces import Lines, Reach
+from .pieces import Needs, Steps, Written
 from .vectors import Gather, Vectors
 
 __all__ = ["RelayoutSchedule"]
@@ -34,30 +34,21 @@ class RelayoutSchedule:
         self._config = assembly.config
         self._vectors = Vectors(assembly, stage)
 
-    def copy(
-        self,
-        source: Activations,
-        target: Activations,
-        *,
-        reach: Reach = lambda block, line: None,
-    ) -> Lines:
-        """Add ``target = source``; one of them has tiles of tokens, the other tiles of images.
-
-        `reach` is called before lines of `source` are read.
-        """
+    def copy(self, source: Activations, target: Activations) -> Steps:
+        """Add ``target = source``; one of them has tiles of tokens, the other tiles of images."""
         if isinstance(target, TokenActivations):
-            return self._to_tokens(source, target, reach)
+            return self._to_tokens(source, target)
         assert isinstance(source, TokenActivations)
-        return self._to_images(source, target, reach)
+        return self._to_images(source, target)
 
-    def _to_tokens(self, source: Activations, target: TokenActivations, reach: Reach) -> Lines:
+    def _to_tokens(self, source: Activations, target: TokenActivations) -> Steps:
         config, words, tile = self._config, source.words, source.tile_bytes
         g, tokens = config.elements, target.tokens
         whole = tokens // g
         for image in range(target.batch):
             block, row = divmod(image, g)
             if not row:
-                reach(block, source.shape.height)
+                yield Needs(source, block, source.shape.height)
             first = source.tile(block, 0, 0, 0) + row * config.beat_bytes
             position = source.position_bytes
             if whole:
@@ -67,22 +58,23 @@ class RelayoutSchedule:
                 loops = [(tokens % g, position), (words, tile)]
                 result = target.tile(0, image, whole, 0)
                 self._gather(first + whole * g * position, loops, result)
-            yield target.line_bytes // config.beat_bytes, (0, image + 1)
+            yield target.line_bytes // config.beat_bytes
+            yield Written(target, target.line_tiles(0, range(image, image + 1)))
 
-    def _to_images(self, source: TokenActivations, target: Activations, reach: Reach) -> Lines:
+    def _to_images(self, source: TokenActivations, target: Activations) -> Steps:
         config, words, tile = self._config, source.words, source.tile_bytes
         g, beat = config.elements, config.beat_bytes
         for block in range(target.batch_blocks):
             images = min(g, source.batch - block * g)
-            reach(0, block * g + images)
+            yield Needs(source, 0, block * g + images)
             for column in range(source.shape.width):
                 first_token = column * g
                 tokens = min(g, source.tokens - first_token)
                 loops = [(images, source.line_bytes), (words, tile), (tokens, beat)]
                 result = target.tile(block, 0, 0, 0) + first_token * target.position_bytes
                 self._gather(source.tile(0, block * g, column, 0), loops, result)
-                yield tokens * words * g, None
-            yield 0, (block, target.shape.height)
+                yield tokens * words * g
+            yield Written(target, target.line_tiles(block, range(target.shape.height)))
 
     def _gather(self, first: int, loops: list[tuple[int, int]], result: int) -> None:
         """Add a copy of the beats that `loops` name, the innermost of which is that of a tile.

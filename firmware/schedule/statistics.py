@@ -73,7 +73,7 @@ class Statistics:
         self._tensor = tensor
         self._sums = sums
         self._vectors = Vectors(assembly, Stage.FF)
-        self._fresh: list[tuple[Sequence[int], int]] = []
+        self._fresh: list[Sequence[int]] = []
         columns = [tensor.column(word) for word in range(tensor.words)]
         size = _part_tiles(tensor)
         self._parts = -(-len(columns[0]) // size)
@@ -85,11 +85,11 @@ class Statistics:
         self._missing = [[len(tiles) for tiles in parts] for parts in self._tiles]
         self._ready: deque[tuple[int, int]] = deque()
 
-    def add(self, tiles: Sequence[int], word: int) -> None:
-        """Take note of tiles of G channels that have been written."""
+    def add(self, tiles: Sequence[int]) -> None:
+        """Take note of tiles that have been written."""
         # Reading what is still being written would keep the load queue from what the array needs.
         self._gather()
-        self._fresh.append((tiles, word))
+        self._fresh.append(tiles)
 
     def advance(self) -> int | None:
         """Add the sums of the next part, if there is one; return about how many cycles it takes."""
@@ -126,10 +126,10 @@ class Statistics:
     def _gather(self) -> None:
         """Find the parts that are complete: the same ones whatever order tiles come in."""
         tensor, size = self._tensor, _part_tiles(self._tensor)
-        for written, word in self._fresh:
-            first = tensor.tile(0, 0, 0, word)
+        for written in self._fresh:
             for tile in written:
-                part = (tile - first) // tensor.position_bytes // size
+                number, word = divmod((tile - tensor.address) // tensor.tile_bytes, tensor.words)
+                part = number // size
                 self._missing[word][part] -= 1
                 if not self._missing[word][part]:
                     self._ready.append((word, part))

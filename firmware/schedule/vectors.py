@@ -19,7 +19,7 @@ from rtl.control.commands import (
 from ..program import descriptor
 from ..tensor import Activations, Records
 from .assembly import Assembly, Step, float_bits, nests
-from .pieces import PIECE_BEATS, Lines, Pieces, Reach, line_pieces
+from .pieces import PIECE_BEATS, Needs, Pieces, Steps, Written, line_pieces
 
 __all__ = ["Feed", "Gather", "Register", "Vectors"]
 
@@ -35,10 +35,10 @@ class Register:
         return Register(self.number, not self.negative)
 
 
-Coefficient = float | Register | None
+_COMMAND = 60
+"""Cycles of a command beside what it streams, about."""
 
-TilesOfLines = Callable[[int, int, range], Sequence[int]]
-"""Returns the tiles of a word of channels, for some lines of a block, as `Activations.tiles`."""
+Coefficient = float | Register | None
 
 
 def _coefficient(value: Coefficient) -> dict[str, Any]:
@@ -99,6 +99,12 @@ class Vectors:
         self._assembly = assembly
         self._config = assembly.config
         self._stage = stage
+        self._cycles = 0
+
+    def elapsed(self) -> int:
+        """Return about how many cycles what has been added since the last call takes."""
+        cycles, self._cycles = self._cycles, 0
+        return cycles
 
     def compute(
         self,
@@ -134,7 +140,7 @@ class Vectors:
             body |= {"y": VectorOperand.REGISTER, "y_register": y.number}
         if into is not None:
             body |= {"reduce": reduce, "reduce_register": into.number}
-        self._assembly.program.vector(self._stage, [], **body)
+        self._add([], rows, body)
 
     def adjust(self, **coefficients: Callable[[Step], float]) -> None:
         """Let coefficients of the command added last depend on the step."""
@@ -183,33 +189,31 @@ class Vectors:
             "d_words": parts,
             "descriptor": source,
         }
-        self._assembly.program.vector(
-            self._stage,
-            [feed],
-            groups=1,
-            window=parts,
-            rows=count,
-            wide=1,
-            fold=Fold.SUM if parts > 1 else Fold.NONE,
-            target=VectorTarget.REGISTERS,
-            target_register=first.number,
+        body = {
+            "groups": 1,
+            "window": parts,
+            "rows": count,
+            "wide": 1,
+            "fold": Fold.SUM if parts > 1 else Fold.NONE,
+            "target": VectorTarget.REGISTERS,
+            "target_register": first.number,
             **_coefficients(a=1.0),
-        )
+        }
+        self._add([feed], 2 * count * parts, body)
 
     def write_registers(self, first: Register, count: int, target: Mapping[str, Any]) -> None:
         """Add the writing of `count` registers to memory, two beats each."""
-        self._assembly.program.vector(
-            self._stage,
-            [],
-            groups=1,
-            window=1,
-            rows=count,
-            from_registers=1,
-            x_register=first.number,
-            target=VectorTarget.WIDE,
-            descriptor=target,
+        body = {
+            "groups": 1,
+            "window": 1,
+            "rows": count,
+            "from_registers": 1,
+            "x_register": first.number,
+            "target": VectorTarget.WIDE,
+            "descriptor": target,
             **_coefficients(a=1.0),
-        )
+        }
+        self._add([], 2 * count, body)
 
     def stream(
         self,
@@ -273,7 +277,7 @@ class Vectors:
             body |= {"reduce": reduce, "reduce_register": into.number}
         if product_into is not None:
             body |= {"reduce_product": 1, "product_register": product_into.number}
-        self._assembly.program.vector(self._stage, loads, **body)
+        self._add(loads, sum(load["rows"] * load["d_words"] for load in loads), body)
 
     def reduce_pieces(
         self,
@@ -317,7 +321,7 @@ class Vectors:
                 into=total if alone else scratch[index],
                 product_into=products if alone else scratch[most + index],
             )
-            yield self._beats(part)
+            yield self.elapsed()
         if not alone:
             for first, result in ((scratch[0], total), (scratch[most], products)):
                 self.compute(None, first, rows=len(parts), reduce=Fold.SUM, into=result)
@@ -360,46 +364,42 @@ class Vectors:
                         results=results[part][begin : begin + length],
                         **arithmetic,
                     )
-                yield self._beats(groups)
+                yield self.elapsed()
 
     def map_lines(
         self,
-        sources: Sequence[TilesOfLines],
+        sources: Sequence[Activations],
         result: Activations,
-        *,
-        reach: Reach,
         **arithmetic: Any,
-    ) -> Lines:
+    ) -> Steps:
         """Add an element-wise operation on tensors of the same shape, line by line.
 
         Parameters
         ----------
         sources
-            Give each operand's tiles: those held first, ``x`` last.
+            Operands: those held first, ``x`` last.
         result
             What is written.
-        reach
-            Called before lines are read.
         **arithmetic
             As for `stream`.
         """
         for block, lines in line_pieces(result, len(sources)):
-            reach(block, lines.stop)
-            for word in range(result.words):
-                pieces = self.map_pieces(
-                    [tiles(word, block, lines) for tiles in sources],
-                    result.tiles(word, block, lines),
-                    rows=self._config.elements,
-                    **arithmetic,
-                )
-                for cycles in pieces:
-                    yield cycles, None
-            yield 0, (block, lines.stop)
+            for source in sources:
+                yield Needs(source, block, lines.stop)
+            tiles = result.line_tiles(block, lines)
+            yield from self.map_pieces(
+                [source.line_tiles(block, lines) for source in sources],
+                tiles,
+                rows=self._config.elements,
+                **arithmetic,
+            )
+            yield Written(result, tiles)
 
     def _piece_groups(self, operands: int) -> int:
         """Return how many groups of `operands` tiles a piece has."""
         return max(PIECE_BEATS // (operands * self._config.elements), 1)
 
-    def _beats(self, groups: Sequence[Sequence[int]]) -> int:
-        """Return the beats of groups of tiles."""
-        return self._config.elements * sum(len(group) for group in groups)
+    def _add(self, loads: Sequence[dict[str, Any]], beats: int, body: dict[str, Any]) -> None:
+        """Add a command that takes so many beats."""
+        self._assembly.program.vector(self._stage, loads, **body)
+        self._cycles += _COMMAND + beats

@@ -42,7 +42,7 @@ from .words import ROW_WORDS, o_words, padding, product_slots, s_words
 __all__ = ["WeightGradientSchedule"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Images:
     """Images that lie transposed in the D scratchpad, a D word the same pixel of G images.
 
@@ -55,6 +55,10 @@ class _Images:
         channels to the next.
     reduction
         Walk over the pixels of the output.
+    loads
+        Fields of the LOADs of each block.
+    there
+        Blocks that have been loaded.
     """
 
     base: int
@@ -62,6 +66,8 @@ class _Images:
     channel: int
     block: int
     reduction: dict[str, Any]
+    loads: list[dict[str, Any]]
+    there: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,10 +162,15 @@ class WeightGradientSchedule:
             for number, (part, gradient) in enumerate(steps):
                 if d_content != (inputs, part):
                     d_content = inputs, part
-                    images = self._load_images(problem, x, *d_content)
+                    images = self._place_images(problem, x, *d_content)
                 if s_content != (gradient.output_block, part):
                     s_content = gradient.output_block, part
                     s_base = self._load_output_gradients(dy, *s_content)
+                # The array needn't wait for the blocks of the next products.
+                assert images is not None
+                while images.there < gradient.inputs.stop - inputs.start:
+                    self._program.load(LoadTarget.D, Stage.WU, **images.loads[images.there])
+                    images.there += 1
                 # The load queue must bring these operands before it turns to the state of the group
                 # before, which it can only deliver at the pace of the update engine.
                 rest = len(steps) - number if alternates else 1
@@ -268,10 +279,10 @@ class WeightGradientSchedule:
                 o_base += o_words(config, len(inputs) * taps.count * config.elements)
         return gradients
 
-    def _load_images(
+    def _place_images(
         self, problem: GradientProblem, x: Images, inputs: range, part: Part
     ) -> _Images:
-        """Load what a part needs of some blocks of input channels as D operands."""
+        """Give a place to what a part needs of some blocks of input channels as D operands."""
         config, (y, x_axis) = self._config, problem.axes
         rows, columns = needed_span([(y, part.lines)]), needed_span([(x_axis, part.columns)])
         places = rows.size * columns.size
@@ -279,16 +290,16 @@ class WeightGradientSchedule:
         words = d_words(config, length)
         # In one piece, so that none of them takes the place of another.
         base = self._assembly.d.take(words * len(inputs))
-        for index, block in enumerate(inputs):
-            self._program.load(
-                LoadTarget.D,
-                Stage.WU,
-                order=LoadOrder.TILES,
-                base=base + index * words,
-                rows=config.elements,
-                d_words=length,
+        loads = [
+            {
+                "order": LoadOrder.TILES,
+                "base": base + index * words,
+                "rows": config.elements,
+                "d_words": length,
                 **x.load_channels(block, part.blocks, rows, columns, self._layer.step),
-            )
+            }
+            for index, block in enumerate(inputs)
+        ]
         first = (y.place(part.lines.start) - rows.first) * columns.size
         first += x_axis.place(part.columns.start) - columns.first
         return _Images(
@@ -301,6 +312,7 @@ class WeightGradientSchedule:
                 (len(part.lines), problem.stride * columns.size),
                 (len(part.blocks), places),
             ),
+            loads=loads,
         )
 
     def _load_output_gradients(self, dy: Activations, output_block: int, part: Part) -> int:

@@ -1,11 +1,12 @@
 """The command processor: fetches a program, deals its commands to four queues, stops at faults."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
 from ..interface.axi import AXI4ReadSignature
+from ..memory.write_completion import WRITERS_UNDER_WAY
 from .commands import QUEUE_OF, Command, Fault, Opcode, Queue, Stage
 from .fault import FaultReport
 from .fetcher import Fetcher
@@ -13,10 +14,15 @@ from .queue import CommandQueue
 
 __all__ = ["CommandProcessor", "State"]
 
-_UNDER_WAY = {Queue.LOAD: 2, Queue.COMPUTE: 2, Queue.STORE: 1, Queue.VECTOR: 1}
-"""The array starts on a tile while the last results of the one before travel, and the load unit
-reads for a LOAD while the beats of the one before arrive. Commands that write end one by one
-anyway, as memory acknowledges what they wrote."""
+_UNDER_WAY = {
+    Queue.LOAD: 2,
+    Queue.COMPUTE: 2,
+    Queue.STORE: WRITERS_UNDER_WAY,
+    Queue.VECTOR: WRITERS_UNDER_WAY,
+}
+"""The array starts on a tile while the last results of the one before travel, the load unit reads
+for a LOAD while the beats of the one before arrive, and what was written is acknowledged while
+the next commands are carried out."""
 
 _STAGE_ORDER = (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD)
 """Whose stage a cycle is attributed to: that of the first of these that is busy."""
@@ -173,14 +179,15 @@ class CommandProcessor(wiring.Component):
             m.d.sync += self.state.eq(State.IDLE)
             m.d.comb += fetcher.commands.ready.eq(1)
 
-        # The first fault stops the program. The load unit reports one only when the commands before
-        # have ended; those of the other units belong to the command they got last.
+        # The first fault stops the program. That of the array belongs to the command it got last;
+        # the others are reported only when the commands before have ended, but for NOPs.
+        load, store, vector = (queues[queue] for queue in (Queue.LOAD, Queue.STORE, Queue.VECTOR))
         sources = (
-            (self.load_fault, queues[Queue.LOAD].oldest),
-            (self.compute_fault, queues[Queue.COMPUTE].index),
-            (self.store_fault, queues[Queue.STORE].index),
-            (self.vector_fault, queues[Queue.VECTOR].index),
-            (fetcher.fault, fetcher.index),
+            (self.load_fault, load.oldest, load.ended),
+            (self.compute_fault, queues[Queue.COMPUTE].index, Const(0)),
+            (self.store_fault, store.oldest, store.ended),
+            (self.vector_fault, vector.oldest, vector.ended),
+            (fetcher.fault, fetcher.index, Const(0)),
         )
         with m.If(running):
             with m.If(
@@ -193,8 +200,8 @@ class CommandProcessor(wiring.Component):
                     self.fault.address.eq(0),
                     self.fault_command.eq(fetcher.index),
                 ]
-            for report, index in sources:
-                with m.If(report.code != Fault.NONE):
+            for report, index, waits in sources:
+                with m.If((report.code != Fault.NONE) & ~waits):
                     m.d.sync += [
                         self.state.eq(State.STOPPED),
                         self.fault.eq(report),

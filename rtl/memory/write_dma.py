@@ -45,6 +45,8 @@ class WriteDMA(wiring.Component):
     fault : Out(FaultReport)
         ``MALFORMED``, ``ADDRESS_RANGE`` (both once all bursts before it are acknowledged) or
         ``WRITE_RESPONSE``, with the address of the descriptor or burst. Then acts as on `abort`.
+    issued, acknowledged : Out(1)
+        A burst more is issued; it's acknowledged, and neither it nor one before with an error.
     idle : Out(1)
         Every burst is acknowledged, and no descriptor is in work (or none will be until reset).
     """
@@ -58,6 +60,8 @@ class WriteDMA(wiring.Component):
                 "axi": Out(AXI4WriteSignature(config.beat_bits)),
                 "abort": In(1),
                 "fault": Out(FaultReport),
+                "issued": Out(1),
+                "acknowledged": Out(1),
                 "idle": Out(1),
             }
         )
@@ -92,6 +96,7 @@ class WriteDMA(wiring.Component):
         m.d.comb += bursts.burst.ready.eq((~aw.valid | aw.ready) & starts.w_rdy)
         issue = bursts.burst.valid & bursts.burst.ready
         m.d.comb += [
+            self.issued.eq(issue),
             lengths.w_en.eq(issue),
             lengths.w_data.eq(bursts.burst.payload.len),
             starts.w_en.eq(issue),
@@ -125,14 +130,16 @@ class WriteDMA(wiring.Component):
         with m.Elif(w.ready):
             m.d.sync += w.valid.eq(0)
 
+        failed = b.payload.resp.as_value()[1]
         m.d.comb += [
             b.ready.eq(1),
             starts.r_en.eq(b.valid),
+            self.acknowledged.eq(b.valid & ~failed & ~stop),
             self.idle.eq((bursts.idle | stop) & ~starts.r_rdy),
         ]
 
         with m.If(~stop):
-            with m.If(b.valid & b.payload.resp.as_value()[1]):
+            with m.If(b.valid & failed):
                 m.d.sync += [
                     self.fault.code.eq(Fault.WRITE_RESPONSE),
                     self.fault.address.eq(Cat(Const(0, beat_shift), starts.r_data)),

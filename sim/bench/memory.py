@@ -226,7 +226,7 @@ class Workload:
     def run(self, stage: str) -> Mapping[str, int]:
         """Run a stage; return by how much it raised each counter."""
         x, y, dx, dy = self._x, self._y, self._dx, self._dy
-        pieces: dict[str, Callable[[Assembly], Generator[int, Any, Any]]] = {
+        pieces: dict[str, Callable[[Assembly], Generator[Any, Any, Any]]] = {
             "FF": lambda assembly: self._convolution(assembly).forward(x, y),
             "BP": lambda assembly: self._convolution(assembly).backward(dy, dx, add=None, mask=x),
             "WU": lambda assembly: self._weight_gradients(assembly).update(x, dy),

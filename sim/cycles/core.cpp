@@ -283,9 +283,9 @@ class Core {
     const bool b = writes_ ? writes_->b_valid() : only.b_valid();
 
     // Which commands are issued, and which end.
-    const bool store_done = store_handed_over_ && store_dma_.idle();
-    const bool vector_done = vector_handed_over_ && vector_dma_.idle();
-    const bool dones[kQueues] = {load_.done(), engine_.done(now_), store_done, vector_done};
+    const bool dones[kQueues] = {load_.done(), engine_.done(now_),
+                                 store_completion_.done(store_dma_),
+                                 vector_completion_.done(vector_dma_)};
     const CommandQueue::Item* starts[kQueues];
     for (int i = 0; i < kQueues; ++i) {
       starts[i] = queues_[i].issuable();
@@ -344,14 +344,15 @@ class Core {
     changes |= engine_.cycle(compute, compute ? starts[Queue::COMPUTE]->header.stage : 0, now_);
     changes |= vector_.cycle(vector, stream, computed.descriptor_ready, computed.data_ready, now_);
     changes |= write_arbiter_.cycle(dmas_, aw_ready, w_ready, b);
+    store_completion_.cycle(stores, store_dma_);
+    vector_completion_.cycle(computes, vector_dma_);
     changes |= cycle_dma(store_dma_, stored) | cycle_dma(vector_dma_, computed);
     bool moves = store_.cycle(store, stored.descriptor_ready, stored.data_ready && !to_update,
                               o_free, now_);
     moves |= update_.cycle(update, state, stored.descriptor_ready && to_update,
                            stored.data_ready && to_update, o_free, now_);
     changes |= stores || computes;
-    store_handed_over_ = stores || (store_handed_over_ && !store_done);
-    vector_handed_over_ = computes || (vector_handed_over_ && !vector_done);
+    store_working_ = store || update || (store_working_ && !stores);
     // With nothing new to it, what rests goes on resting.
     if (processor_changed_ || commands || takes_fetch || fetch_beat) {
       processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
@@ -517,8 +518,8 @@ class Core {
     switch (opcode) {
       case Opcode::LOAD: return load_.command_ready();
       case Opcode::COMPUTE: return engine_.command_ready();
-      case Opcode::STORE: return store_.command_ready();
-      case Opcode::UPDATE: return update_.command_ready();
+      case Opcode::STORE: return !store_working_ && store_.command_ready();
+      case Opcode::UPDATE: return !store_working_ && update_.command_ready();
       case Opcode::VECTOR: return vector_.command_ready();
       default: return true;
     }
@@ -595,10 +596,11 @@ class Core {
   UpdateUnit update_;
   VectorUnit vector_;
   WriteDma store_dma_, vector_dma_;
+  WriteCompletion store_completion_, vector_completion_;
   const WriteArbiter::Dmas dmas_{&store_dma_, &vector_dma_};
   int64_t now_ = 0, cycles_ = 1;
   bool rests_ = false;  // processor, store and update units did nothing in the cycle before
-  bool store_handed_over_ = false, vector_handed_over_ = false;
+  bool store_working_ = false;  // the store queue's command hasn't handed over all its beats
   bool finished_ = false, processor_changed_ = true;
   // Of this cycle, for the counters.
   bool busy_[kQueues] = {}, waiting_[kQueues] = {}, engine_busy_ = false;

@@ -1,4 +1,5 @@
-// Descriptors to bursts, read DMA and write DMA: `rtl/memory/{burst,read_dma,write_dma}.py`.
+// Descriptors to bursts, DMAs, and what ends commands that write:
+// `rtl/memory/{burst,read_dma,write_dma,write_completion}.py`.
 
 #pragma once
 
@@ -124,8 +125,9 @@ class WriteDma {
   const Burst& aw() const { return aw_; }
   bool w_valid() const { return w_valid_; }
   bool w_last() const { return w_last_; }
-  // Every burst is acknowledged, and no descriptor is in work.
-  bool idle() const { return !bursts_.active() && starts_.empty(); }
+  // Bursts so far.
+  int64_t issued() const { return issued_; }
+  int64_t acknowledged() const { return acknowledged_; }
   bool data_ready(bool w_ready) const { return (!w_valid_ || w_ready) && lengths_.readable(); }
 
   // Returns whether anything changes. `data_taken`: a beat came in, which needs `data_ready`.
@@ -146,6 +148,7 @@ class WriteDma {
       aw_ = bursts_.burst();
       lengths_.write(aw_.beats);
       starts_.write({});
+      ++issued_;
       bursts_.advance();
       aw_valid_ = true;
     } else if (aw_ready) {
@@ -153,6 +156,7 @@ class WriteDma {
     }
     if (descriptor) bursts_.begin(*descriptor);
     if (response) starts_.read();
+    acknowledged_ += response;
     lengths_.commit();
     starts_.commit();
     return changes;
@@ -176,8 +180,29 @@ class WriteDma {
   Fifo<int64_t> lengths_;
   Fifo<Nothing> starts_;
   Burst aw_;
-  int64_t position_ = 0;
+  int64_t position_ = 0, issued_ = 0, acknowledged_ = 0;
   bool aw_valid_ = false, w_valid_ = false, w_last_ = false;
+};
+
+// Commands that have handed over all their beats end as the last of them is acknowledged:
+// `rtl/memory/write_completion.py`.
+class WriteCompletion {
+ public:
+  WriteCompletion() : ends_(kWritersUnderWay) {}
+
+  // The oldest command ends in this cycle.
+  bool done(const WriteDma& dma) const {
+    return ends_.readable() && ends_.front() <= dma.acknowledged();
+  }
+  // Before that of `dma`.
+  void cycle(bool handed_over, const WriteDma& dma) {
+    if (done(dma)) ends_.read();
+    if (handed_over) ends_.write(dma.issued());
+    ends_.commit();
+  }
+
+ private:
+  Fifo<int64_t> ends_;  // the bursts up to the last one of each
 };
 
 }  // namespace sat

@@ -29,6 +29,7 @@ from rtl.interface.register_map import COUNTERS
 from rtl.interface.striping import BURSTS
 from rtl.interface.write_arbiter import MASTER_BURSTS
 from rtl.memory.ports import O_READ_LATENCY
+from rtl.memory.write_completion import WRITERS_UNDER_WAY
 from rtl.sparsity.pattern import Pattern, supported_patterns
 from rtl.sparsity.reducer import NMReducer
 from rtl.update.sgd import SGDLane
@@ -79,7 +80,7 @@ CONSTANTS = {
     "kStoreReadyBeats": (32, "results that wait for the write DMA behind the epilogue"),
     "kLoadsUnderWay": (2, "LOADs issued that haven't ended"),
     "kComputesUnderWay": (2, "COMPUTEs"),
-    "kWritersUnderWay": (1, "STOREs or UPDATEs, and VECTORs"),
+    "kWritersUnderWay": (WRITERS_UNDER_WAY, "STOREs or UPDATEs, and VECTORs"),
     "kWordsPerRow": (2, "O words in a row of a tile, and in a beat of binary16"),
     "kWideBeats": (2, "beats in a row of a wide tile"),
 }  # fmt: skip

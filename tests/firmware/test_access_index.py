@@ -19,6 +19,13 @@ def _random_interval(rng, size):
     return start, start + length
 
 
+def _outside(access, start, stop):
+    """Return what is left of an access, its interval and whatever else, beside an interval."""
+    first, end, *others = access
+    parts = [(first, min(end, start)), (max(first, stop), end)]
+    return [(*part, *others) for part in parts if part[0] < part[1]]
+
+
 @pytest.mark.parametrize("size", [64, 1 << 16, 1 << 30])
 def test_random_intervals(size):
     rng = np.random.default_rng([default_seed(), size])
@@ -36,8 +43,8 @@ def test_random_intervals(size):
         overlaps += max(found) >= 0
         if rng.random() < 0.1:
             accesses.forget(start, stop)
-            rest = [each for each in kept if not (start <= each[0] and each[1] <= stop)]
-            forgotten += len(kept) - len(rest)
+            rest = [each for access in kept for each in _outside(access, start, stop)]
+            forgotten += rest != kept
             kept = rest
         queue = int(rng.integers(QUEUES))
         accesses.add(start, stop, queue, index)
@@ -61,13 +68,12 @@ class _Plain(Program):
                     if queue is not command.queue:
                         command.after[queue.value] = max(command.after[queue.value], other)
             if is_write:
+                space, start, stop = region
                 self.all = [
-                    each
-                    for each in self.all
-                    if not (
-                        each[0][0] == region[0]
-                        and region[1] <= each[0][1]
-                        and each[0][2] <= region[2]
+                    ((other[0], *left), *others)
+                    for other, *others in self.all
+                    for left in (
+                        [other[1:]] if other[0] != space else _outside(other[1:], start, stop)
                     )
                 ]
             self.all.append((region, index, is_write))

@@ -7,7 +7,7 @@ import pytest
 
 from firmware.errors import ScheduleError
 from firmware.program import Program
-from firmware.schedule.assembly import Assembly, Step, nests
+from firmware.schedule.assembly import Assembly, Ring, Step, nests
 from rtl.config import COMMAND_BYTES, PRESETS
 from rtl.control.commands import Stage
 from sim.golden.program import decode
@@ -40,6 +40,22 @@ def _addresses(first, loops):
 )
 def test_nests_are_greedy(addresses, expected):
     assert nests(addresses) == expected
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_place_is_untouched_until_a_whole_scratchpad_has_been_taken(halves):
+    random, ring = np.random.default_rng(default_seed()), Ring("S", 64)
+    owner = [-1] * ring.depth
+    places = []
+    for number in range(200):
+        words = 32 if halves else int(random.integers(1, 30))
+        base = ring.take_half() if halves else ring.take(words)
+        assert 0 <= base <= ring.depth - words
+        owner[base : base + words] = [number] * words
+        places.append((ring.taken - words, base, words))
+        for other, (start, first, count) in enumerate(places):
+            if ring.taken - start <= ring.depth:
+                assert owner[first : first + count] == [other] * count
 
 
 def test_nests_have_as_many_loops_as_allowed():

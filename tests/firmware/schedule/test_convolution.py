@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from firmware.allocator import Allocator
+from firmware.cards.golden import GoldenCard
+from firmware.driver import Driver
 from firmware.errors import ScheduleError
 from firmware.layers import ConvolutionTensors
 from firmware.model import Convolution, Input, Method, Shape
@@ -36,6 +38,7 @@ from tests.harness import default_seed
 
 SIM = dataclasses.replace(PRESETS["sim"], name="test", memory_bytes=1 << 30)
 G = SIM.elements
+TINY = PRESETS["tiny"]
 
 
 class _Bench:
@@ -404,6 +407,87 @@ def test_reductions_are_added_up(driver, channels, outputs, options):
     mask = _bits(other.read(driver.card)).reshape(-1, channels)
     expected = epilogue(expected.reshape(-1, channels), mask=mask)
     np.testing.assert_array_equal(_bits(dx.read(driver.card)).reshape(-1, channels), expected)
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "options", "added"),
+    [
+        (40, 40, {"bias": True, "method": Method.bdwp(Pattern.N2M8)}, False),
+        (20, 30, {"kernel": 3, "padding": 1, "bias": True}, True),
+        # Sums of parts of the channels, which can't be interrupted.
+        (320, 20, {}, False),
+    ],
+)
+@pytest.mark.parametrize("often", [1, 3, 20])
+def test_others_may_take_the_scratchpads_in_between(channels, outputs, options, added, often):
+    """Whether much or little is left of what was there, the outputs are the same."""
+    random = np.random.default_rng(default_seed())
+    layers = [
+        Convolution("conv", Input("x", 7, 5, channels), outputs, **options),
+        Convolution("large", Input("x", 3, 3, 40), 40, kernel=3, padding=1, bias=True),
+        Convolution("small", Input("x", 1, 1, 5), 5),
+    ]
+    with GoldenCard(TINY) as card:
+        driver = Driver(card)
+        layer, *others = (_Placed(driver, each, random) for each in layers)
+        add = layer.tensor(random, layer.y.shape) if added else None
+        results = []
+        for interrupts in (False, True):
+            assembly = Assembly(Program(TINY))
+            steps = layer.schedule(assembly).forward(layer.x, layer.y, add=add)
+            pieces = settled = 0
+            send = None
+            while True:
+                try:
+                    step = steps.send(send)
+                except StopIteration:
+                    break
+                send = None
+                if step == 0:
+                    settled += 1
+                    other = others[settled % 2]
+                    emit(other.schedule(assembly).forward(other.x, other.y))
+                elif isinstance(step, int):
+                    pieces += 1
+                    send = interrupts and pieces % often == 0
+            assert settled <= pieces * interrupts and (settled or often > 1 or not interrupts)
+            driver.run(assembly.program)
+            results.append(_bits(layer.y.read(card)))
+            layer.y.clear(card)
+    assert results[0].any()
+    np.testing.assert_array_equal(*results)
+
+
+class _Placed:
+    """A convolution with its tensors on a card, all of it random."""
+
+    def __init__(self, driver, layer, random):
+        self._driver, self._layer = driver, layer
+        config = driver.config
+        self.x = self.tensor(random, layer.source.shape)
+        self.y = Activations(config, driver.memory, config.elements, layer.shape)
+        self._tensors = ConvolutionTensors(layer, config, driver.memory, has_backward=False)
+        weights = layer.initial_weights(random)
+        self._tensors.state.write(driver.card, weights.reshape(self._tensors.state.shape))
+        if self._tensors.bias_state is not None:
+            bias = random.standard_normal(layer.shape.channels)
+            self._tensors.bias_state.write(driver.card, bias)
+        zeros = Activations(config, driver.memory, config.elements, Shape(1, 1, 1))
+        zeros.clear(driver.card)
+        assembly = Assembly(Program(config))
+        WeightGradientSchedule(assembly, layer, self._tensors).initialise(zeros)
+        assembly.set_step(Step())
+        driver.run(assembly.program)
+
+    def tensor(self, random, shape):
+        config = self._driver.config
+        tensor = Activations(config, self._driver.memory, config.elements, shape)
+        sizes = (config.elements, *dataclasses.astuple(shape))
+        tensor.write(self._driver.card, random.standard_normal(sizes))
+        return tensor
+
+    def schedule(self, assembly):
+        return ConvolutionSchedule(assembly, self._layer, self._tensors)
 
 
 def _bits(values):

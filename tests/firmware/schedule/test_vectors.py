@@ -28,10 +28,6 @@ TINY = PRESETS["tiny"]
 G = TINY.elements
 
 
-def nowhere(block, line):
-    """All lines are there already."""
-
-
 @pytest.fixture
 def memory():
     return Allocator(TINY.memory_bytes, TINY.beat_bytes)
@@ -58,9 +54,8 @@ def test_normalisation_takes_the_images_that_there_are(memory, assembly, images,
     x, y = (Activations(TINY, memory, images, layer.shape) for _ in range(2))
     schedule = NormalisationSchedule(assembly, layer, BatchNormTensors(layer, TINY, memory))
     statistics = Statistics(assembly, x, PartialSums(TINY, memory, x))
-    statistics.add(x.column(0), 0)
-    schedule.use_statistics(x, statistics)
-    emit(schedule.forward(x, y, add=None, training=True, reach=nowhere))
+    statistics.add(x.all_tiles())
+    emit(schedule.forward(x, y, add=None, statistics=statistics))
     lines = assembly.program.listing().splitlines()
     [sums] = [line for line in lines if "reduce=SUM" in line]
     assert f"groups={4 * x.batch_blocks} " in sums and f" rows={rows} " in sums
@@ -73,7 +68,7 @@ def test_normalisation_of_a_last_block_in_part_is_refused(memory, assembly):
     x = Activations(TINY, memory, G + 1, layer.shape)
     schedule = NormalisationSchedule(assembly, layer, BatchNormTensors(layer, TINY, memory))
     with pytest.raises(ScheduleError, match="norm: a batch of 17 images fills blocks of 16 only"):
-        emit(schedule.forward(x, x, add=None, training=True, reach=nowhere))
+        emit(schedule.forward(x, x, add=None, statistics=None))
 
 
 def test_too_many_classes_are_refused(memory, assembly):

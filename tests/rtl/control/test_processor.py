@@ -9,10 +9,11 @@ from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiRamRead, AxiReadBus
 
 from rtl.config import PRESETS
-from rtl.control.commands import Command, Fault, Opcode, Queue, Stage, encode
+from rtl.control.commands import QUEUE_OF, Command, Fault, Opcode, Queue, Stage, encode
 from rtl.control.fault import FaultReport
 from rtl.control.processor import CommandProcessor, State
 from rtl.interface.flatten import Flattened
+from rtl.memory.write_completion import WRITERS_UNDER_WAY
 from tests.harness import clocks, pack, rng, simulate, start, unpack
 
 PROGRAM = 0x4000
@@ -39,8 +40,8 @@ def test_processor(preset):
 class Unit:
     """A unit that takes commands at random times and ends them, in order, at random times.
 
-    The command `fault_at` never ends: the load unit reports its fault when those before have ended,
-    the others as soon as they have got it.
+    The command `fault_at` never ends: the array reports its fault as soon as it has got it, the
+    others when those before have ended.
     """
 
     def __init__(self, dut, queue, random, log):
@@ -60,7 +61,7 @@ class Unit:
             oldest = self.under_way[0] if self.under_way else None
             ends = oldest not in (None, self.fault_at) and self.random.random() < 0.1
             done.value = int(ends)
-            fails = self.under_way if self.queue is not Queue.LOAD else [oldest]
+            fails = self.under_way if self.queue is Queue.COMPUTE else [oldest]
             if self.fault_at is not None and self.fault_at in fails:
                 report = {"code": Fault.OVERRUN, "address": 0x123}
                 getattr(dut, f"{name}_fault").value = pack(FaultReport, report)
@@ -194,7 +195,9 @@ async def keeps_order_and_tokens(dut):
     for index in real:
         for other in needs[index]:
             assert began[index] > earliest_end(other), (index, other)
-    assert [unit.most_under_way for unit in units] == [2, 2, 1, 1]
+    most = [unit.most_under_way for unit in units]
+    assert most[:2] == [2, 2]
+    assert max(most[2:]) == WRITERS_UNDER_WAY
     await clocks(dut)
     assert int(dut.state.value) == State.IDLE.value
 
@@ -224,14 +227,18 @@ async def runs_programs_one_after_another(dut):
 
 @cocotb.test()
 async def names_the_command_at_fault(dut):
-    program = [command(Opcode.LOAD, i) for i in range(4)]
-    program += [command(Opcode.COMPUTE, i) for i in range(4, 7)]
-    program += [command(Opcode.VECTOR, 7), encode(Opcode.FINISH)]
-    random_fault = int(rng().integers(8))
-    _, units, log, _ = await begin(dut, program)
-    # Of the load unit's two commands under way it's the older that fails.
-    at_fault = (Queue.LOAD, Queue.COMPUTE)[random_fault // 4] if random_fault < 7 else Queue.VECTOR
-    units[at_fault.value].fault_at = random_fault
+    """Of all commands under way it's the oldest that fails, but for those of the array."""
+    opcodes = [Opcode.LOAD] * 4 + [Opcode.COMPUTE] * 3 + [Opcode.STORE] * 5 + [Opcode.VECTOR] * 5
+    # NOPs end by themselves, and are in the way of nothing.
+    opcodes[9:9] = opcodes[14:14] = [Opcode.NOP] * 2
+    program = [
+        command(opcode, 0 if opcode is Opcode.NOP else index, queue=Queue.STORE)
+        for index, opcode in enumerate(opcodes)
+    ]
+    real = [index for index, opcode in enumerate(opcodes) if opcode is not Opcode.NOP]
+    random_fault = int(rng().choice(real))
+    _, units, log, _ = await begin(dut, [*program, encode(Opcode.FINISH)])
+    units[QUEUE_OF[opcodes[random_fault]].value].fault_at = random_fault
     report, index = await until_stopped(dut)
     assert (report.code, report.address, index) == (Fault.OVERRUN, 0x123, random_fault)
     await clocks(dut, 20)
