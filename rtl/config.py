@@ -58,7 +58,9 @@ class Config:
     group
         M of the largest supported N:M pattern; also the width of a lane's activation select.
     ratio
-        Largest M/N that is served at full rate. One D word holds ``lanes * ratio`` elements.
+        Largest M/N that is served at full rate. One D word holds ``lanes * ratio`` elements, a
+        chunk of `group` or more. If it's a single one, the least that a small FPGA can do with,
+        `compressed_stores` is 0 and `update_slices` at least 2.
     interleave
         Independent outputs that a PE walks in turn (accumulator contexts).
     s_depth, d_depth, o_depth
@@ -140,10 +142,8 @@ class Config:
             self._refuse("group", "8 or 16")
         if not 2 <= self.ratio <= self.group // 2:
             self._refuse("ratio", f"2 to {self.group // 2}, half of group")
-        if self.elements < 2 * self.group or self.elements > 64:
-            self._refuse(
-                "lanes", f"{2 * self.group // self.ratio} to {64 // self.ratio} at this ratio"
-            )
+        if not self.group <= self.elements <= 64:
+            self._refuse("lanes", f"{self.lanes_per_chunk} to {64 // self.ratio} at this ratio")
         if not self.ratio <= self.rows <= self.elements:
             self._refuse("rows", f"{self.ratio} (ratio) to {self.elements} (elements of a D word)")
         if not 1 <= self.cols <= self.elements:
@@ -183,6 +183,12 @@ class Config:
                 self._refuse(name, f"1 to {most} ({whole})")
         if self.compressed_stores not in (0, 1):
             self._refuse("compressed_stores", "0 or 1")
+        if self.floats < self.group:
+            # A chunk takes two O words then, which STORE would have to join.
+            if self.compressed_stores:
+                self._refuse("compressed_stores", "0, as a D word is a single chunk")
+            if self.update_lanes > self.floats:
+                self._refuse("update_slices", "2 or more, as a D word is a single chunk")
         if self.device not in DEVICES:
             self._refuse("device", f"one of {', '.join(DEVICES)}")
 
@@ -290,10 +296,10 @@ PRESETS: dict[str, Config] = {
         Config("sim-wide", rows=8, cols=4, interleave=8, drain_rows=8),
         Config("sim-8x", rows=8, cols=4, group=16, ratio=8, drain_rows=8),
         Config(
-            "ulx3s", rows=4, cols=2, lanes=4, s_depth=64, d_depth=64, o_depth=64, aux_depth=64,
-            bin_bits=44, accumulator_bits=52, memory_bytes=128 << 10, queue_depth=4, burst_beats=8,
-            outstanding_reads=4, vector_slices=16, epilogue_slices=8, update_slices=8,
-            compressed_stores=0, device="lfe5u-85f",
+            "ulx3s", rows=4, cols=2, lanes=4, ratio=2, s_depth=512, d_depth=512, o_depth=512,
+            aux_depth=512, bin_bits=44, accumulator_bits=52, memory_bytes=256 << 10, queue_depth=4,
+            burst_beats=8, outstanding_reads=4, vector_slices=8, epilogue_slices=4,
+            update_slices=8, compressed_stores=0, device="lfe5u-85f",
         ),
         Config(
             "vcu1525", rows=16, cols=32, s_depth=1024, d_depth=1024, o_depth=512, aux_depth=1024,

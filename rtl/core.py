@@ -1,7 +1,9 @@
 """Everything that a soft reset resets: processor, units and counters."""
 
+from typing import Any
+
 from amaranth.hdl import Const, Module, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import Config
@@ -155,7 +157,10 @@ class Core(wiring.Component):
             with m.If(processor.store_opcode == opcode):
                 wiring.connect(m, unit.descriptor, store_dma.descriptor)
                 wiring.connect(m, unit.data, store_dma.data)
-        wiring.connect(m, load.state, update.state)
+        state = load.state
+        if config.update_lanes == 1:
+            state = _decoupled(m, "update_beats", config, state)
+        wiring.connect(m, state, update.state)
         with m.If(processor.store_opcode == Opcode.UPDATE):
             m.d.comb += [
                 engine.o_read.bank.eq(update.o_read.bank),
@@ -191,7 +196,10 @@ class Core(wiring.Component):
             processor.vector_done.eq(vector_completion.done),
             processor.vector_fault.eq(vector_completion.fault),
         ]
-        wiring.connect(m, load.stream, vector.beats)
+        beats = load.stream
+        if config.vector_lanes == 1:
+            beats = _decoupled(m, "vector_beats", config, beats)
+        wiring.connect(m, beats, vector.beats)
         wiring.connect(m, vector.descriptor, vector_dma.descriptor)
         wiring.connect(m, vector.data, vector_dma.data)
         for completion, dma in ((store_completion, store_dma), (vector_completion, vector_dma)):
@@ -229,3 +237,14 @@ class Core(wiring.Component):
             self.counters.eq(counters.values),
         ]
         return m
+
+
+def _decoupled(m: Module, name: str, config: Config, beats: Any) -> Any:
+    """Return a stream of beats behind a FIFO, so that no path leads from one unit into the other.
+
+    For units with one lane, which small and slow devices have: whether they take a beat is known
+    late in a cycle, and so is whether there is one.
+    """
+    m.submodules[name] = buffer = fifo.SyncFIFOBuffered(width=config.beat_bits, depth=4)
+    wiring.connect(m, beats, buffer.w_stream)
+    return buffer.r_stream

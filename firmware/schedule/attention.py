@@ -58,7 +58,7 @@ __all__ = ["AttentionSchedule"]
 _LOG2_E = math.log2(math.e)
 
 _AT_ONCE = 16
-"""Columns of tiles, G queries of a head, whose sums are in registers at the same time."""
+"""Columns of tiles, G queries of a head, whose sums are in registers at the same time, at most."""
 
 _O_SHARES = 4
 """Results of some products wait in the O scratchpad to be stored; places are taken in turn, and the
@@ -320,10 +320,10 @@ class AttentionSchedule:
     def _tile_columns(self, image: int) -> Iterator[list[tuple[int, int]]]:
         """Yield the columns of tiles of all heads of an image: its head, and which one it is.
 
-        As many at once as there are registers for.
+        As many at once as there are registers for, and as a VECTOR has rows.
         """
         columns = list(itertools.product(self._heads(image), range(self._blocks)))
-        for some in cut(len(columns), _AT_ONCE):
+        for some in cut(len(columns), min(_AT_ONCE, self._config.elements)):
             yield columns[some.start : some.stop]
 
     def _key_tiles(self, tensor: Activations, column: tuple[int, int]) -> list[int]:

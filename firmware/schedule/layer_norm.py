@@ -225,7 +225,8 @@ class LayerNormSchedule:
         config, records = self._config, self._records
         pairs = list(zip(self._buffers.normal.column(word), dy.column(word), strict=True))
         # Tiles that are transposed and others by turns take more than twice their beats.
-        size = max(PIECE_BEATS // (8 * config.elements), -(-len(pairs) // _MOST_PARTS))
+        most = min(_MOST_PARTS, config.elements)
+        size = max(PIECE_BEATS // (8 * config.elements), -(-len(pairs) // most))
         parts = [pairs[first : first + size] for first in range(0, len(pairs), size)]
         for number, part in enumerate(parts):
             feeds = [(Feed([normal], transpose=True), Feed([slope])) for normal, slope in part]

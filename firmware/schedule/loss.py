@@ -88,7 +88,8 @@ class LossSchedule:
         ScheduleError
             There are more classes than registers for parts of their sums.
         """
-        most = (VECTOR_REGISTERS - _PARTS.number) * self._config.elements
+        words = min(VECTOR_REGISTERS - _PARTS.number, self._config.elements)
+        most = words * self._config.elements
         if logits.shape.channels > most:
             raise ScheduleError(
                 f"loss: there are {logits.shape.channels} classes, the vector unit of "

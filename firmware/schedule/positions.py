@@ -85,8 +85,9 @@ class PositionSchedule:
                     results=[tensors.gradients.position(word, column * config.elements)],
                 )
                 yield images * config.elements
-            for first in range(0, dy.tokens, _ROWS):
-                self._update(updates, updated, word, first, min(_ROWS, dy.tokens - first))
+            most = min(_ROWS, config.elements)
+            for first in range(0, dy.tokens, most):
+                self._update(updates, updated, word, first, min(most, dy.tokens - first))
             self._copy(updates, updated, word)
             yield columns * config.elements
 

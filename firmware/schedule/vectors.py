@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,12 +160,25 @@ class Vectors:
     def fill(self, records: Records, block: int, count: int, first: Register) -> None:
         """Add the loading of the first `count` values of G channels into registers."""
         address = records.row(block, records.names[0])
-        self.read_registers(first, count, descriptor(self._config, address, 2 * count))
+        for register, values, source in self._values(address, count, first):
+            self.read_registers(register, values, source)
 
     def spill(self, records: Records, block: int, name: str, count: int, first: Register) -> None:
         """Add the writing of registers to `count` values of G channels, from value `name` on."""
         address = records.row(block, name)
-        self.write_registers(first, count, descriptor(self._config, address, 2 * count))
+        for register, values, target in self._values(address, count, first):
+            self.write_registers(register, values, target)
+
+    def _values(
+        self, address: int, count: int, first: Register
+    ) -> Iterator[tuple[Register, int, dict[str, Any]]]:
+        """Yield the registers, as many as a tile has rows at most, in which values belong."""
+        most = self._config.elements
+        for start in range(0, count, most):
+            values = min(most, count - start)
+            place = address + 2 * start * self._config.beat_bytes
+            register = Register(first.number + start)
+            yield register, values, descriptor(self._config, place, 2 * values)
 
     def read_registers(
         self, first: Register, count: int, source: Mapping[str, Any], *, parts: int = 1
@@ -292,7 +305,7 @@ class Vectors:
             Registers that follow each other, which take the sums of the pieces.
         """
         groups = list(zip(*sources, strict=True))
-        most = len(scratch) // 2
+        most = min(len(scratch) // 2, self._config.elements)
         size = max(self._piece_groups(len(sources)), -(-len(groups) // most))
         parts = [groups[first : first + size] for first in range(0, len(groups), size)]
         alone = len(parts) == 1

@@ -230,7 +230,9 @@ class VectorIntake(wiring.Component):
         for number in range(2):
             tile_held = Memory(shape=self.beats.payload.shape(), depth=config.elements, init=[])
             m.submodules[f"held_{number}"] = tile_held
-            write, read = tile_held.write_port(), tile_held.read_port()
+            write = tile_held.write_port()
+            # A slice of many is chosen before the register, one of few behind it.
+            read = tile_held.read_port(domain="comb" if slices > 2 else "sync")
             m.d.comb += [
                 write.addr.eq(row),
                 write.data.eq(self.beats.payload),
@@ -240,7 +242,10 @@ class VectorIntake(wiring.Component):
             elements = _slices(HALF, read.data, config)
             issued = self.row_slice.place[: len(slice_)]
             for i in range(lanes):
-                m.d.comb += self.held[i][number].eq(elements[issued][i])
+                if slices > 2:
+                    m.d.sync += self.held[i][number].eq(elements[slice_][i])
+                else:
+                    m.d.comb += self.held[i][number].eq(elements[issued][i])
 
         return m
 

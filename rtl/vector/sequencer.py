@@ -10,6 +10,7 @@ from ..arithmetic.float32 import FloatAdder
 from ..arithmetic.function import FunctionUnit
 from ..config import VECTOR_REGISTERS, Config
 from ..control.commands import CoefficientKind, Fold, Function, VectorBody, VectorTarget
+from ..delay import delayed
 from .intake import RowSlice
 from .lane import DELAY, PARTS, LaneStep, OutputSource, SecondAddend, ValueSource, VectorLane
 
@@ -159,16 +160,19 @@ class VectorSequencer(wiring.Component):
             """Return the number of the part that is added to it."""
             return Cat(slice_of(token), token.added)
 
-        # What the command is about.
-        folds = body.fold != Fold.NONE
+        # What the command is about, in registers: its first slice comes some cycles later.
         to_registers = body.target == VectorTarget.REGISTERS
-        wide = body.target == VectorTarget.WIDE
-        writes = (body.target == VectorTarget.NARROW) | wide
-        keeps_tile = folds | to_registers
-        reduces = body.reduce != Fold.NONE
-        without_b = body.b.kind == CoefficientKind.ABSENT
-        without_c = body.c.kind == CoefficientKind.ABSENT
-        evaluates = (body.function != Function.IDENTITY) & (body.function != Function.RELU)
+        to_wide = body.target == VectorTarget.WIDE
+        folds = delayed(m, body.fold != Fold.NONE)
+        wide = delayed(m, to_wide)
+        writes = delayed(m, (body.target == VectorTarget.NARROW) | to_wide)
+        keeps_tile = delayed(m, (body.fold != Fold.NONE) | to_registers)
+        reduces = delayed(m, body.reduce != Fold.NONE)
+        without_b = delayed(m, body.b.kind == CoefficientKind.ABSENT)
+        without_c = delayed(m, body.c.kind == CoefficientKind.ABSENT)
+        evaluates = delayed(
+            m, (body.function != Function.IDENTITY) & (body.function != Function.RELU)
+        )
 
         # Slices keep a distance if they need the first adder once more, or twice, or the second,
         # or if each gives two beats.
@@ -228,25 +232,28 @@ class VectorSequencer(wiring.Component):
             m.d.sync += touched.bit_select(met_part, 1).eq(1)
 
         # The next: it's added to, or compared with, a sum over rows or the tile folded; the tile a
-        # cycle later if there are both.
-        results = follow(finished, finished_token, 2)
-        (result_valid, result), (later_valid, later) = results[1:]
-        accumulating, accumulated, fresh = Signal(), Signal(token_layout), Signal()
-        with m.If(later_valid & ~later.combine & twice):
-            m.d.comb += [accumulating.eq(1), accumulated.eq(later), accumulated.fold.eq(1)]
-        with m.Elif(result_valid):
+        # cycle later if there are both. What is to be done is found a cycle before.
+        result_valid, result = follow(finished, finished_token, 2)[1]
+        accumulates, addend_token, fresh = Signal(), Signal(token_layout), Signal()
+        with m.If(result_valid & ~result.combine & twice):
+            m.d.comb += [accumulates.eq(1), addend_token.eq(result), addend_token.fold.eq(1)]
+        with m.Elif(finished):
             m.d.comb += [
-                accumulating.eq(reduces | (keeps_tile & ~result.combine)),
-                accumulated.eq(result),
-                accumulated.fold.eq(~reduces),
+                accumulates.eq(reduces | (keeps_tile & ~finished_token.combine)),
+                addend_token.eq(finished_token),
+                addend_token.fold.eq(~reduces),
             ]
-        reduction = Mux(accumulated.fold, body.fold, body.reduce)
+        reduction = Mux(addend_token.fold, body.fold, body.reduce)
+        m.d.comb += fresh.eq(
+            Mux(addend_token.fold, addend_token.row_slice.first, addend_token.fresh)
+        )
+        accumulating = delayed(m, accumulates, reset=True)
+        accumulated = delayed(m, addend_token)
         m.d.comb += [
-            fresh.eq(Mux(accumulated.fold, accumulated.row_slice.first, accumulated.fresh)),
             step.accumulate.eq(accumulating),
-            step.fresh.eq(accumulating & fresh),
-            step.fresh_sign.eq(accumulated.fold | (body.reduce == Fold.MAXIMUM)),
-            step.maximum.eq(accumulating & ~fresh & (reduction == Fold.MAXIMUM)),
+            step.fresh.eq(delayed(m, accumulates & fresh)),
+            step.fresh_sign.eq(delayed(m, addend_token.fold | (body.reduce == Fold.MAXIMUM))),
+            step.maximum.eq(delayed(m, accumulates & ~fresh & (reduction == Fold.MAXIMUM))),
         ]
 
         # Sums are read in the cycle before, and there after the adder's latency.
@@ -276,8 +283,8 @@ class VectorSequencer(wiring.Component):
         products = follow(multiplying, result, VectorLane.PRODUCT + FloatAdder.LATENCY)
         earlier_valid, earlier = products[VectorLane.PRODUCT - 2]
         multiplied, before = products[VectorLane.PRODUCT - 1]
-        adding, addend = products[VectorLane.PRODUCT]
-        adding = adding & body.reduce_product
+        addend = products[VectorLane.PRODUCT][1]
+        adding = delayed(m, multiplied & body.reduce_product)
         summed, summed_token = products[-1]
         m.d.comb += [
             step.multiply.eq(multiplying),

@@ -48,7 +48,7 @@ class VectorWriter(wiring.Component):
     data : Out(stream of beats)
         To the write DMA.
     nonfinite : Out(range)
-        Infinities and NaNs in the slice of two cycles ago.
+        Infinities and NaNs in the slice of three cycles ago.
     """
 
     def __init__(self, config: Config) -> None:
@@ -120,12 +120,14 @@ class VectorWriter(wiring.Component):
         with m.If(self.data.valid & self.data.ready & ~self.wide):
             m.d.sync += row.eq(row + 1)
 
-        special = Signal(config.vector_lanes)
-        for i in range(config.vector_lanes):
-            m.d.sync += special[i].eq(
-                self.valid
-                & Mux(self.wide, self.floats[i].exponent.all(), self.halves[i].exponent.all())
-            )
-        m.d.sync += self.nonfinite.eq(sum(special, Const(0, 1)))
+        special_floats, special_halves = Signal(config.vector_lanes), Signal(config.vector_lanes)
+        special, came = Signal(config.vector_lanes), Signal()
+        m.d.sync += [
+            came.eq(self.valid),
+            special_floats.eq(Cat(value.exponent.all() for value in self.floats)),
+            special_halves.eq(Cat(value.exponent.all() for value in self.halves)),
+            special.eq(Mux(came, Mux(self.wide, special_floats, special_halves), 0)),
+            self.nonfinite.eq(sum(special, Const(0, 1))),
+        ]
 
         return m

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -69,7 +70,11 @@ def test_writes_what_the_tools_start_from_and_names_the_one_that_is_missing(
     text = (tmp_path / "sat.il").read_text()
     for unit in ("engine", "load", "processor", "store", "update", "vector"):
         assert f"*.core.{unit}" in script and f".core.{unit}\n" in text
-    assert ".core.store.ready_beats\n" in text
+    in_block_ram = re.search(r'ram_style "block" (.*)', script)[1].split()
+    assert len(in_block_ram) >= 2
+    for memory in in_block_ram:
+        module = memory.removeprefix("*").removesuffix("*/m:*")
+        assert re.search(rf"^module \S*{re.escape(module)}", text, re.M), module
     assert json.loads((tmp_path / "configuration.json").read_text())["hash"]
     assert "nextpnr" in (tmp_path / "README.md").read_text()
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from firmware.allocator import Allocator
-from firmware.cards import open_card
 from firmware.cards.golden import GoldenCard
 from firmware.cards.verilated import MemoryTiming, VerilatedCard
 from firmware.driver import Driver
@@ -133,9 +132,9 @@ def test_layers(name):
         _check(card, model, 6, rng, (6 if normalised else 3, 6))
 
 
-@pytest.mark.parametrize("preset", ["sim", "vcu1525-1k"])
+@pytest.mark.parametrize("preset", ["sim", "vcu1525-1k", "ulx3s"])
 def test_layers_on_other_configurations(preset):
-    """Words of 32 channels, on arrays that are wider than an image has tokens."""
+    """Words of 32 channels, on arrays that are wider than an image has tokens; and of 8."""
     rng = np.random.default_rng(default_seed())
     image = Input("image", 6, 6, 3)
     patches = Convolution("patches", image, 96, bias=True)
@@ -143,7 +142,9 @@ def test_layers_on_other_configurations(preset):
     norm = LayerNorm("norm", positions)
     attention = Attention("attention", norm)
     gelu = GELU("gelu", attention)
-    with open_card(f"golden:{preset}") as card:
+    config = PRESETS[preset]
+    roomy = dataclasses.replace(config, memory_bytes=max(config.memory_bytes, 1 << 20))
+    with GoldenCard(roomy) as card:
         _check(card, _with_head(image, patches, positions, norm, attention, gelu), 3, rng, (3,))
 
 

@@ -1,5 +1,6 @@
 """LoadUnit: what each kind of LOAD leaves in the scratchpads."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -27,8 +28,11 @@ CONFIGS = {
         "other", rows=8, cols=4, lanes=4, group=16, ratio=8, s_depth=64, d_depth=64, aux_depth=64,
         memory_bytes=1 << 20,
     ),
+    "narrow": dataclasses.replace(
+        preset("tiny"), name="narrow", ratio=2, update_slices=2, compressed_stores=0
+    ),
 }  # fmt: skip
-"""The second has patterns of 1, 2, 4 and 8 steps, and 2:16."""
+"""The second has patterns of 1, 2, 4 and 8 steps, and 2:16; the third a single chunk in a beat."""
 
 
 @pytest.mark.parametrize("name", CONFIGS)

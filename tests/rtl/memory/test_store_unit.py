@@ -53,7 +53,10 @@ def test_store_unit(name):
 
 
 def test_store_unit_without_compression():
-    chosen = dataclasses.replace(preset("tiny"), name="plain", compressed_stores=0)
+    """Beats are as narrow as they can be without."""
+    chosen = dataclasses.replace(
+        preset("tiny"), name="plain", ratio=2, update_slices=2, compressed_stores=0
+    )
     simulate(
         StoreUnit(chosen), name="store_unit_plain", testbench=__name__, config=chosen,
         testcase=["stores_every_way", "stores_random_results", "compresses_where_it_can"],

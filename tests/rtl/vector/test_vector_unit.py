@@ -34,7 +34,9 @@ from tests.vectors import beats_written, random_body, random_stream, with_raw_fi
 
 CONFIGS = {
     "tiny": PRESETS["tiny"],
-    "one lane": dataclasses.replace(PRESETS["tiny"], name="one", vector_slices=16),
+    "one lane": dataclasses.replace(
+        PRESETS["tiny"], name="one", ratio=2, vector_slices=8, update_slices=2, compressed_stores=0
+    ),
     "whole rows": dataclasses.replace(PRESETS["sim"], name="rows", d_depth=64, vector_slices=1),
 }
 INPUT, OUTPUT = 0x1_0000, 0x4_0000
