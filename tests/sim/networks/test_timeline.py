@@ -62,8 +62,8 @@ def test_every_cycle_has_an_owner(seed):
     }
     assert found == divided, f"SAT_SEED={default_seed()}"
     assert sum(share.cycles for share in shares) == run.cycles
-    assert {holder for _, _, holder in found} >= {"array", "load"} and set(names) <= set(Opcode)
-    assert all(holder in HOLDERS for _, _, holder in found)
+    holders = {holder for _, _, holder in found}
+    assert "array" in holders and len(holders) > 2 and holders <= set(HOLDERS)
 
 
 @pytest.mark.parametrize("seed", range(3))
