@@ -88,9 +88,9 @@ class ForwardFlow:
         self._writers: dict[Images, _Layer] = {}
         self._progress: dict[Images, _Progress] = {}
         self._statistics: dict[Images, Statistics] = {}
-        # Cycles that the array works; and that the vector unit has left beside it, whose streams
-        # and the array's operands come one after the other.
-        self._time = self._ahead = 0
+        # Cycles that the array works; and those of them in which the vector unit can still load and
+        # write, by the same ways as the array's operands and results.
+        self._time = self._loading = self._writing = 0
 
     def add_vectors(self, y: Activations, steps: Steps) -> None:
         """Take note of how the vector unit writes `y`."""
@@ -156,15 +156,18 @@ class ForwardFlow:
         Returns whether there is enough to do.
         """
         self._time += cycles
-        self._ahead += cycles
-        while self._ahead > 0:
+        self._loading += cycles
+        self._writing += cycles
+        idle = False
+        while not idle and self._loading > 0 and self._writing > 0:
+            first = len(self._program) - 1
             piece = self._next_piece(vectors)
-            if piece is None:
-                # Time passes all the same.
-                self._ahead = 0
-                return False
-            self._ahead -= piece
-        return True
+            idle = piece is None
+            self._loading -= piece or 0
+            self._writing -= self._program.beats(first)[1]
+        # Time passes all the same.
+        self._loading, self._writing = min(self._loading, 0), min(self._writing, 0)
+        return not idle
 
     def _next_piece(self, vectors: Sequence[_Layer]) -> int | None:
         """Add the next piece of the vector unit, if there is one; return its cycles."""
@@ -224,7 +227,9 @@ class ForwardFlow:
             return None
         finally:
             if layer.on_array:
-                self._ahead -= self._program.loads(first)
+                read, written = self._program.beats(first)
+                self._loading -= read
+                self._writing -= written
         if isinstance(step, int):
             return step
         if isinstance(step, Needs):

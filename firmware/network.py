@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rtl.control.commands import Stage
 
+from .backward_flow import BackwardFlow
 from .driver import Driver, RunResult
 from .forward_flow import ForwardFlow
 from .gradient_flow import GradientFlow
@@ -59,7 +60,6 @@ from .schedule import (
     Step,
     WeightGradientSchedule,
     clear_phase,
-    cycles_of,
     require_support,
 )
 from .tensor import Activations, UnfoldedImages
@@ -531,16 +531,18 @@ class Network:
             return tensor
 
         backlog = Backlog(self._gradient_cycles(), self._vector_cycles())
-        flow = GradientFlow(assembly, self._activations, self._gradients, temporary, backlog.beside)
+        flow = BackwardFlow(assembly.program, backlog)
+        gradients = GradientFlow(
+            assembly, self._activations, self._gradients, temporary, flow.add_vectors
+        )
 
         def give(source: Layer, layer: Layer, gradient: Activations) -> None:
             """Add a contribution to the gradient of a source, as the layer that takes it has it."""
             if self.model.passes_gradient(source) and self._rearranged(source, layer):
                 copy = temporary(source)
-                lines = RelayoutSchedule(assembly, Stage.BP).copy(gradient, copy)
-                backlog.beside(cycles_of(lines))
+                flow.add_lines(copy, RelayoutSchedule(assembly, Stage.BP).copy(gradient, copy))
                 gradient = copy
-            flow.add(source, gradient)
+            gradients.add(source, gradient)
 
         @contextmanager
         def contribution(source: Layer, layer: Layer) -> Iterator[Activations]:
@@ -550,12 +552,12 @@ class Network:
             give(source, layer, part)
 
         logits = self.model.logits
-        flow.add(logits, self._gradients[logits])
+        gradients.add(logits, self._gradients[logits])
         for layer in reversed(self.model.layers[1:]):
             if not self.model.passes_gradient(layer):
                 continue
             part = assembly.part(layer.name)
-            dy = self._collected[layer] = flow.collect(layer)
+            dy = self._collected[layer] = gradients.collect(layer)
             source = layer.sources[0]
             # What is added has the gradient of the sum.
             for added in layer.sources[1:]:
@@ -569,29 +571,29 @@ class Network:
                 if self.model.passes_gradient(source):
                     if self._rearranged(source, layer):
                         with contribution(source, layer) as dx:
-                            self._add_backward(part, backlog, layer, tensors, dy, (dx, None, None))
+                            self._add_backward(part, flow, layer, tensors, dy, (dx, None, None))
                     else:
-                        target = flow.target(source)
-                        self._add_backward(part, backlog, layer, tensors, dy, target)
+                        target = gradients.target(source)
+                        self._add_backward(part, flow, layer, tensors, dy, target)
                 schedule = WeightGradientSchedule(part, self._scheduled(layer), tensors, updated)
-                backlog.add(schedule.update(self._unfolded.get(layer, x), dy))
+                flow.put_off(schedule.update(self._unfolded.get(layer, x), dy))
                 continue
-            alone = flow.alone
+            alone = gradients.alone
             if self._rearranged(source, layer):
                 alone = partial(contribution, layer=layer)
             if isinstance(tensors, BatchNormTensors) and isinstance(updated, BatchNormTensors):
                 assert isinstance(layer, BatchNorm)
                 with alone(source) as dx:
                     norm = NormalisationSchedule(part, layer, tensors)
-                    backlog.beside(norm.backward(x, dy, dx, masked=source.relu, updated=updated))
+                    flow.add_vectors(norm.backward(x, dy, dx, masked=source.relu, updated=updated))
             elif isinstance(layer, LayerNorm):
                 assert isinstance(updated, LayerNormTensors)
                 with contribution(source, layer) as dx:
                     layer_norm = self._layer_norm_schedule(part, layer)
-                    backlog.beside(layer_norm.backward(x, dy, dx, updated=updated))
+                    flow.add_lines(dx, layer_norm.backward(x, dy, dx, updated=updated))
             elif isinstance(tensors, PositionTensors):
                 assert isinstance(updated, PositionTensors) and isinstance(dy, TokenActivations)
-                backlog.beside(PositionSchedule(part, tensors).learn(dy, updated))
+                flow.add_vectors(PositionSchedule(part, tensors).learn(dy, updated))
             elif not self.model.passes_gradient(source):
                 continue
             elif isinstance(layer, (MaxPool, GlobalAveragePool)):
@@ -599,19 +601,19 @@ class Network:
                 pooling = PoolingSchedule(part, layer)
                 with alone(source) as dx:
                     parts = self._overlap(layer, pooling.overlap)
-                    backlog.beside(pooling.backward(x, y, dy, dx, mask=mask, parts=parts))
+                    flow.add_vectors(pooling.backward(x, y, dy, dx, mask=mask, parts=parts))
             elif isinstance(layer, GELU):
                 with contribution(source, layer) as dx:
-                    backlog.beside(GELUSchedule(part).backward(x, dy, dx))
+                    flow.add_vectors(GELUSchedule(part).backward(x, dy, dx))
             elif isinstance(layer, Attention):
                 with contribution(source, layer) as dx:
                     attention = AttentionSchedule(part, layer, self._attention[layer])
                     assert isinstance(dx, TokenActivations) and isinstance(dy, TokenActivations)
                     queries = self._tokens(source, layer)
-                    backlog.before(attention.value_gradients(queries, dy, dx))
-                    backlog.beside(attention.score_gradients())
-                    backlog.before(attention.input_gradients(queries, dx))
-        backlog.finish()
+                    flow.add_products(attention.value_gradients(queries, dy, dx))
+                    flow.add_vectors(attention.score_gradients())
+                    flow.add_products(attention.input_gradients(queries, dx))
+        flow.finish()
         return assembly.program
 
     def _gradient_cycles(self) -> float:
@@ -637,7 +639,7 @@ class Network:
     def _add_backward(
         self,
         assembly: Assembly,
-        backlog: Backlog,
+        flow: BackwardFlow,
         layer: Convolution,
         tensors: ConvolutionTensors,
         dy: Activations,
@@ -646,10 +648,10 @@ class Network:
         """Add BP of a convolution; `target` is as `GradientFlow.target` has it."""
         dx, add, mask = target
         schedule = ConvolutionSchedule(assembly, self._scheduled(layer), tensors)
-        phases = backlog.before(schedule.backward(dy, dx, add=add, mask=mask))
+        phases = flow.add_convolution(dx, schedule.backward(dy, dx, add=add, mask=mask))
         # What is there already needs nothing.
         for phase in phases if add is not dx else ():
-            backlog.beside(clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask))
+            flow.add_vectors(clear_phase(assembly, dx, phase, layer.stride, add=add, mask=mask))
 
 
 def _trained(tensors: _Learned) -> Iterator[tuple[str, Any]]:

@@ -448,10 +448,11 @@ class Program:
                 return 0, body["tiles"] * beats * beat
         return 0, 0
 
-    def loads(self, first: int) -> int:
-        """Return the beats that the commands from `first` on load."""
+    def beats(self, first: int) -> tuple[int, int]:
+        """Return the beats that the commands from `first` on read, and those that they write."""
         commands = range(first, len(self._commands))
-        return sum(self.traffic(index)[0] for index in commands) // self.config.beat_bytes
+        read, written = map(sum, zip((0, 0), *map(self.traffic, commands)))
+        return read // self.config.beat_bytes, written // self.config.beat_bytes
 
     @property
     def nbytes(self) -> int:

@@ -12,7 +12,7 @@ from .gelu import GELUSchedule
 from .layer_norm import LayerNormSchedule
 from .loss import LossSchedule, LossTensors
 from .normalisation import NormalisationSchedule
-from .pieces import Backlog, Needs, Pieces, Steps, Written, cycles_of, emit
+from .pieces import Backlog, Interruptible, Needs, Pieces, Steps, Written, cycles_of, emit
 from .pooling import PoolingSchedule, accumulate, clear_phase
 from .positions import PositionSchedule
 from .relayout import RelayoutSchedule
@@ -27,6 +27,7 @@ __all__ = [
     "Backlog",
     "ConvolutionSchedule",
     "GELUSchedule",
+    "Interruptible",
     "LayerNormSchedule",
     "LossSchedule",
     "LossTensors",

@@ -14,7 +14,7 @@ where ``n = inverse * x + offset``. (J. L. Ba et al., "Layer normalization", 201
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 from rtl.control.commands import Fold, Function, Stage, VectorOperand, VectorTarget
@@ -22,9 +22,9 @@ from rtl.control.commands import Fold, Function, Stage, VectorOperand, VectorTar
 from ..layers import LayerNormBuffers, LayerNormTensors
 from ..model import LayerNorm
 from ..tensor import Activations
-from .assembly import Assembly, nests
+from .assembly import Assembly
 from .patch import cut
-from .pieces import PIECE_BEATS, Needs, Pieces, Steps, Written, line_pieces
+from .pieces import PIECE_BEATS, Needs, Steps, Written, line_pieces
 from .vectors import Feed, Register, Vectors
 
 __all__ = ["LayerNormSchedule"]
@@ -168,7 +168,7 @@ class LayerNormSchedule:
 
     def backward(
         self, x: Activations, dy: Activations, dx: Activations, *, updated: LayerNormTensors
-    ) -> Pieces:
+    ) -> Steps:
         """Add the gradient of the input, and those of what is learned, with its update.
 
         Parameters
@@ -181,41 +181,47 @@ class LayerNormSchedule:
             Receives what the next step needs.
         """
         vectors, buffers = Vectors(self._assembly, Stage.BP), self._buffers
+        g = self._config.elements
+        for block, lines in line_pieces(x, 1):
+            yield Needs(dy, block, lines.stop)
+            places = [(block, line, column) for line in lines for column in range(x.shape.width)]
+            for words in cut(x.words, g):
+                gains = self._records.rows(words, "gain", 1)
+                vectors.read_registers(Register(0), len(words), gains)
+                for index, word in enumerate(words):
+                    vectors.stream(
+                        [Feed(dy.tiles(word, block, lines))],
+                        groups=len(places),
+                        rows=g,
+                        a=Register(index),
+                        target=VectorTarget.NARROW,
+                        results=buffers.scaled.tiles(word, block, lines),
+                    )
+                yield vectors.elapsed()
+            for place in places:
+                self._add_gradient(vectors, x, place)
+                yield vectors.elapsed()
+            tiles = dx.line_tiles(block, lines)
+            vectors.stream(
+                [Feed(buffers.gradient.line_tiles(block, lines), transpose=True)],
+                groups=len(tiles),
+                rows=g,
+                a=1.0,
+                target=VectorTarget.NARROW,
+                results=tiles,
+            )
+            yield vectors.elapsed()
+            yield Written(dx, tiles)
         for word in range(x.words):
-            yield from self._learn(vectors, dy, word, updated)
-            # The registers may have been used meanwhile.
-            for tiles, results in self._pieces(dy.column(word), buffers.scaled.column(word)):
-                vectors.fill(self._records, word, 1, _GAIN)
-                vectors.stream(
-                    [Feed(tiles)],
-                    groups=len(tiles),
-                    rows=self._config.elements,
-                    a=_GAIN,
-                    target=VectorTarget.NARROW,
-                    results=results,
-                )
-                yield len(tiles) * self._config.elements
-        for block in range(x.batch_blocks):
-            for line in range(x.shape.height):
-                for column in range(x.shape.width):
-                    self._add_gradient(vectors, x, (block, line, column))
-                    yield 4 * x.words * self._config.elements
-        for word in range(x.words):
-            for tiles, results in self._pieces(buffers.gradient.column(word), dx.column(word)):
-                vectors.stream(
-                    [Feed(tiles, transpose=True)],
-                    groups=len(tiles),
-                    rows=self._config.elements,
-                    a=1.0,
-                    target=VectorTarget.NARROW,
-                    results=results,
-                )
-                yield len(tiles) * self._config.elements
+            yield self._learn(vectors, dy, word, updated)
 
     def _learn(
         self, vectors: Vectors, dy: Activations, word: int, updated: LayerNormTensors
-    ) -> Pieces:
-        """Add the gradients of gain and shift of G channels, and their update."""
+    ) -> int:
+        """Add the gradients of gain and shift of G channels, and their update.
+
+        Returns about how many cycles it takes.
+        """
         config, records = self._config, self._records
         pairs = list(zip(self._buffers.normal.column(word), dy.column(word), strict=True))
         # Tiles that are transposed and others by turns take more than twice their beats.
@@ -234,7 +240,6 @@ class LayerNormSchedule:
                 into=Register(_PARTS.number + _MOST_PARTS + number),
                 product_into=Register(_PARTS.number + number),
             )
-            yield 5 * len(part) * config.elements
         for first, gradient in ((0, _GAIN_GRADIENT), (_MOST_PARTS, _SHIFT_GRADIENT)):
             vectors.compute(
                 None,
@@ -252,7 +257,7 @@ class LayerNormSchedule:
         ):
             update.descend(value, momentum, gradient)
         update.spill(updated.records, word, "gain", 4, _GAIN)
-        yield _UPDATE_CYCLES
+        return 5 * len(pairs) * config.elements + _UPDATE_CYCLES
 
     def _add_gradient(self, vectors: Vectors, x: Activations, place: tuple[int, int, int]) -> None:
         """Add the gradient of G tokens, its tiles transposed."""
@@ -305,13 +310,3 @@ class LayerNormSchedule:
         """Return the number of a tile among those of its word."""
         block, line, column = place
         return (block * x.shape.height + line) * x.shape.width + column
-
-    def _pieces(
-        self, sources: Sequence[int], results: Sequence[int]
-    ) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
-        """Cut tiles that correspond into pieces that one descriptor can name the results of."""
-        size = max(PIECE_BEATS // self._config.elements, 1)
-        for start in range(0, len(results), size):
-            for first, count, _ in nests(results[start : start + size]):
-                part = slice(start + first, start + first + count)
-                yield sources[part], results[part]

@@ -129,6 +129,11 @@ class Backlog:
         self._waiting: deque[Interruptible] = deque()
         self._under_way = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left."""
+        return not self._waiting
+
     def add(self, pieces: Interruptible) -> None:
         """Put off `pieces`."""
         self._waiting.append(pieces)
