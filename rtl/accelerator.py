@@ -16,7 +16,8 @@ from amaranth.lib.wiring import In, Out
 from .config import Config
 from .core import Core
 from .interface.axi import AXI4LiteSignature, AXI4ReadSignature, AXI4WriteSignature
-from .interface.read_striper import ReadStriper
+from .interface.read_arbiter import ReadArbiter
+from .interface.read_striper import BEATS, ReadStriper
 from .interface.registers import RegisterFile
 from .interface.write_striper import WriteStriper
 
@@ -78,14 +79,12 @@ class Accelerator(wiring.Component):
         m.submodules.core = DomainRenamer("core")(core)
         m.submodules.registers = registers = RegisterFile(self._config, self._memory_bases)
         if self._config.channels == 1:
-            reads, writes = [(core.read, self.read)], [(core.write, self.write)]
+            reads, writes = [(core.reads[0], self.read)], [(core.write, self.write)]
         else:
             # They need no soft reset: nothing is under way in them by then.
-            m.submodules.reads = read_striper = ReadStriper(self._config)
             m.submodules.writes = write_striper = WriteStriper(self._config)
-            wiring.connect(m, core.read, read_striper.core)
             wiring.connect(m, core.write, write_striper.core)
-            reads = list(zip(read_striper.channels, self.read, strict=True))
+            reads = list(zip(self._striped_reads(m, core), self.read, strict=True))
             writes = list(zip(write_striper.channels, self.write, strict=True))
         for inside, outside in (*reads, *writes):
             wiring.connect(m, inside, wiring.flipped(outside))
@@ -129,3 +128,23 @@ class Accelerator(wiring.Component):
                 m.d.sync += core_reset.eq(0)
                 m.next = "Operate"
         return m
+
+    def _striped_reads(self, m, core):
+        """Return the read channels that all read ports of the core share."""
+        config = self._config
+        stripers = [ReadStriper(config) for _ in core.reads]
+        for i, striper in enumerate(stripers):
+            m.submodules[f"reads_{i}"] = striper
+            wiring.connect(m, core.reads[i], striper.core)
+        if len(stripers) == 1:
+            return stripers[0].channels
+        arbiters = []
+        for i in range(config.channels):
+            arbiter = ReadArbiter(
+                config, masters=len(stripers), bursts=len(stripers) * BEATS // config.channels
+            )
+            m.submodules[f"read_arbiter_{i}"] = arbiter
+            for striper, port in zip(stripers, arbiter.masters, strict=True):
+                wiring.connect(m, striper.channels[i], port)
+            arbiters.append(arbiter.axi)
+        return arbiters
