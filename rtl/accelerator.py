@@ -16,9 +16,8 @@ from amaranth.lib.wiring import In, Out
 from .config import Config
 from .core import Core
 from .interface.axi import AXI4LiteSignature, AXI4ReadSignature, AXI4WriteSignature
-from .interface.read_arbiter import ReadArbiter
-from .interface.read_striper import BEATS, ReadStriper
 from .interface.registers import RegisterFile
+from .interface.striped_reads import StripedReads
 from .interface.write_striper import WriteStriper
 
 __all__ = ["Accelerator"]
@@ -82,9 +81,12 @@ class Accelerator(wiring.Component):
             reads, writes = [(core.reads[0], self.read)], [(core.write, self.write)]
         else:
             # They need no soft reset: nothing is under way in them by then.
+            m.submodules.reads = striped_reads = StripedReads(self._config)
             m.submodules.writes = write_striper = WriteStriper(self._config)
+            for port, striped_port in zip(core.reads, striped_reads.core, strict=True):
+                wiring.connect(m, port, striped_port)
             wiring.connect(m, core.write, write_striper.core)
-            reads = list(zip(self._striped_reads(m, core), self.read, strict=True))
+            reads = list(zip(striped_reads.channels, self.read, strict=True))
             writes = list(zip(write_striper.channels, self.write, strict=True))
         for inside, outside in (*reads, *writes):
             wiring.connect(m, inside, wiring.flipped(outside))
@@ -128,23 +130,3 @@ class Accelerator(wiring.Component):
                 m.d.sync += core_reset.eq(0)
                 m.next = "Operate"
         return m
-
-    def _striped_reads(self, m, core):
-        """Return the read channels that all read ports of the core share."""
-        config = self._config
-        stripers = [ReadStriper(config) for _ in core.reads]
-        for i, striper in enumerate(stripers):
-            m.submodules[f"reads_{i}"] = striper
-            wiring.connect(m, core.reads[i], striper.core)
-        if len(stripers) == 1:
-            return stripers[0].channels
-        arbiters = []
-        for i in range(config.channels):
-            arbiter = ReadArbiter(
-                config, masters=len(stripers), bursts=len(stripers) * BEATS // config.channels
-            )
-            m.submodules[f"read_arbiter_{i}"] = arbiter
-            for striper, port in zip(stripers, arbiter.masters, strict=True):
-                wiring.connect(m, striper.channels[i], port)
-            arbiters.append(arbiter.axi)
-        return arbiters

@@ -1,4 +1,5 @@
-// Memory of several channels as one: `rtl/interface/{striping,read_striper,write_striper}.py`.
+// Memory of several channels as one: `rtl/interface/{striping,read_striper,striped_reads,
+// write_striper}.py`.
 //
 // Channels are driven by their owner; these take from them what there is.
 
