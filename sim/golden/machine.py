@@ -239,10 +239,9 @@ class Machine:
             self._refuse_if(command.opcode not in _OPCODES)
             target = _STREAMS.get(getattr(command.body, "target", None))
             queue = queue_of(self.config, _OPCODES[command.opcode], target).value
-        others = set(self._queues) - {queue}
-        self._refuse_if(queue not in self._queues)
-        named = command.wait | command.signal
-        self._refuse_if(any(named >> number & 1 and number not in others for number in range(8)))
+        others = self._queue_bits & ~(1 << queue)
+        self._refuse_if(not self._queue_bits >> queue & 1)
+        self._refuse_if(bool((command.wait | command.signal) & ~others))
         return command, queue
 
     def _advance(self, number: int, queue: _Queue) -> bool:

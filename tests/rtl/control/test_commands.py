@@ -90,8 +90,8 @@ def test_fields_not_given_are_zero():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"wait": 16}, "Header.wait is 16, must be 0 to 15"),
-        ({"signal": -1}, "Header.signal is -1, must be 0 to 15"),
+        ({"wait": 32}, "Header.wait is 32, must be 0 to 31"),
+        ({"signal": -1}, "Header.signal is -1, must be 0 to 31"),
         ({"base": 1 << 16}, "LoadBody.base is 65536, must be 0 to 65535"),
         ({"tiles": 1}, "LoadBody has no field 'tiles'; it has target, order"),
         ({"descriptor": {"address": -1}}, "Descriptor.address is -1, must be 0 to 1844"),
