@@ -233,8 +233,7 @@ class Config:
 
     @property
     def read_ports(self) -> int:
-        """Ways of the core to memory's read channels: streams have their own if there are several.
-        """
+        """Read ports of the core: with several channels, one of them is for streams."""
         return 2 if self.stream_queue and self.channels > 1 else 1
 
     @property

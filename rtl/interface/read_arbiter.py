@@ -59,9 +59,7 @@ class ReadArbiter(wiring.Component):
                         candidate = (last + 1 + distance) % len(numbers)
                         with m.If(asks[candidate]):
                             m.d.comb += chosen.eq(candidate)
-        m.submodules.owners = owners = fifo.SyncFIFOBuffered(
-            width=len(turn), depth=self._bursts
-        )
+        m.submodules.owners = owners = fifo.SyncFIFOBuffered(width=len(turn), depth=self._bursts)
         grant = Signal()
         m.d.comb += [
             grant.eq(asks.any() & (~ar.valid | ar.ready) & owners.w_rdy),

@@ -126,8 +126,8 @@ class Placer(wiring.Component):
         # Beats of streams go at the pace of the unit that takes them, to scratchpads at any.
         room = Signal(init=1)
         for target in STREAMS:
-            for name in target_ports(config, {target} & {*self._targets}):
-                taker = getattr(self, name)
+            if target in self._targets:
+                taker = getattr(self, target.name.lower())
                 m.d.comb += [
                     taker.payload.eq(self.beats.payload),
                     taker.valid.eq(active & goes_to(target) & self.beats.valid),

@@ -237,7 +237,7 @@ class Machine:
             queue = command.queue
         else:
             self._refuse_if(command.opcode not in _OPCODES)
-            target = _STREAMS.get(getattr(command.body, "target", None))
+            target = _STREAMS.get(getattr(command.body, "target", -1))
             queue = queue_of(self.config, _OPCODES[command.opcode], target).value
         others = self._queue_bits & ~(1 << queue)
         self._refuse_if(not self._queue_bits >> queue & 1)

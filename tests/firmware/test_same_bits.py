@@ -42,9 +42,10 @@ QUAD = dataclasses.replace(
 SHORT = dataclasses.replace(TINY, name="short", cols=4, interleave=8, drain_rows=4)
 """As wide a beat as the smallest preset's, on an array of another shape."""
 LEAN = dataclasses.replace(
-    TINY, name="lean", vector_slices=16, epilogue_slices=8, update_slices=8, compressed_stores=0
-)
-"""As a small device: one lane each for vectors, results and updates."""
+    TINY, name="lean", vector_slices=16, epilogue_slices=8, update_slices=8, stream_queue=0,
+    compressed_stores=0,
+)  # fmt: skip
+"""As a small device: one lane each for vectors, results and updates, and one queue of LOADs."""
 STEPS = 3
 SEED = default_seed()
 

@@ -1,11 +1,9 @@
 """The whole accelerator on AXI buses with random pauses, against the functional golden machine."""
 
-import dataclasses
 import itertools
 
 import cocotb
 import numpy as np
-import pytest
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
@@ -24,14 +22,13 @@ from tests.vectors import VectorProgram
 TIMEOUT = 50_000
 
 
-@pytest.mark.parametrize("stream_queue", [1, 0])
-def test_accelerator(stream_queue):
-    chosen = dataclasses.replace(PRESETS["tiny"], stream_queue=stream_queue)
+def test_accelerator():
+    tiny = PRESETS["tiny"]
     simulate(
-        Flattened(Accelerator(chosen), read="m_axi", write="m_axi", control="s_axi_control"),
-        name=f"accelerator_{stream_queue}",
+        Flattened(Accelerator(tiny), read="m_axi", write="m_axi", control="s_axi_control"),
+        name="accelerator",
         testbench=__name__,
-        config=chosen,
+        config=tiny,
     )
 
 

@@ -119,7 +119,7 @@ async def goes_on_past_stalled_masters(dut):
 @cocotb.test()
 async def takes_turns(dut):
     """Of two that always ask, each has every other burst."""
-    memory, random = await begin(dut)
+    _, random = await begin(dut)
     whole = [(0, config().burst_beats)] * 100
     taken = dict.fromkeys(("load", "stream"), 0)
 

@@ -97,7 +97,7 @@ async def none_waits_for_the_other(dut):
 @cocotb.test()
 async def two_beats_a_cycle(dut):
     """Both stream at once at nearly a beat a cycle each, from channels at full speed."""
-    memory, _ = await begin(dut, None)
+    await begin(dut, None)
     page, longest = config().page_beats, config().burst_beats
     starts = (0, config().memory_bytes // config().beat_bytes // 2 + page)
     for port, first in zip(PORTS, starts, strict=True):

@@ -966,7 +966,7 @@ def test_state_is_handed_over_only_to_an_update(stream_queue: int) -> None:
     """A LOAD to the update engine ends when an UPDATE has taken its beats, not before."""
     config = dataclasses.replace(TINY, stream_queue=stream_queue)
     machine = Machine(config)
-    learns = {"tiles": 1, "rows": 1, "o_stride": 2, "state_address": STATE_AT}
+    learns: dict[str, Any] = {"tiles": 1, "rows": 1, "o_stride": 2, "state_address": STATE_AT}
     update_command = encode(Opcode.UPDATE, **learns)
     state = load_stream(LoadTarget.STATE, STATE_AT, 4)
     own, from_own = (Queue.STREAM, FROM_STREAM) if stream_queue else (Queue.LOAD, FROM_LOAD)
