@@ -26,9 +26,10 @@ CORE = "accelerator/inner/core"
 """Where the units are in the hierarchy, whatever is around the accelerator's top level."""
 
 HOME_UNITS = (
-    "processor", "load", "store", "update", "vector", "store_dma", "vector_dma", "write_arbiter",
+    "processor", "load", "stream", "store", "update", "vector", "store_dma", "vector_dma",
+    "write_arbiter",
 )  # fmt: skip
-"""Units of the core that stay in the SLR of the board's interfaces."""
+"""Units of the core that stay in the SLR of the board's interfaces, as far as they are placed."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def floorplan(config: Config, dies: Dies) -> str:
     """Return the constraints, as XDC files and Tcl scripts that the placer runs take them."""
     slrs = column_slrs(config, dies)
     column, s_bank = block_name(config, "column"), block_name(config, "s_bank")
+    units = [unit for unit in HOME_UNITS if unit != "stream" or config.stream_queue]
     assignments = [
-        *((f"{CORE}/{unit}", dies.home) for unit in HOME_UNITS),
+        *((f"{CORE}/{unit}", dies.home) for unit in units),
         *((f"{CORE}/engine/array/{s_bank}_{row}", slrs[0]) for row in range(config.rows)),
         *((f"{CORE}/engine/array/{column}_{number}", slr) for number, slr in enumerate(slrs)),
     ]

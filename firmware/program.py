@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from rtl.config import COMMAND_BYTES, Config
 from rtl.control.commands import (
-    QUEUE_OF,
     WALK_DIMENSIONS,
     CoefficientKind,
     Frame,
@@ -22,6 +21,7 @@ from rtl.control.commands import (
     Stage,
     VectorTarget,
     encode,
+    queue_of,
 )
 from rtl.memory.descriptor import DIMENSIONS
 from rtl.sparsity.pattern import Pattern
@@ -373,7 +373,7 @@ class Program:
     def vector(self, stage: Stage, feeds: Sequence[dict[str, Any]] = (), **body: Any) -> None:
         """Add a VECTOR and, behind it, the LOADs that feed it.
 
-        It goes first, so that it takes their beats however many they are: the load queue might not
+        It goes first, so that it takes their beats however many they are: their queue might not
         hold them all.
 
         Parameters
@@ -422,6 +422,11 @@ class Program:
     def stages(self) -> list[Stage]:
         """Stage of each command but FINISH."""
         return [command.stage for command in self._commands]
+
+    @property
+    def queues(self) -> list[Queue]:
+        """Queue of each command but FINISH."""
+        return [command.queue for command in self._commands]
 
     @property
     def opcodes(self) -> list[Opcode]:
@@ -538,7 +543,8 @@ class Program:
             self._depend(load, taker, reads, [], reader=reader)
 
     def _append(self, opcode: Opcode, stage: Stage, body: dict[str, Any]) -> _Command:
-        command = _Command(opcode, QUEUE_OF[opcode], stage, body, self._label)
+        queue = queue_of(self.config, opcode, body.get("target"))
+        command = _Command(opcode, queue, stage, body, self._label)
         self._commands.append(command)
         return command
 

@@ -16,8 +16,8 @@ from amaranth.lib.wiring import In, Out
 from .config import Config
 from .core import Core
 from .interface.axi import AXI4LiteSignature, AXI4ReadSignature, AXI4WriteSignature
-from .interface.read_striper import ReadStriper
 from .interface.registers import RegisterFile
+from .interface.striped_reads import StripedReads
 from .interface.write_striper import WriteStriper
 
 __all__ = ["Accelerator"]
@@ -78,14 +78,15 @@ class Accelerator(wiring.Component):
         m.submodules.core = DomainRenamer("core")(core)
         m.submodules.registers = registers = RegisterFile(self._config, self._memory_bases)
         if self._config.channels == 1:
-            reads, writes = [(core.read, self.read)], [(core.write, self.write)]
+            reads, writes = [(core.reads[0], self.read)], [(core.write, self.write)]
         else:
             # They need no soft reset: nothing is under way in them by then.
-            m.submodules.reads = read_striper = ReadStriper(self._config)
+            m.submodules.reads = striped_reads = StripedReads(self._config)
             m.submodules.writes = write_striper = WriteStriper(self._config)
-            wiring.connect(m, core.read, read_striper.core)
+            for port, striped_port in zip(core.reads, striped_reads.core, strict=True):
+                wiring.connect(m, port, striped_port)
             wiring.connect(m, core.write, write_striper.core)
-            reads = list(zip(read_striper.channels, self.read, strict=True))
+            reads = list(zip(striped_reads.channels, self.read, strict=True))
             writes = list(zip(write_striper.channels, self.write, strict=True))
         for inside, outside in (*reads, *writes):
             wiring.connect(m, inside, wiring.flipped(outside))

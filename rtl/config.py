@@ -80,7 +80,7 @@ class Config:
         AXI masters, 1, 2 or 4, over which memory is striped: page ``p`` of 4 KiB is page
         ``p // channels`` of channel ``p % channels``.
     queue_depth
-        Commands that each of the load, compute, store and vector queues holds.
+        Commands that each queue holds.
     burst_beats
         Longest AXI burst of reads; of writes, `write_burst_beats`.
     outstanding_reads
@@ -92,6 +92,9 @@ class Config:
         Parts in which a word of the O scratchpad goes through the epilogue of a STORE, one a cycle.
     update_slices
         Parts in which `group` weights go through SGD, one a cycle.
+    stream_queue
+        Whether LOADs to the vector and to the update unit have a queue, a load unit and, with
+        several channels, a read port of their own, 0 or 1.
     compressed_stores
         Whether a STORE can write its result compressed, 0 or 1. Pruning gradients needs it, pruning
         weights doesn't.
@@ -121,6 +124,7 @@ class Config:
     vector_slices: int = 2
     epilogue_slices: int = 1
     update_slices: int = 1
+    stream_queue: int = 1
     compressed_stores: int = 1
     device: str = "generic"
 
@@ -181,8 +185,9 @@ class Config:
         ):
             if not 1 <= getattr(self, name) <= most:
                 self._refuse(name, f"1 to {most} ({whole})")
-        if self.compressed_stores not in (0, 1):
-            self._refuse("compressed_stores", "0 or 1")
+        for name in ("stream_queue", "compressed_stores"):
+            if getattr(self, name) not in (0, 1):
+                self._refuse(name, "0 or 1")
         if self.floats < self.group:
             # A chunk takes two O words then, which STORE would have to join.
             if self.compressed_stores:
@@ -231,6 +236,11 @@ class Config:
     def update_lanes(self) -> int:
         """Weights that the update unit takes in a cycle."""
         return self.group // self.update_slices
+
+    @property
+    def read_ports(self) -> int:
+        """Read ports of the core: with several channels, one of them is for streams."""
+        return 2 if self.stream_queue and self.channels > 1 else 1
 
     @property
     def beat_bits(self) -> int:
@@ -299,7 +309,7 @@ PRESETS: dict[str, Config] = {
             "ulx3s", rows=4, cols=2, lanes=4, ratio=2, s_depth=512, d_depth=512, o_depth=512,
             aux_depth=512, bin_bits=44, accumulator_bits=52, memory_bytes=256 << 10, queue_depth=4,
             burst_beats=8, outstanding_reads=4, vector_slices=8, epilogue_slices=4,
-            update_slices=8, compressed_stores=0, device="lfe5u-85f",
+            update_slices=8, stream_queue=0, compressed_stores=0, device="lfe5u-85f",
         ),
         Config(
             "vcu1525", rows=16, cols=32, s_depth=1024, d_depth=1024, o_depth=512, aux_depth=1024,

@@ -2,18 +2,19 @@
 
 from typing import Any
 
-from amaranth.hdl import Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import data, fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import Config
-from .control.commands import Fault, Opcode, Queue
+from .control.commands import STREAMS, Fault, LoadTarget, Opcode, Queue
 from .control.counters import Counters
 from .control.fault import FaultReport
 from .control.processor import CommandProcessor, State
 from .engine.tensor_engine import TensorEngine
 from .interface.axi import AXI4ReadSignature, AXI4WriteSignature
 from .interface.read_arbiter import ReadArbiter
+from .interface.read_buffer import ReadBuffer
 from .interface.register_map import COUNTERS, STAGE_NAMES
 from .interface.write_arbiter import WriteArbiter
 from .memory.load_unit import LoadUnit
@@ -27,11 +28,13 @@ __all__ = ["Core"]
 
 
 class Core(wiring.Component):
-    """The accelerator between its registers and its memory port.
+    """The accelerator between its registers and its memory ports.
 
     Attributes
     ----------
-    read, write : Out
+    reads : Out
+        Memory, by one port or several: `Config.read_ports`.
+    write : Out
         Memory.
     start, program, commands : In
         Run the program of `commands` commands at address `program`.
@@ -64,7 +67,7 @@ class Core(wiring.Component):
                 "counters": Out(data.ArrayLayout(64, len(COUNTERS))),
                 "abort": In(1),
                 "idle": Out(1),
-                "read": Out(AXI4ReadSignature(config.beat_bits)),
+                "reads": Out(AXI4ReadSignature(config.beat_bits)).array(config.read_ports),
                 "write": Out(AXI4WriteSignature(config.beat_bits)),
             }
         )
@@ -73,9 +76,15 @@ class Core(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.processor = processor = CommandProcessor(config)
-        m.submodules.read_arbiter = read_arbiter = ReadArbiter(config)
         m.submodules.write_arbiter = write_arbiter = WriteArbiter(config)
-        m.submodules.load = load = LoadUnit(config)
+        scratchpads = [target for target in LoadTarget if target not in STREAMS]
+        if config.stream_queue:
+            m.submodules.load = load = LoadUnit(config, scratchpads)
+            m.submodules.stream = stream = LoadUnit(config, STREAMS)
+            loaders = {Queue.LOAD: load, Queue.STREAM: stream}
+        else:
+            m.submodules.load = load = stream = LoadUnit(config)
+            loaders = {Queue.LOAD: load}
         m.submodules.engine = engine = TensorEngine(config)
         m.submodules.store = store = StoreUnit(config)
         m.submodules.update = update = UpdateUnit(config)
@@ -99,28 +108,50 @@ class Core(wiring.Component):
         m.d.comb += [
             abort.eq(self.abort | self.stopped),
             processor.abort.eq(abort),
-            load.abort.eq(abort),
+            *(loader.abort.eq(abort) for loader in loaders.values()),
             store_dma.abort.eq(abort),
             vector_dma.abort.eq(abort),
-            self.idle.eq(processor.fetch_idle & load.idle & store_dma.idle & vector_dma.idle),
+            self.idle.eq(
+                processor.fetch_idle
+                & Cat(loader.idle for loader in loaders.values()).all()
+                & store_dma.idle
+                & vector_dma.idle
+            ),
         ]
 
-        # Memory: reads of the load unit and the command fetch, writes of the two queues that do.
-        wiring.connect(m, load.axi, read_arbiter.load)
-        wiring.connect(m, processor.axi, read_arbiter.fetch)
-        wiring.connect(m, read_arbiter.axi, wiring.flipped(self.read))
+        # Memory: reads of the command fetch and of LOADs, writes of the two queues that do. With a
+        # port of its own a load unit needs no buffer, as there is one in its striper.
+        readers = [processor.axi]
+        for queue, loader in loaders.items():
+            if queue is Queue.STREAM and config.read_ports > 1:
+                wiring.connect(m, loader.axi, wiring.flipped(self.reads[1]))
+            else:
+                m.submodules[f"{queue.name.lower()}_buffer"] = buffer = ReadBuffer(config)
+                wiring.connect(m, loader.axi, buffer.master)
+                readers.append(buffer.axi)
+        m.submodules.read_arbiter = read_arbiter = ReadArbiter(
+            config,
+            masters=len(readers),
+            bursts=config.outstanding_reads * config.burst_beats,
+        )
+        for reader, port in zip(readers, read_arbiter.masters, strict=True):
+            wiring.connect(m, reader, port)
+        wiring.connect(m, read_arbiter.axi, wiring.flipped(self.reads[0]))
         wiring.connect(m, store_dma.axi, write_arbiter.store)
         wiring.connect(m, vector_dma.axi, write_arbiter.vector)
         wiring.connect(m, write_arbiter.axi, wiring.flipped(self.write))
 
-        # Load.
-        m.d.comb += [
-            load.command.payload.eq(processor.load.payload.body.load),
-            load.command.valid.eq(processor.load.valid),
-            processor.load.ready.eq(load.command.ready),
-            processor.load_done.eq(load.done),
-            processor.load_fault.eq(load.fault),
-        ]
+        # Load, stream.
+        for queue, loader in loaders.items():
+            name = queue.name.lower()
+            commands = getattr(processor, name)
+            m.d.comb += [
+                loader.command.payload.eq(commands.payload.body.load),
+                loader.command.valid.eq(commands.valid),
+                commands.ready.eq(loader.command.ready),
+                getattr(processor, f"{name}_done").eq(loader.done),
+                getattr(processor, f"{name}_fault").eq(loader.fault),
+            ]
         wiring.connect(m, load.s_write, engine.s_write)
         wiring.connect(m, load.d_write, engine.d_write)
         wiring.connect(m, load.aux_write, store.aux_write)
@@ -157,7 +188,7 @@ class Core(wiring.Component):
             with m.If(processor.store_opcode == opcode):
                 wiring.connect(m, unit.descriptor, store_dma.descriptor)
                 wiring.connect(m, unit.data, store_dma.data)
-        state = load.state
+        state = stream.state
         if config.update_lanes == 1:
             state = _decoupled(m, "update_beats", config, state)
         wiring.connect(m, state, update.state)
@@ -196,7 +227,7 @@ class Core(wiring.Component):
             processor.vector_done.eq(vector_completion.done),
             processor.vector_fault.eq(vector_completion.fault),
         ]
-        beats = load.stream
+        beats = stream.stream
         if config.vector_lanes == 1:
             beats = _decoupled(m, "vector_beats", config, beats)
         wiring.connect(m, beats, vector.beats)
@@ -218,7 +249,7 @@ class Core(wiring.Component):
             "USEFUL_MACS": engine.useful,
             "EDGE_MACS": engine.edge,
             "FILLER_MACS": engine.filler,
-            "READ_BEATS": load.beat,
+            "READ_BEATS": sum((loader.beat for loader in loaders.values()), Const(0, 1)),
             "WRITE_BEATS": self.write.w.valid & self.write.w.ready,
             "COMMANDS": sum(processor.ended, Const(0, 1)),
             "NONFINITE": store.nonfinite + vector.nonfinite,

@@ -11,13 +11,14 @@ from typing import Any, cast
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, enum
 
-from ..config import COMMAND_BYTES
+from ..config import COMMAND_BYTES, Config
 from ..memory.descriptor import Descriptor
 from ..sparsity.pattern import Pattern
 
 __all__ = [
     "BODIES",
     "QUEUE_OF",
+    "STREAMS",
     "WALK_DIMENSIONS",
     "Coefficient",
     "CoefficientKind",
@@ -42,6 +43,8 @@ __all__ = [
     "VectorTarget",
     "Walk",
     "encode",
+    "queue_of",
+    "queues_of",
 ]
 
 
@@ -62,14 +65,17 @@ class Opcode(enum.Enum, shape=4):
     VECTOR = 6
 
 
-class Queue(enum.Enum, shape=2):
-    """The four queues, each of which carries out its commands in order."""
+class Queue(enum.Enum, shape=3):
+    """The five queues, each of which carries out its commands in order."""
 
     LOAD = 0
+    """Carries out LOADs to scratchpads; without `Config.stream_queue` all LOADs."""
     COMPUTE = 1
     STORE = 2
     """Carries out STORE and UPDATE."""
     VECTOR = 3
+    STREAM = 4
+    """Carries out LOADs to the vector and to the update unit."""
 
 
 QUEUE_OF = {
@@ -79,7 +85,7 @@ QUEUE_OF = {
     Opcode.UPDATE: Queue.STORE,
     Opcode.VECTOR: Queue.VECTOR,
 }
-"""Queue of each opcode; a NOP names its own, and FINISH goes into none."""
+"""Queue of each opcode, see `queue_of`; a NOP names its own, and FINISH goes into none."""
 
 
 class Stage(enum.Enum, shape=2):
@@ -101,6 +107,10 @@ class LoadTarget(enum.Enum, shape=3):
     """Streamed to the vector unit; VECTORs take what they need of these beats, in their order."""
     STATE = 4
     """Streamed to the update engine: weights and momentum, for UPDATEs in their order."""
+
+
+STREAMS = (LoadTarget.STREAM, LoadTarget.STATE)
+"""Targets that are units, which take beats when they want them."""
 
 
 class LoadOrder(enum.Enum, shape=1):
@@ -461,7 +471,7 @@ BODIES = {
 }
 """Layout of each opcode's body; NOP and FINISH have none."""
 
-_HEADER_BITS = 16
+_HEADER_BITS = 32
 
 
 class Command(data.Struct):
@@ -473,6 +483,28 @@ class Command(data.Struct):
         {opcode.name.lower(): body for opcode, body in BODIES.items()}
         | {"raw": unsigned(COMMAND_BYTES * 8 - _HEADER_BITS)}
     )
+
+
+def queues_of(config: Config) -> tuple[Queue, ...]:
+    """Return the queues that `config` has."""
+    return tuple(queue for queue in Queue if config.stream_queue or queue is not Queue.STREAM)
+
+
+def queue_of(config: Config, opcode: Opcode, target: LoadTarget | None = None) -> Queue:
+    """Return the queue that carries a command out on `config`.
+
+    Parameters
+    ----------
+    config
+        Says whether there is a queue for streams.
+    opcode
+        Of the command, in `QUEUE_OF`.
+    target
+        Of a LOAD.
+    """
+    if config.stream_queue and opcode is Opcode.LOAD and target in STREAMS:
+        return Queue.STREAM
+    return QUEUE_OF[opcode]
 
 
 def encode(

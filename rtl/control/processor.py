@@ -1,4 +1,4 @@
-"""The command processor: fetches a program, deals its commands to four queues, stops at faults."""
+"""The command processor: fetches a program, deals its commands to queues, stops at faults."""
 
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import enum, stream, wiring
@@ -7,7 +7,17 @@ from amaranth.lib.wiring import In, Out
 from ..config import Config
 from ..interface.axi import AXI4ReadSignature
 from ..memory.write_completion import WRITERS_UNDER_WAY
-from .commands import QUEUE_OF, Command, Fault, Opcode, Queue, Stage
+from .commands import (
+    QUEUE_OF,
+    STREAMS,
+    Command,
+    Fault,
+    Opcode,
+    Queue,
+    Stage,
+    queue_of,
+    queues_of,
+)
 from .fault import FaultReport
 from .fetcher import Fetcher
 from .queue import CommandQueue
@@ -19,12 +29,13 @@ _UNDER_WAY = {
     Queue.COMPUTE: 2,
     Queue.STORE: WRITERS_UNDER_WAY,
     Queue.VECTOR: WRITERS_UNDER_WAY,
+    Queue.STREAM: 2,
 }
-"""The array starts on a tile while the last results of the one before travel, the load unit reads
-for a LOAD while the beats of the one before arrive, and what was written is acknowledged while
+"""The array starts on a tile while the last results of the one before travel, a load unit reads for
+a LOAD while the beats of the one before arrive, and what was written is acknowledged while
 the next commands are carried out."""
 
-_STAGE_ORDER = (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD)
+_STAGE_ORDER = (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD, Queue.STREAM)
 """Whose stage a cycle is attributed to: that of the first of these that is busy."""
 
 
@@ -46,11 +57,12 @@ class CommandProcessor(wiring.Component):
         Run the program of `count` commands at `address`; ignored unless idle.
     address, count : In
         The program.
-    load, compute, store, vector : Out
-        Commands for the units, in order; `store` also carries UPDATE.
-    load_done, compute_done, store_done, vector_done : In
+    load, compute, store, vector, stream : Out
+        Commands for the units, in order; `store` also carries UPDATE. Nothing comes from a queue
+        that the configuration doesn't have.
+    load_done, compute_done, store_done, vector_done, stream_done : In
         The oldest command issued there has ended (one that writes to memory: there).
-    load_fault, compute_fault, store_fault, vector_fault : In
+    load_fault, compute_fault, store_fault, vector_fault, stream_fault : In
         Faults of the units; they stay until reset.
     axi : Out
         Command fetch.
@@ -68,10 +80,11 @@ class CommandProcessor(wiring.Component):
         No fetch is outstanding.
     stage : Out
         Stage to which this cycle is attributed: that of the compute queue's command, else of the
-        store queue's, the vector queue's or the load queue's, else that of the cycle before.
+        store queue's, the vector queue's, the load queue's or the stream queue's, else that of the
+        cycle before.
     store_opcode : Out
         Opcode issued last in the store queue.
-    busy, waiting, ended : Out(4)
+    busy, waiting, ended : Out(5)
         By queue: a command is under way, the next lacks a token, a command ended.
     """
 
@@ -104,7 +117,7 @@ class CommandProcessor(wiring.Component):
         m = Module()
         m.submodules.fetcher = fetcher = Fetcher(self._config)
         queues = {}
-        for queue in Queue:
+        for queue in queues_of(self._config):
             queues[queue] = CommandQueue(self._config, under_way=_UNDER_WAY[queue])
             m.submodules[queue.name.lower()] = queues[queue]
         wiring.connect(m, wiring.flipped(self.axi), fetcher.axi)
@@ -126,26 +139,37 @@ class CommandProcessor(wiring.Component):
         malformed = Signal()
         finish = Signal()
         to_queue = Signal(Queue)
+        named = header.wait | header.signal
         with m.Switch(header.opcode):
             for opcode, queue in QUEUE_OF.items():
                 with m.Case(opcode):
                     m.d.comb += to_queue.eq(queue)
+                    if opcode is Opcode.LOAD:
+                        with m.Switch(head.command.body.load.target):
+                            for target in STREAMS:
+                                with m.Case(target):
+                                    m.d.comb += to_queue.eq(queue_of(self._config, opcode, target))
             with m.Case(Opcode.NOP):
                 m.d.comb += to_queue.eq(header.queue)
             with m.Case(Opcode.FINISH):
                 m.d.comb += [finish.eq(fetcher.last), malformed.eq(~fetcher.last)]
             with m.Default():
                 m.d.comb += malformed.eq(1)
-        for queue, instance in queues.items():
+        with m.Switch(to_queue):
+            for queue, instance in queues.items():
+                others = sum(1 << other.value for other in queues if other is not queue)
+                with m.Case(queue):
+                    with m.If((named & ~others).any() & ~finish):
+                        m.d.comb += malformed.eq(1)
+                    with m.If(running & fetcher.commands.valid & ~finish & ~malformed):
+                        m.d.comb += [
+                            instance.commands.valid.eq(1),
+                            fetcher.commands.ready.eq(instance.commands.ready),
+                        ]
+            with m.Default():
+                m.d.comb += malformed.eq(1)
+        for instance in queues.values():
             m.d.comb += instance.commands.payload.eq(head)
-            with m.If(to_queue == queue):
-                with m.If((header.wait[queue.value] | header.signal[queue.value]) & ~finish):
-                    m.d.comb += malformed.eq(1)
-                with m.If(running & fetcher.commands.valid & ~finish & ~malformed):
-                    m.d.comb += [
-                        instance.commands.valid.eq(1),
-                        fetcher.commands.ready.eq(instance.commands.ready),
-                    ]
         all_empty = Cat(instance.empty for instance in queues.values()).all()
         m.d.comb += self.finished.eq(running & fetcher.commands.valid & finish & all_empty)
 
@@ -168,7 +192,7 @@ class CommandProcessor(wiring.Component):
         m.d.comb += self.store_opcode.eq(queues[Queue.STORE].opcode)
         stage_before = Signal(Stage)
         m.d.comb += self.stage.eq(stage_before)
-        for queue in reversed(_STAGE_ORDER):
+        for queue in reversed([queue for queue in _STAGE_ORDER if queue in queues]):
             with m.If(queues[queue].busy):
                 m.d.comb += self.stage.eq(queues[queue].stage)
         m.d.sync += stage_before.eq(self.stage)
@@ -181,14 +205,13 @@ class CommandProcessor(wiring.Component):
 
         # The first fault stops the program. That of the array belongs to the command it got last;
         # the others are reported only when the commands before have ended, but for NOPs.
-        load, store, vector = (queues[queue] for queue in (Queue.LOAD, Queue.STORE, Queue.VECTOR))
-        sources = (
-            (self.load_fault, load.oldest, load.ended),
-            (self.compute_fault, queues[Queue.COMPUTE].index, Const(0)),
-            (self.store_fault, store.oldest, store.ended),
-            (self.vector_fault, vector.oldest, vector.ended),
-            (fetcher.fault, fetcher.index, Const(0)),
-        )
+        sources = [
+            (self.compute_fault, instance.index, Const(0))
+            if queue is Queue.COMPUTE
+            else (getattr(self, f"{queue.name.lower()}_fault"), instance.oldest, instance.ended)
+            for queue, instance in queues.items()
+        ]
+        sources.append((fetcher.fault, fetcher.index, Const(0)))
         with m.If(running):
             with m.If(
                 (fetcher.commands.valid & malformed) | (fetcher.ended & ~fetcher.commands.valid)

@@ -39,9 +39,9 @@ class CommandQueue(wiring.Component):
         To the unit.
     done : In
         From the unit: the oldest issued command has ended.
-    give : In(4)
+    give : In(5)
         Bit i: ``Queue(i)`` gives this queue a token in this cycle.
-    signal : Out(4)
+    signal : Out(5)
         Tokens that this queue gives to others in this cycle.
     stop : In
         Issue nothing more.

@@ -40,7 +40,7 @@ class ReadStriper(wiring.Component):
     Attributes
     ----------
     core : In(AXI4ReadSignature)
-        The master; its bursts are in memory, and none crosses 4 KiB.
+        The master; its bursts are in memory, and none crosses 4 KiB. It may hold its data up.
     channels : Out(array of AXI4ReadSignature)
         The channels.
     """

@@ -27,8 +27,8 @@ __all__ = [
 IDENTITY = 0x5341_5431
 """ASCII "SAT1"."""
 
-VERSION = 0x0000_0200
-"""0.2.0: major, minor, patch in a byte each."""
+VERSION = 0x0000_0300
+"""0.3.0: major, minor, patch in a byte each."""
 
 
 class Access(enum.Enum):
@@ -124,10 +124,12 @@ COUNTERS = (
     Counter("COMPUTE_BUSY", "cycles in which the compute queue carried out a command"),
     Counter("STORE_BUSY", "cycles in which the store queue carried out a command"),
     Counter("VECTOR_BUSY", "cycles in which the vector queue carried out a command"),
+    Counter("STREAM_BUSY", "cycles in which the stream queue carried out a command"),
     Counter("LOAD_WAIT", "cycles in which the load queue's next command waited for a token"),
     Counter("COMPUTE_WAIT", "cycles in which the compute queue's next command waited for a token"),
     Counter("STORE_WAIT", "cycles in which the store queue's next command waited for a token"),
     Counter("VECTOR_WAIT", "cycles in which the vector queue's next command waited for a token"),
+    Counter("STREAM_WAIT", "cycles in which the stream queue's next command waited for a token"),
     Counter("READ_BEATS", "AXI read data beats"),
     Counter("WRITE_BEATS", "AXI write data beats"),
     Counter("COMMANDS", "commands carried out"),

@@ -1,8 +1,9 @@
 """Carries out LOAD: from memory to a scratchpad or to a unit that asks for beats."""
 
+from collections.abc import Collection
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -13,8 +14,7 @@ from ..control.fault import FaultReport
 from ..interface.axi import AXI4ReadSignature
 from ..sparsity.pattern import Pattern, supported_patterns
 from .framer import Framer
-from .placer import Placer
-from .ports import AuxWriteSignature, DWriteSignature, SWriteSignature
+from .placer import Placer, target_ports
 from .products import Products
 from .read_dma import ReadDMA
 from .transposer import Transposer
@@ -33,11 +33,13 @@ class LoadUnit(wiring.Component):
     ----------
     config
         Sets all shapes.
+    targets
+        Where the LOADs go that it is given. There is nothing in it for others.
 
     Attributes
     ----------
     command : In(stream of LoadBody)
-        Commands.
+        Commands, to `targets` or to none that there is.
     done : Out(1)
         One pulse per command, in order, while its last beat is written or after it was handed
         over.
@@ -50,9 +52,9 @@ class LoadUnit(wiring.Component):
     axi : Out(AXI4ReadSignature)
         Memory.
     s_write, d_write, aux_write : Out
-        Scratchpads.
+        Scratchpads, each only if it's a target.
     stream, state : Out(stream of beats)
-        To the vector unit, and to the update engine.
+        To the vector unit, and to the update engine, each only if it's a target.
     abort : In(1)
         Read nothing more and throw away what arrives; only a reset makes the unit usable again.
     idle : Out(1)
@@ -61,19 +63,16 @@ class LoadUnit(wiring.Component):
         A beat is taken from the bus in this cycle.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, targets: Collection[LoadTarget] = tuple(LoadTarget)) -> None:
         self._config = config
+        self._targets = tuple(targets)
         super().__init__(
             {
                 "command": In(stream.Signature(LoadBody)),
                 "done": Out(1),
                 "fault": Out(FaultReport),
                 "axi": Out(AXI4ReadSignature(config.beat_bits)),
-                "s_write": Out(SWriteSignature(config)),
-                "d_write": Out(DWriteSignature(config)),
-                "aux_write": Out(AuxWriteSignature(config)),
-                "stream": Out(stream.Signature(unsigned(config.beat_bits))),
-                "state": Out(stream.Signature(unsigned(config.beat_bits))),
+                **target_ports(config, self._targets),
                 "abort": In(1),
                 "idle": Out(1),
                 "beat": Out(1),
@@ -91,16 +90,13 @@ class LoadUnit(wiring.Component):
         m.submodules.dma = dma = ReadDMA(config)
         m.submodules.framer = framer = Framer(config)
         m.submodules.transposer = transposer = Transposer(config)
-        m.submodules.placer = placer = Placer(config)
+        m.submodules.placer = placer = Placer(config, self._targets)
         m.submodules.memory_products = memory_products = Products([4, 3])
         m.submodules.operand_products = operand_products = Products([3, 2, 3])
 
         wiring.connect(m, dma.axi, wiring.flipped(self.axi))
-        wiring.connect(m, placer.s_write, wiring.flipped(self.s_write))
-        wiring.connect(m, placer.d_write, wiring.flipped(self.d_write))
-        wiring.connect(m, placer.aux_write, wiring.flipped(self.aux_write))
-        wiring.connect(m, placer.stream, wiring.flipped(self.stream))
-        wiring.connect(m, placer.state, wiring.flipped(self.state))
+        for name in target_ports(config, self._targets):
+            wiring.connect(m, getattr(placer, name), wiring.flipped(getattr(self, name)))
         m.d.comb += [
             self.done.eq(placer.done),
             self.idle.eq(dma.idle),
@@ -113,8 +109,12 @@ class LoadUnit(wiring.Component):
         supported, sparse = Signal(), Signal()
         steps_shift = Signal(range(exact_log2(config.ratio) + 1))
         tile_beats, words_per_row = Signal(16), Signal(16)
-        to_s = body.target == LoadTarget.S
-        tiles = to_s | ((body.target == LoadTarget.D) & (body.order == LoadOrder.TILES))
+
+        def goes_to(target: LoadTarget) -> Value:
+            return body.target == target if target in self._targets else Const(0)
+
+        to_s = goes_to(LoadTarget.S)
+        tiles = to_s | (goes_to(LoadTarget.D) & (body.order == LoadOrder.TILES))
         with m.Switch(body.pattern):
             for pattern in supported_patterns(config):
                 steps = pattern.steps(config)
@@ -135,13 +135,15 @@ class LoadUnit(wiring.Component):
         # Beats that the descriptor names, of these those that the frame surrounds, beats that the
         # operand has, words it takes of a bank, beats of the framed images.
         bank_rows = Signal(16)
-        with m.Switch(body.target):
-            with m.Case(LoadTarget.S):
-                m.d.comb += bank_rows.eq(body.rows >> rows_shift)
-            with m.Case(LoadTarget.D):
-                m.d.comb += bank_rows.eq((body.rows + config.cols - 1) >> cols_shift)
-            with m.Case(LoadTarget.AUX):
-                m.d.comb += bank_rows.eq(body.rows)
+        to_scratchpad = Signal()
+        depth = Signal(range((1 << 16) + 1))
+        for target, its_rows, its_depth in (
+            (LoadTarget.S, body.rows >> rows_shift, config.s_depth),
+            (LoadTarget.D, (body.rows + config.cols - 1) >> cols_shift, config.d_depth),
+            (LoadTarget.AUX, body.rows, config.aux_depth),
+        ):
+            with m.If(goes_to(target)):
+                m.d.comb += [to_scratchpad.eq(1), bank_rows.eq(its_rows), depth.eq(its_depth)]
         frame, framed = body.frame, Signal()
         height, width = Signal(17), Signal(18)
         m.d.comb += [
@@ -167,16 +169,6 @@ class LoadUnit(wiring.Component):
             m.d.comb += [unit.factors[i].eq(factor) for i, factor in enumerate(factors)]
         named_beats, inner_beats = memory_products.products
         beats, words, framed_beats = operand_products.products
-
-        to_scratchpad = Signal()
-        depth = Signal(range((1 << 16) + 1))
-        with m.Switch(body.target):
-            with m.Case(LoadTarget.S):
-                m.d.comb += [to_scratchpad.eq(1), depth.eq(config.s_depth)]
-            with m.Case(LoadTarget.D):
-                m.d.comb += [to_scratchpad.eq(1), depth.eq(config.d_depth)]
-            with m.Case(LoadTarget.AUX):
-                m.d.comb += [to_scratchpad.eq(1), depth.eq(config.aux_depth)]
 
         verdict = Signal(FaultReport)
         malformed = (

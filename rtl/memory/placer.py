@@ -1,19 +1,33 @@
 """Arrangement of the beats of an operand in the banks of its scratchpad."""
 
+from collections.abc import Collection
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from ..config import HALF_BITS, INDEX_SLOT_BITS, Config
-from ..control.commands import LoadTarget
+from ..control.commands import STREAMS, LoadTarget
 from .ports import AuxWriteSignature, DWriteSignature, SWord, SWriteSignature
 
-__all__ = ["Placement", "Placer"]
+__all__ = ["Placement", "Placer", "target_ports"]
 
 _VALUE_BEATS_PER_INDEX_BEAT = 4
+
+
+def target_ports(config: Config, targets: Collection[LoadTarget]) -> dict[str, Any]:
+    """Return the ports by which beats go to `targets`, by name."""
+    beats = stream.Signature(unsigned(config.beat_bits))
+    ports = {
+        LoadTarget.S: ("s_write", SWriteSignature(config)),
+        LoadTarget.D: ("d_write", DWriteSignature(config)),
+        LoadTarget.AUX: ("aux_write", AuxWriteSignature(config)),
+        LoadTarget.STREAM: ("stream", beats),
+        LoadTarget.STATE: ("state", beats),
+    }
+    return {ports[target][0]: Out(ports[target][1]) for target in ports if target in targets}
 
 
 class Placement(data.StructLayout):
@@ -63,6 +77,8 @@ class Placer(wiring.Component):
     ----------
     config
         Sets the shapes of words and banks.
+    targets
+        Those of its placements.
 
     Attributes
     ----------
@@ -71,24 +87,22 @@ class Placer(wiring.Component):
     beats : In(stream of beats)
         The beats.
     s_write, d_write, aux_write : Out
-        Scratchpads.
+        Scratchpads, each only if it's a target.
     stream, state : Out(stream of beats)
-        Those beats that go to the vector unit, and those that go to the update engine.
+        Those beats that go to the vector unit, and those that go to the update engine, each only if
+        it's a target.
     done : Out(1)
         One pulse while the last beat of a placement is written, or after it was handed over.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, targets: Collection[LoadTarget]) -> None:
         self._config = config
+        self._targets = targets
         super().__init__(
             {
                 "placement": In(stream.Signature(Placement(config))),
                 "beats": In(stream.Signature(unsigned(config.beat_bits))),
-                "s_write": Out(SWriteSignature(config)),
-                "d_write": Out(DWriteSignature(config)),
-                "aux_write": Out(AuxWriteSignature(config)),
-                "stream": Out(stream.Signature(unsigned(config.beat_bits))),
-                "state": Out(stream.Signature(unsigned(config.beat_bits))),
+                **target_ports(config, targets),
                 "done": Out(1),
             }
         )
@@ -102,26 +116,31 @@ class Placer(wiring.Component):
 
         active = Signal()
         job = Signal(Placement(config))
-        to_s = job.target == LoadTarget.S
-        to_d = job.target == LoadTarget.D
-        to_aux = job.target == LoadTarget.AUX
-        to_stream = job.target == LoadTarget.STREAM
-        to_state = job.target == LoadTarget.STATE
+
+        def goes_to(target: LoadTarget) -> Value:
+            return job.target == target if target in self._targets else Const(0)
+
+        to_s = goes_to(LoadTarget.S)
+        to_aux = goes_to(LoadTarget.AUX)
 
         # Beats of streams go at the pace of the unit that takes them, to scratchpads at any.
+        room = Signal(init=1)
+        for target in STREAMS:
+            if target in self._targets:
+                taker = getattr(self, target.name.lower())
+                m.d.comb += [
+                    taker.payload.eq(self.beats.payload),
+                    taker.valid.eq(active & goes_to(target) & self.beats.valid),
+                ]
+                with m.If(goes_to(target)):
+                    m.d.comb += room.eq(taker.ready)
         index_beats = Signal(unsigned(config.beat_bits))
         """Indices of the value beats to come, the next ones lowest."""
         described = Signal(range(_VALUE_BEATS_PER_INDEX_BEAT + 1))
         """Value beats to which `index_beats` still applies."""
         take, is_index, place = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.stream.payload.eq(self.beats.payload),
-            self.stream.valid.eq(active & to_stream & self.beats.valid),
-            self.state.payload.eq(self.beats.payload),
-            self.state.valid.eq(active & to_state & self.beats.valid),
-            self.beats.ready.eq(
-                active & Mux(to_stream, self.stream.ready, ~to_state | self.state.ready)
-            ),
+            self.beats.ready.eq(active & room),
             take.eq(self.beats.valid & self.beats.ready),
             is_index.eq(to_s & job.sparse & (described == 0)),
             place.eq(take & ~is_index),
@@ -211,26 +230,32 @@ class Placer(wiring.Component):
 
         # The write, a cycle later.
         beat = Signal(unsigned(config.beat_bits))
-        nibbles = Signal(data.ArrayLayout(INDEX_SLOT_BITS, config.elements))
         write_address = Signal(16)
+        m.d.sync += self.done.eq(place & group_ends & (count == 1))
+        with m.If(place):
+            m.d.sync += [beat.eq(self.beats.payload), write_address.eq(address)]
+        if LoadTarget.D in self._targets:
+            m.d.sync += self.d_write.enable.eq(0)
+            with m.If(place & goes_to(LoadTarget.D)):
+                m.d.sync += self.d_write.enable.eq(1 << row[: exact_log2(config.cols)])
+            m.d.comb += [self.d_write.address.eq(write_address), self.d_write.data.eq(beat)]
+        if LoadTarget.AUX in self._targets:
+            m.d.sync += self.aux_write.enable.eq(place & to_aux)
+            m.d.comb += [self.aux_write.address.eq(write_address), self.aux_write.data.eq(beat)]
+        if LoadTarget.S not in self._targets:
+            return m
+
+        nibbles = Signal(data.ArrayLayout(INDEX_SLOT_BITS, config.elements))
         sparse = Signal()
         steps_shift = Signal.like(job.steps_shift)
-        m.d.sync += [
-            self.done.eq(place & group_ends & (count == 1)),
-            self.s_write.enable.eq(0),
-            self.d_write.enable.eq(0),
-            self.aux_write.enable.eq(place & to_aux),
-        ]
+        m.d.comb += self.s_write.address.eq(write_address)
+        m.d.sync += self.s_write.enable.eq(0)
         with m.If(place):
             m.d.sync += [
-                beat.eq(self.beats.payload),
                 nibbles.eq(index_beats),
-                write_address.eq(address),
                 sparse.eq(job.sparse),
                 steps_shift.eq(job.steps_shift),
             ]
-        with m.If(place & to_d):
-            m.d.sync += self.d_write.enable.eq(1 << row[: exact_log2(config.cols)])
         with m.If(place & to_s), m.Switch(job.steps_shift):
             for shift in range(ratio_shift + 1):
                 with m.Case(shift):
@@ -242,13 +267,6 @@ class Placer(wiring.Component):
                         self.s_write.enable.eq(((1 << banks) - 1) << first),
                         self.s_write.quarters.eq(((1 << steps) - 1) << quarter),
                     ]
-        m.d.comb += [
-            self.d_write.address.eq(write_address),
-            self.d_write.data.eq(beat),
-            self.aux_write.address.eq(write_address),
-            self.aux_write.data.eq(beat),
-            self.s_write.address.eq(write_address),
-        ]
 
         # S words as the beat has them; dense beats are in natural order and have no indices.
         words = Signal(data.ArrayLayout(SWord(config), config.ratio))

@@ -16,7 +16,8 @@ class Checks {
   bool passes(const Command& command) const {
     const Header& header = command.header;
     switch (header.opcode) {
-      case Opcode::NOP: return true;
+      case Opcode::NOP:
+        return header.queue < kQueues && (header.queue != Queue::STREAM || config_.stream_queue);
       case Opcode::LOAD: return passes(command.load);
       case Opcode::COMPUTE: return passes(command.compute);
       case Opcode::STORE: return passes(command.store);

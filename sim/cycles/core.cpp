@@ -1,4 +1,4 @@
-// The accelerator and its memory, cycle by cycle: `rtl/core.py`, `rtl/interface/{read,write}_arbiter.py`.
+// The accelerator and its memory, cycle by cycle: `rtl/core.py`, `rtl/interface/write_arbiter.py`.
 //
 // Every unit keeps the registers that decide when something happens, and no values. A cycle settles
 // what is handed over by what the registers hold at its beginning, then advances all of them.
@@ -17,6 +17,7 @@
 #include "load_unit.hpp"
 #include "memory.hpp"
 #include "processor.hpp"
+#include "read_arbiter.hpp"
 #include "store_unit.hpp"
 #include "striper.hpp"
 #include "tensor_engine.hpp"
@@ -27,69 +28,6 @@ namespace sat {
 
 // Mirrored by `sim.cycles.model.Outcome`.
 enum Outcome { kFinished = 0, kHangs = 1, kTimedOut = 2 };
-
-// Shares one read port between the load unit and the command fetch.
-class ReadArbiter {
- public:
-  explicit ReadArbiter(const Config& config)
-      : owners_(room(config)), loaded_(room(config)), free_(room(config)) {}
-
-  const Burst* ar() const { return is_chosen_ ? &chosen_ : nullptr; }
-  // A beat for the load unit is there.
-  bool beat() const { return loaded_.readable(); }
-
-  // Which of the masters' addresses are taken in this cycle.
-  void settle(const ReadDma& fetch, const ReadDma& load, bool ar_ready) {
-    const bool may = (!is_chosen_ || ar_ready) && owners_.writable();
-    takes_fetch_ = may && fetch.ar_valid();
-    takes_load_ = may && !fetch.ar_valid() && load.ar_valid() && load.ar().beats <= free_;
-  }
-  bool takes_fetch() const { return takes_fetch_; }
-  bool takes_load() const { return takes_load_; }
-  // Whether the beat that memory has is for the fetch.
-  bool beat_of_fetch(bool r) const { return r && !owners_.front(); }
-
-  bool cycle(const ReadDma& fetch, const ReadDma& load, bool ar_ready, bool r, bool r_last,
-             bool beat_taken) {
-    if (ar_ready) is_chosen_ = false;
-    if (takes_fetch_ || takes_load_) {
-      chosen_ = takes_fetch_ ? fetch.ar() : load.ar();
-      is_chosen_ = true;
-      owners_.write(takes_load_);
-    }
-    free_ += beat_taken - (takes_load_ ? chosen_.beats : 0);
-    if (r && owners_.front()) loaded_.write({});
-    if (r && r_last) owners_.read();
-    if (beat_taken) loaded_.read();
-    const bool changes = owners_.commit() | loaded_.commit();
-    return changes || r || is_chosen_;
-  }
-
-  // For how many cycles, this one included, it does the same if all around it do.
-  int64_t streak(const ReadDma& load, bool ar_ready, bool r, bool r_last, bool beat_taken) const {
-    const bool moves = (is_chosen_ && ar_ready) || takes_fetch_ || takes_load_ || r_last;
-    if (moves || beat_of_fetch(r) || !owners_.settled()) return 1;
-    const int64_t cycles = loaded_.streak(r, beat_taken);
-    const int64_t lacking = load.ar_valid() ? load.ar().beats - free_ : 0;
-    return beat_taken && lacking > 0 ? std::min(cycles, lacking) : cycles;
-  }
-  // So many such cycles at once.
-  void repeat(int64_t cycles, bool r, bool beat_taken) {
-    if (beat_taken) free_ += cycles;
-    loaded_.repeat(cycles, r, beat_taken);
-  }
-
- private:
-  static int64_t room(const Config& config) {
-    return config.outstanding_reads * config.burst_beats;
-  }
-
-  BufferedFifo<char> owners_;  // whether it's the load unit
-  BufferedFifo<Nothing> loaded_;
-  int64_t free_;
-  Burst chosen_;
-  bool is_chosen_ = false, takes_fetch_ = false, takes_load_ = false;
-};
 
 constexpr size_t kMostChannels = 4;
 
@@ -209,6 +147,11 @@ class WriteArbiter {
 };
 
 class Core {
+  // Read ports with several channels, and the masters of what the first of them, or the only
+  // channel, is shared by.
+  enum Port { kShared, kStreams };
+  enum Reader { kFetch, kLoad, kStream };
+
  public:
   // `program` has so many `commands`, and lies at `address` of the card's memory.
   Core(const Config& config, const Timing& timing, const uint8_t* program, int64_t address,
@@ -222,10 +165,14 @@ class Core {
         channels_(config.channels, Channel(timing)),
         fetcher_(config, address, commands),
         queues_{CommandQueue(config, kLoadsUnderWay), CommandQueue(config, kComputesUnderWay),
-                CommandQueue(config, kWritersUnderWay), CommandQueue(config, kWritersUnderWay)},
-        read_arbiter_(config),
+                CommandQueue(config, kWritersUnderWay), CommandQueue(config, kWritersUnderWay),
+                CommandQueue(config, kLoadsUnderWay)},
+        read_arbiter_(ReadBuffer::room(config)),
+        load_buffer_(config),
+        stream_buffer_(config),
         write_arbiter_(config),
         load_(config),
+        stream_(config),
         engine_(config),
         store_(config),
         update_(config),
@@ -233,7 +180,7 @@ class Core {
         store_dma_(config),
         vector_dma_(config) {
     if (config.channels > 1) {
-      reads_ = std::make_unique<ReadStriper>(config_, channels_);
+      reads_ = std::make_unique<StripedReads>(config_, channels_);
       writes_ = std::make_unique<WriteStriper>(config_, channels_);
     }
   }
@@ -268,16 +215,20 @@ class Core {
   // returns whether any but times changes.
   bool cycle(int64_t limit) {
     for (Channel& channel : channels_) channel.drive(now_);
-    if (reads_) reads_->settle();
     if (processor_changed_) note_status();
     engine_busy_ = engine_.busy();
 
     // Memory's side of the ports.
     Channel& only = channels_[0];
+    const ReadDma& load_dma = load_.dma();
+    const ReadDma& stream_dma = stream_.dma();
     const Burst* const ar = read_arbiter_.ar();
-    const bool ar_ready = reads_ ? ar && reads_->ar_ready(*ar) : only.ar_ready();
-    const bool r = reads_ ? reads_->r_valid() : only.r_valid();
-    const bool r_last = r && (reads_ ? reads_->r_last() : only.r_last());
+    const bool ar_ready = reads_ ? ar && (*reads_)[kShared].ar_ready(*ar) : only.ar_ready();
+    const bool r = reads_ ? (*reads_)[kShared].r_valid() : only.r_valid();
+    const bool r_last = r && (reads_ ? (*reads_)[kShared].r_last() : only.r_last());
+    const Burst* const stream_ar =
+        streams_apart() && stream_dma.ar_valid() ? &stream_dma.ar() : nullptr;
+    const bool stream_ar_ready = stream_ar && (*reads_)[kStreams].ar_ready(*stream_ar);
     const bool aw_ready = writes_ ? writes_->aw_ready() : only.aw_ready();
     const bool w_ready = writes_ ? writes_->w_ready() : only.w_ready();
     const bool b = writes_ ? writes_->b_valid() : only.b_valid();
@@ -285,28 +236,45 @@ class Core {
     // Which commands are issued, and which end.
     const bool dones[kQueues] = {load_.done(), engine_.done(now_),
                                  store_completion_.done(store_dma_),
-                                 vector_completion_.done(vector_dma_)};
+                                 vector_completion_.done(vector_dma_), stream_.done()};
     const CommandQueue::Item* starts[kQueues];
     for (int i = 0; i < kQueues; ++i) {
       starts[i] = queues_[i].issuable();
-      if (starts[i] && !unit_ready(starts[i]->header.opcode)) starts[i] = nullptr;
+      if (starts[i] && !unit_ready(i, starts[i]->header.opcode)) starts[i] = nullptr;
     }
-    const LoadBody* const load = issued(starts[Queue::LOAD], Opcode::LOAD, &Command::load);
+    const LoadBody* const load = issued(starts, Queue::LOAD, Opcode::LOAD, &Command::load);
+    const LoadBody* const stream = issued(starts, Queue::STREAM, Opcode::LOAD, &Command::load);
     const ComputeBody* const compute =
-        issued(starts[Queue::COMPUTE], Opcode::COMPUTE, &Command::compute);
-    const CommandQueue::Item* const third = starts[Queue::STORE];
-    const StoreBody* const store = issued(third, Opcode::STORE, &Command::store);
-    const UpdateBody* const update = issued(third, Opcode::UPDATE, &Command::update);
+        issued(starts, Queue::COMPUTE, Opcode::COMPUTE, &Command::compute);
+    const StoreBody* const store = issued(starts, Queue::STORE, Opcode::STORE, &Command::store);
+    const UpdateBody* const update =
+        issued(starts, Queue::STORE, Opcode::UPDATE, &Command::update);
     const VectorBody* const vector =
-        issued(starts[Queue::VECTOR], Opcode::VECTOR, &Command::vector);
+        issued(starts, Queue::VECTOR, Opcode::VECTOR, &Command::vector);
 
     // Beats on their way in, and out.
     const bool to_update = queues_[Queue::STORE].opcode() == Opcode::UPDATE;
     const int64_t o_free = engine_.o_free(now_);
-    load_.settle(read_arbiter_.beat(), vector_.beats_ready(now_),
-                 update_.state_ready(o_free <= now_));
-    const bool stream = load_.offers_stream(), state = load_.offers_state();
-    read_arbiter_.settle(fetcher_.dma(), load_.dma(), ar_ready);
+    const bool vector_ready = vector_.beats_ready(now_);
+    const bool update_ready = update_.state_ready(o_free <= now_);
+    load_.settle(load_buffer_.beat(), vector_ready, update_ready);
+    stream_.settle(streams_apart() ? (*reads_)[kStreams].r_valid() : stream_buffer_.beat(),
+                   vector_ready, update_ready);
+    const bool tile = load_.offers_stream() || stream_.offers_stream();
+    const bool state = load_.offers_state() || stream_.offers_state();
+    const ReadDma& fetch_dma = fetcher_.dma();
+    read_arbiter_.settle({fetch_dma.ar_valid() ? &fetch_dma.ar() : nullptr,
+                          load_buffer_.ar(load_dma),
+                          streams_apart() ? nullptr : stream_buffer_.ar(stream_dma)},
+                         ar_ready);
+    if (reads_) {
+      reads_->settle();
+      (*reads_)[kShared].settle(true);
+      if (streams_apart()) (*reads_)[kStreams].settle(stream_.takes_beat());
+    }
+    const bool fetch_r = r && read_arbiter_.owner() == kFetch;
+    const bool load_r = r && read_arbiter_.owner() == kLoad;
+    const bool stream_r = r && read_arbiter_.owner() == kStream;
     const Output stored = output(store_dma_, WriteArbiter::kStore, b,
                                  to_update ? update_.descriptor() : store_.descriptor(),
                                  to_update ? update_.data_valid() : store_.data_valid());
@@ -315,19 +283,25 @@ class Core {
     const bool stores = store_.done() || update_.done(), computes = vector_.done();
     const bool aw = write_arbiter_.aw_valid() && aw_ready;
     const bool w = write_arbiter_.w_valid() && w_ready;
-    counters_[Counter::READ_BEATS] += load_.takes_beat();
+    const bool load_takes = load_.takes_beat(), stream_takes = stream_.takes_beat();
+    counters_[Counter::READ_BEATS] += load_takes + stream_takes;
     counters_[Counter::WRITE_BEATS] += w;
 
     // Beats that stream, one a cycle, while nothing else happens.
-    const bool load_takes = load_.takes_beat();
     bool commands = false;
     for (int i = 0; i < kQueues; ++i) commands |= starts[i] || dones[i];
-    const bool others = state || stored.data_taken || stores || computes || b || commands;
-    if (rests_ && (load_takes || computed.data_taken) && !others) {
-      const Beats beats{r, load_takes, stream, computed.data_ready, computed.data_taken, w};
-      int64_t cycles = read_arbiter_.streak(load_.dma(), ar_ready, r, r_last, load_takes);
+    const bool updates = state && !update_.command_ready();
+    const bool others = updates || stored.data_taken || stores || computes || b || commands ||
+                        fetch_r || stream_ar_ready;
+    if (rests_ && (load_takes || stream_takes || computed.data_taken) && !others) {
+      const Beats beats{r, load_r, load_takes, stream_r, stream_takes, tile,
+                        computed.data_ready, computed.data_taken, w};
+      int64_t cycles = read_arbiter_.streak(ar_ready, r_last);
+      if (cycles > 1) cycles = std::min(cycles, buffers_streak(beats));
       if (cycles > 1) cycles = std::min(cycles, writes_streak(stored, computed, aw_ready, w));
-      if (cycles > 1) cycles = std::min(cycles, streak(beats, ar, computed.descriptor_ready));
+      if (cycles > 1) {
+        cycles = std::min(cycles, streak(beats, {ar, stream_ar}, computed.descriptor_ready));
+      }
       cycles = std::min(cycles, limit - now_);
       if (cycles > 1) {
         repeat(cycles, beats);
@@ -336,13 +310,20 @@ class Core {
     }
 
     // All registers.
-    const bool takes_fetch = read_arbiter_.takes_fetch(), takes_load = read_arbiter_.takes_load();
-    const bool fetch_beat = read_arbiter_.beat_of_fetch(r);
-    bool changes = cycle_memory(ar, ar_ready, r, aw, w, b);
-    changes |= read_arbiter_.cycle(fetcher_.dma(), load_.dma(), ar_ready, r, r_last, load_takes);
+    const bool takes_fetch = read_arbiter_.grants(kFetch);
+    const bool takes_load = read_arbiter_.grants(kLoad);
+    const bool takes_stream = read_arbiter_.grants(kStream);
+    bool changes = cycle_memory({ar_ready ? ar : nullptr, stream_ar_ready ? stream_ar : nullptr},
+                                r, aw, w, b);
+    changes |= read_arbiter_.cycle(ar_ready, r_last);
+    changes |= load_buffer_.cycle(load_dma, takes_load, load_r, load_takes);
+    if (!streams_apart()) {
+      changes |= stream_buffer_.cycle(stream_dma, takes_stream, stream_r, stream_takes);
+    }
     changes |= load_.cycle(load, takes_load, now_);
+    changes |= stream_.cycle(stream, takes_stream || stream_ar_ready, now_);
     changes |= engine_.cycle(compute, compute ? starts[Queue::COMPUTE]->header.stage : 0, now_);
-    changes |= vector_.cycle(vector, stream, computed.descriptor_ready, computed.data_ready, now_);
+    changes |= vector_.cycle(vector, tile, computed.descriptor_ready, computed.data_ready, now_);
     changes |= write_arbiter_.cycle(dmas_, aw_ready, w_ready, b);
     store_completion_.cycle(stores, store_dma_);
     vector_completion_.cycle(computes, vector_dma_);
@@ -354,36 +335,40 @@ class Core {
     changes |= stores || computes;
     store_working_ = store || update || (store_working_ && !stores);
     // With nothing new to it, what rests goes on resting.
-    if (processor_changed_ || commands || takes_fetch || fetch_beat) {
-      processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_beat);
+    if (processor_changed_ || commands || takes_fetch || fetch_r) {
+      processor_changed_ = cycle_processor(starts, dones, takes_fetch, fetch_r);
     }
     rests_ = !moves && !processor_changed_;
-    return changes || moves || processor_changed_;
+    return changes || r || moves || processor_changed_;
   }
 
   // Handshakes of a cycle in which nothing but beats moves.
   struct Beats {
-    bool r;           // from memory
-    bool load_takes;  // by the load unit
-    bool stream;      // on offer to the vector unit
-    bool data_ready;  // for those of the vector unit
-    bool data_taken;  // from there
-    bool w;           // to memory
+    bool r;             // from memory, through the arbiter
+    bool load_r;        // of these, into the buffer of scratchpad loads
+    bool load_takes;    // from there
+    bool stream_r;      // into that of streams
+    bool stream_takes;  // from there, or from their own port
+    bool tile;          // on offer to the vector unit
+    bool data_ready;    // for those of the vector unit
+    bool data_taken;    // from there
+    bool w;             // to memory
   };
 
-  // For how many cycles, this one included, just these beats move; `ar` waits, if any.
-  int64_t streak(const Beats& beats, const Burst* ar, bool descriptor_ready) const {
+  // For how many cycles, this one included, just these beats move; `ars` wait, if any.
+  int64_t streak(const Beats& beats, const StripedReads::Bursts& ars,
+                 bool descriptor_ready) const {
     int64_t cycles =
         std::min({engine_.next_event(), store_.next_event(), update_.next_event()}) - now_;
-    cycles = std::min(cycles, load_.streak(now_));
+    cycles = std::min({cycles, load_.streak(now_), stream_.streak(now_)});
     if (cycles < 2) return 1;
     cycles = std::min(
-        cycles, vector_.streak(beats.stream, descriptor_ready, beats.data_ready, now_));
+        cycles, vector_.streak(beats.tile, descriptor_ready, beats.data_ready, now_));
     if (cycles < 2) return 1;
     if (reads_) {
       // A beat that waits goes on when there's room.
       if (write_arbiter_.w_valid() && !beats.w) return 1;
-      cycles = std::min({cycles, reads_->streak(ar), writes_->streak(beats.w)});
+      cycles = std::min({cycles, reads_->streak(ars), writes_->streak(beats.w)});
     }
     for (size_t i = 0; i < channels_.size() && cycles > 1; ++i) {
       if (!channels_[i].idle()) {
@@ -397,8 +382,10 @@ class Core {
   void repeat(int64_t cycles, const Beats& beats) {
     // By what moves: whatever tells that comes last.
     load_.repeat(cycles);
-    vector_.repeat(cycles, beats.stream, beats.data_ready, now_);
-    read_arbiter_.repeat(cycles, beats.r, beats.load_takes);
+    stream_.repeat(cycles);
+    vector_.repeat(cycles, beats.tile, beats.data_ready, now_);
+    load_buffer_.repeat(cycles, beats.load_r, beats.load_takes);
+    if (!streams_apart()) stream_buffer_.repeat(cycles, beats.stream_r, beats.stream_takes);
     vector_dma_.repeat(cycles, beats.data_taken);
     write_arbiter_.repeat(cycles, dmas_, beats.w);
     std::array<bool, kMostChannels> read, written;
@@ -413,7 +400,7 @@ class Core {
     for (size_t i = 0; i < channels_.size(); ++i) {
       if (read[i] || written[i]) channels_[i].repeat(now_, cycles, read[i], written[i]);
     }
-    counters_[Counter::READ_BEATS] += (cycles - 1) * beats.load_takes;
+    counters_[Counter::READ_BEATS] += (cycles - 1) * (beats.load_takes + beats.stream_takes);
     counters_[Counter::WRITE_BEATS] += (cycles - 1) * beats.w;
     cycles_ = cycles;
   }
@@ -436,6 +423,14 @@ class Core {
                      output.w_ready, output.data_taken, output.response);
   }
 
+  // For how many cycles, this one included, the buffers of what is read do the same.
+  int64_t buffers_streak(const Beats& beats) const {
+    const int64_t cycles = load_buffer_.streak(load_.dma(), beats.load_r, beats.load_takes);
+    if (streams_apart()) return cycles;
+    return std::min(cycles,
+                    stream_buffer_.streak(stream_.dma(), beats.stream_r, beats.stream_takes));
+  }
+
   // For how many cycles, this one included, what is written goes the same way.
   int64_t writes_streak(const Output& stored, const Output& computed, bool aw_ready,
                         bool w) const {
@@ -453,9 +448,10 @@ class Core {
     return writes_ ? writes_->writes(channel) : beats.w;
   }
 
-  bool cycle_memory(const Burst* ar, bool ar_ready, bool r, bool aw, bool w, bool b) {
+  // `ars`: the bursts that are taken.
+  bool cycle_memory(const StripedReads::Bursts& ars, bool r, bool aw, bool w, bool b) {
     if (reads_) {
-      const bool changes = reads_->cycle(ar_ready ? ar : nullptr, now_);
+      const bool changes = reads_->cycle(ars, now_);
       return writes_->cycle(aw ? &write_arbiter_.aw() : nullptr, w,
                             w && write_arbiter_.w_last(), now_) |
              changes;
@@ -463,10 +459,10 @@ class Core {
     Channel& only = channels_[0];
     if (r) only.take_r();
     if (w) only.take_w(now_);
-    if (ar && ar_ready) only.take_ar(ar->beats, now_);
+    if (ars[kShared]) only.take_ar(ars[kShared]->beats, now_);
     if (aw) only.take_aw(write_arbiter_.aw().beats);
     if (b) only.take_b();
-    return r || w || (ar && ar_ready) || aw || b;
+    return r || w || ars[kShared] || aw || b;
   }
 
   bool cycle_processor(const CommandQueue::Item* const* starts, const bool* dones,
@@ -492,7 +488,7 @@ class Core {
       if (header.opcode == Opcode::FINISH) {
         handed_over = finished_ = all_empty;
       } else {
-        CommandQueue& queue = queues_[queue_of(header)];
+        CommandQueue& queue = queues_[queue_of(header, index)];
         handed_over = queue.writable();
         if (handed_over) queue.write({header, index});
       }
@@ -504,19 +500,26 @@ class Core {
     return changes;
   }
 
-  static int64_t queue_of(const Header& header) {
+  // Whether streams have a read port of their own.
+  bool streams_apart() const { return config_.read_ports > 1; }
+
+  int64_t queue_of(const Header& header, int64_t index) const {
     switch (header.opcode) {
       case Opcode::NOP: return header.queue;
-      case Opcode::LOAD: return Queue::LOAD;
+      case Opcode::LOAD: {
+        const Command command(program_ + index * kCommandBytes);
+        const bool streams = config_.stream_queue && command.load.target >= LoadTarget::STREAM;
+        return streams ? Queue::STREAM : Queue::LOAD;
+      }
       case Opcode::COMPUTE: return Queue::COMPUTE;
       case Opcode::VECTOR: return Queue::VECTOR;
       default: return Queue::STORE;
     }
   }
 
-  bool unit_ready(int64_t opcode) const {
+  bool unit_ready(int queue, int64_t opcode) const {
     switch (opcode) {
-      case Opcode::LOAD: return load_.command_ready();
+      case Opcode::LOAD: return (queue == Queue::STREAM ? stream_ : load_).command_ready();
       case Opcode::COMPUTE: return engine_.command_ready();
       case Opcode::STORE: return !store_working_ && store_.command_ready();
       case Opcode::UPDATE: return !store_working_ && update_.command_ready();
@@ -525,11 +528,13 @@ class Core {
     }
   }
 
-  // The body of a command that is issued in this cycle, if it's one of these.
+  // The body of the command that `queue` issues in this cycle, if it's one of these.
   template <class Body>
-  const Body* issued(const CommandQueue::Item* item, int64_t opcode, Body Command::*body) {
+  const Body* issued(const CommandQueue::Item* const* starts, int64_t queue, int64_t opcode,
+                     Body Command::*body) {
+    const CommandQueue::Item* const item = starts[queue];
     if (!item || item->header.opcode != opcode) return nullptr;
-    auto& decoded = decoded_[queue_of(item->header)];
+    auto& decoded = decoded_[queue];
     decoded.emplace(program_ + item->index * kCommandBytes);
     return &((*decoded).*body);
   }
@@ -540,7 +545,8 @@ class Core {
       busy_[i] = queues_[i].busy();
       waiting_[i] = queues_[i].waiting();
     }
-    for (const int i : {Queue::COMPUTE, Queue::STORE, Queue::VECTOR, Queue::LOAD}) {
+    for (const int i :
+         {Queue::COMPUTE, Queue::STORE, Queue::VECTOR, Queue::LOAD, Queue::STREAM}) {
       if (busy_[i]) {
         stage_ = queues_[i].stage();
         break;
@@ -572,8 +578,8 @@ class Core {
   }
 
   int64_t next_event() const {
-    int64_t next = std::min({load_.next_event(), engine_.next_event(), store_.next_event(),
-                             update_.next_event(), vector_.next_event()});
+    int64_t next = std::min({load_.next_event(), stream_.next_event(), engine_.next_event(),
+                             store_.next_event(), update_.next_event(), vector_.next_event()});
     for (const Channel& channel : channels_) next = std::min(next, channel.next_event(now_));
     return next == kNever ? next : std::max(next, now_ + 1);
   }
@@ -584,13 +590,14 @@ class Core {
   int64_t *counters_, *issued_, *ended_;
   int64_t& stage_;  // to which cycles are attributed while nothing is under way
   std::vector<Channel> channels_;
-  std::unique_ptr<ReadStriper> reads_;
+  std::unique_ptr<StripedReads> reads_;
   std::unique_ptr<WriteStriper> writes_;
   Fetcher fetcher_;
   CommandQueue queues_[kQueues];
   ReadArbiter read_arbiter_;
+  ReadBuffer load_buffer_, stream_buffer_;
   WriteArbiter write_arbiter_;
-  LoadUnit load_;
+  LoadUnit load_, stream_;
   TensorEngine engine_;
   StoreUnit store_;
   UpdateUnit update_;

@@ -17,7 +17,7 @@ from amaranth.lib import data
 from rtl.arithmetic.float32 import FloatAdder
 from rtl.arithmetic.function import FunctionUnit
 from rtl.config import ACCUMULATOR_BINS, COMMAND_BYTES, PAGE_BYTES, Config
-from rtl.control.commands import BODIES, Command, Header
+from rtl.control.commands import BODIES, Command, Header, Queue
 from rtl.control.fetcher import PREFETCH
 from rtl.engine.array import UPDATE_LATENCY, result_latency
 from rtl.engine.epilogue import Epilogue
@@ -42,6 +42,7 @@ from ..verilated.model import MemoryTiming
 __all__ = ["Parameters", "Timing", "header", "parameters", "timing_of"]
 
 CONSTANTS = {
+    "kQueues": (len(Queue), "of commands"),
     "kCommandBytes": (COMMAND_BYTES, "of a command in memory"),
     "kPageBytes": (PAGE_BYTES, "from one memory channel to the next"),
     "kAccumulatorBins": (ACCUMULATOR_BINS, "bins that are drained of each output"),
@@ -88,8 +89,8 @@ CONSTANTS = {
 
 _FIELDS = tuple(f.name for f in dataclasses.fields(Config) if f.name not in ("name", "device"))
 _PROPERTIES = (
-    "macs", "elements", "floats", "beat_bytes", "write_burst_beats", "page_beats", "bin_additions",
-    "chunks", "lanes_per_chunk",
+    "macs", "elements", "floats", "beat_bytes", "read_ports", "write_burst_beats", "page_beats",
+    "bin_additions", "chunks", "lanes_per_chunk",
 )  # fmt: skip
 _DERIVED = (
     "result_latency", "drain_turns", "drain_delay", "settling_cycles", "addend_latency",

@@ -11,8 +11,6 @@
 
 namespace sat {
 
-constexpr int kQueues = 4;
-
 // What a cycle adds to the tokens that a queue has from each other.
 using Tokens = std::array<int64_t, kQueues>;
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from rtl.config import COMMAND_BYTES, VECTOR_REGISTERS, Config
 from rtl.control.commands import (
     QUEUE_OF,
+    STREAMS,
     CoefficientKind,
     Fault,
     Fold,
@@ -29,6 +30,8 @@ from rtl.control.commands import (
     Queue,
     VectorOperand,
     VectorTarget,
+    queue_of,
+    queues_of,
 )
 from rtl.interface.register_map import COUNTERS, STAGE_NAMES
 from rtl.sparsity.pattern import Pattern, supported_patterns
@@ -61,7 +64,10 @@ _STATE_BEATS_PER_ROW = 4
 
 _LOAD_TARGETS = {target.value for target in LoadTarget}
 
-_QUEUE_OF = {opcode.value: queue.value for opcode, queue in QUEUE_OF.items()}
+_OPCODES = {opcode.value: opcode for opcode in QUEUE_OF}
+"""Those that have a body, and a queue by it."""
+
+_STREAMS = {target.value: target for target in STREAMS}
 
 
 class _FaultError(Exception):
@@ -142,6 +148,7 @@ class Machine:
         self._o: Floats = np.zeros((config.cols, config.o_depth, config.floats), np.uint32)
         self._aux: Halves = np.zeros((config.aux_depth, config.elements), np.uint16)
         self._registers: Floats = np.zeros((VECTOR_REGISTERS, config.elements), np.uint32)
+        self._queue_bits = sum(1 << queue.value for queue in queues_of(config))
         self._patterns = {pattern.value: pattern for pattern in supported_patterns(config)}
         # Operands as COMPUTE last read them, until a LOAD writes their scratchpad.
         self._s_operands: dict[tuple[int, ...], Operand] = {}
@@ -168,7 +175,7 @@ class Machine:
         self._stopped = True
         self._queues = [_Queue() for _ in Queue]
         nothing = np.zeros((0, self.config.beat_bytes), np.uint8)
-        self._offered = {LoadTarget.STREAM: nothing, LoadTarget.STATE: nothing}
+        self._offered = dict.fromkeys(STREAMS, nothing)
         self._counters = {counter.name: 0 for counter in COUNTERS}
         self._at_fault = 0
         fault, fault_address, finished = Fault.NONE, 0, False
@@ -223,17 +230,18 @@ class Machine:
         if start + COMMAND_BYTES > self.memory.size:
             raise _FaultError(Fault.ADDRESS_RANGE, start)
         command = decode(self.memory[start : start + COMMAND_BYTES].tobytes())
-        queue = command.queue if command.opcode == Opcode.NOP.value else (
-            _QUEUE_OF.get(command.opcode, Queue.LOAD.value)
-        )  # fmt: skip
         if command.opcode == Opcode.FINISH.value:
-            malformed = index != commands - 1
+            self._refuse_if(index != commands - 1)
+            return command, Queue.LOAD.value
+        if command.opcode == Opcode.NOP.value:
+            queue = command.queue
         else:
-            malformed = command.opcode not in (Opcode.NOP.value, *_QUEUE_OF) or bool(
-                (command.wait | command.signal) >> queue & 1
-            )
-        if malformed:
-            raise _FaultError(Fault.MALFORMED, 0)
+            self._refuse_if(command.opcode not in _OPCODES)
+            target = _STREAMS.get(getattr(command.body, "target", -1))
+            queue = queue_of(self.config, _OPCODES[command.opcode], target).value
+        others = self._queue_bits & ~(1 << queue)
+        self._refuse_if(not self._queue_bits >> queue & 1)
+        self._refuse_if(bool((command.wait | command.signal) & ~others))
         return command, queue
 
     def _advance(self, number: int, queue: _Queue) -> bool:

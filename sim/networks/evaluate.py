@@ -14,7 +14,7 @@ from firmware.model import PRODUCT_STAGES, Layer, Method, Model
 from firmware.models import NETWORKS
 from firmware.network import Network
 from rtl.config import Config, preset
-from rtl.control.commands import Stage
+from rtl.control.commands import Queue, Stage
 from rtl.interface.register_map import STAGE_NAMES
 
 from ..bench.slots import account
@@ -94,7 +94,8 @@ def evaluate_model(model: Model, config: Config, batch: int) -> dict[str, Any]:
     -------
     ``macs`` of the card; ``cycles`` by stage and ``total``; ``kept_macs`` of the batch after
     pruning, and ``dense_macs`` before; ``utilisation`` and ``lost`` slots by cause, together 1;
-    ``held``, cycles by what held the card; ``read_bytes`` and ``written_bytes``; ``commands``;
+    ``held``, cycles by what held the card; ``read_bytes`` and ``written_bytes``; ``port_bytes``,
+    the most that goes through one of the core's ports; ``commands``;
     ``layers``, a record for each layer and stage as `timeline.Share` has it, with its kind and its
     multiply-adds, cycles counted from the beginning of the step; and ``counters``.
 
@@ -109,9 +110,13 @@ def evaluate_model(model: Model, config: Config, batch: int) -> dict[str, Any]:
     layers = {layer.name: layer for layer in model.layers}
     records: list[dict[str, Any]] = []
     counters: Counter[str] = Counter()
+    streamed = 0
     for program in network.step_programs:
         began = counters["CYCLES"]
         counters.update(driver.run(program).counters)
+        if config.read_ports > 1:
+            streams = (i for i, queue in enumerate(program.queues) if queue is Queue.STREAM)
+            streamed += sum(program.traffic(index)[0] for index in streams)
         assert card.measurement is not None
         for share in attribute(program, card.measurement):
             layer = layers.get(share.label)
@@ -135,6 +140,7 @@ def evaluate_model(model: Model, config: Config, batch: int) -> dict[str, Any]:
     held: Counter[str] = Counter()
     for record in records:
         held.update(record["held"])
+    read, written = (counters[f"{way}_BEATS"] * config.beat_bytes for way in ("READ", "WRITE"))
     return {
         "macs": config.macs,
         "beat_bytes": config.beat_bytes,
@@ -144,8 +150,9 @@ def evaluate_model(model: Model, config: Config, batch: int) -> dict[str, Any]:
         "ceiling": model.ceiling,
         **slots,
         "held": dict(held),
-        "read_bytes": counters["READ_BEATS"] * config.beat_bytes,
-        "written_bytes": counters["WRITE_BEATS"] * config.beat_bytes,
+        "read_bytes": read,
+        "written_bytes": written,
+        "port_bytes": max(read - streamed, streamed, written),
         "commands": counters["COMMANDS"],
         "layers": records,
         "counters": dict(counters),

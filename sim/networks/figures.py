@@ -124,10 +124,10 @@ def _rate(result: Result, cycles: float) -> float:
 
 def _allowed(result: Result) -> dict[str, float]:
     """Return the images a second if nothing else took time than what is moved, or multiplied."""
-    read, written, beat = result["read_bytes"], result["written_bytes"], result["beat_bytes"]
+    moved = result["read_bytes"] + result["written_bytes"]
     return {
-        "memory": _rate(result, (read + written) / (BANDWIDTH / CLOCK_HZ)),
-        "port": _rate(result, max(read, written) / beat),
+        "memory": _rate(result, moved / (BANDWIDTH / CLOCK_HZ)),
+        "port": _rate(result, result["port_bytes"] / result["beat_bytes"]),
         "multipliers": _rate(result, result["kept_macs"] / result["macs"]),
     }
 

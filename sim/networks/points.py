@@ -21,7 +21,7 @@ LATENCY = 64
 """Cycles from an address to its first beat, and from the last beat written to the response."""
 
 _PORT_BEATS = 2.0
-"""Beats that a card's core takes in a cycle from all channels: one read, one written."""
+"""Beats that the port of a channel moves in a cycle: one read, one written."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def _roofline(
     roofs = [
         Roof(f"{point['macs']:,} multipliers", constant=float(point["macs"])),
         Roof(f"memory, {bandwidth:.0f} bytes a cycle", slope=bandwidth),
-        Roof(f"port, {beat} bytes a cycle each way", slope=2.0 * beat),
+        Roof(f"ports, {beat} bytes a cycle each", slope=3.0 * beat),
     ]
     chart = roofline(
         dots,

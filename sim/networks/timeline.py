@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware.program import Program
-from rtl.control.commands import QUEUE_OF, Opcode, Queue, Stage
+from rtl.control.commands import Opcode, Queue, Stage
 
 from ..cycles.model import Measurement
 
@@ -25,7 +25,7 @@ _HOLDER_OF = {
     Opcode.LOAD: "load",
 }
 
-_PRIORITY = (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD)
+_PRIORITY = (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD, Queue.STREAM)
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def attribute(program: Program, measurement: Measurement) -> list[Share]:
     """Divide a program's cycles among its layers.
 
     A cycle belongs to the layer whose COMPUTE is under way; if there is none, to that of the
-    command of the store queue, then of the vector and the load queue; else to the one before. (The
-    card's own counters divide cycles among the stages in the same order.)
+    command of the store queue, then of the vector, the load and the stream queue; else to the one
+    before. (The card's own counters divide cycles among the stages in the same order.)
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def attribute(program: Program, measurement: Measurement) -> list[Share]:
         ]
     )
     holders = np.array([HOLDERS.index(_HOLDER_OF[opcode]) for opcode in opcodes])
-    queues = np.array([QUEUE_OF[opcode].value for opcode in opcodes])
+    queues = np.array([queue.value for queue in program.queues])
     owner, holder, lengths = _segments(measurement, queues, holders)
     count = len(labels) * len(Stage)
     held = np.zeros((count, len(HOLDERS)), np.int64)

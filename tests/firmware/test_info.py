@@ -32,7 +32,7 @@ def stopped():
 def test_a_card_at_rest():
     facts = gather("golden:tiny", GoldenCard(TINY))
     assert facts["state"] == ["IDLE"] and facts["fault"] is None
-    assert facts["version"] == facts["software_version"] == "0.2.0"
+    assert facts["version"] == facts["software_version"] == "0.3.0"
     assert facts["config_hash"] == TINY.hash and facts["macs"] == TINY.macs
     assert facts["patterns"] == ["dense", "1:4", "2:4", "1:8", "2:8", "4:8"]
     assert facts["interrupts"] == {"enabled": [], "line": False, "met": []}
@@ -55,7 +55,7 @@ def test_the_report_is_readable(capsys, monkeypatch):
     for text in (
         "4 x 2 PEs of 4 lanes, 32 MACs",
         "ADDRESS_RANGE at command 1, address 0x100000",
-        "gateware       0.2.0, this software 0.2.0",
+        "gateware       0.3.0, this software 0.3.0",
         "commands carried out",
     ):
         assert text in output

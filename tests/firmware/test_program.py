@@ -1,11 +1,11 @@
 """Programs: descriptors, tokens, listing."""
 
+import dataclasses
 from collections import defaultdict
 
 import numpy as np
 import pytest
 
-from firmware.cards import open_card
 from firmware.cards.golden import GoldenCard
 from firmware.driver import Driver
 from firmware.model import (
@@ -22,13 +22,13 @@ from firmware.network import Network
 from firmware.program import Program, descriptor, matrix_walks, product, walk
 from rtl.config import COMMAND_BYTES, PRESETS
 from rtl.control.commands import (
-    QUEUE_OF,
     CoefficientKind,
     LoadTarget,
     Opcode,
     Queue,
     Stage,
     VectorTarget,
+    queue_of,
 )
 from rtl.sparsity.pattern import Pattern, supported_patterns
 from sim.golden.program import decode
@@ -134,8 +134,7 @@ def _tokens(program):
     """Return (queue, wait, signal) of every command but FINISH."""
     code = program.encode()
     commands = [decode(code[i : i + COMMAND_BYTES]) for i in range(0, len(code), COMMAND_BYTES)]
-    queues = {opcode.value: queue.value for opcode, queue in QUEUE_OF.items()}
-    return [(queues.get(c.opcode, 0), c.wait, c.signal) for c in commands[:-1]]
+    return [(_queue(c, program.config), c.wait, c.signal) for c in commands[:-1]]
 
 
 def test_one_token_covers_all_earlier_commands():
@@ -231,10 +230,10 @@ def test_vectors_go_before_what_feeds_them():
     ignored = {"target": VectorTarget.NONE, "descriptor": descriptor(TINY, 0x800, 16)}
     program.vector(Stage.FF, feed(0x800), **tile | ignored)
     program.vector(Stage.FF, feed(0x800), **tile, descriptor=descriptor(TINY, 0, 16))
-    load, vector = 1 << Queue.LOAD.value, 1 << Queue.VECTOR.value
+    stream, vector = 1 << Queue.STREAM.value, 1 << Queue.VECTOR.value
     assert _tokens(program) == [
-        (3, 0, load), (0, 0, 0), (3, 0, 0), (0, 0, 0), (0, vector, 0), (3, 0, 0), (0, 0, 0),
-        (3, 0, 0), (0, 0, 0),
+        (3, 0, stream), (4, 0, 0), (3, 0, 0), (4, 0, 0), (4, vector, 0), (3, 0, 0), (4, 0, 0),
+        (3, 0, 0), (4, 0, 0),
     ]  # fmt: skip
     assert "NARROW a=-1.5 c=r5 memory=0x400[16]" in program.describe(0)
 
@@ -257,8 +256,8 @@ def test_what_a_command_was_fed_is_only_overwritten_when_it_has_ended():
     program.store(Stage.FF, **stored, descriptor=descriptor(TINY, 0x2000, 4))
     store, vector = 1 << Queue.STORE.value, 1 << Queue.VECTOR.value
     assert _tokens(program) == [
-        (3, 0, store), (0, 0, 0), (2, vector, 0),
-        (0, 0, 0), (2, 0, vector), (3, store, 0), (2, 0, 0),
+        (3, 0, store), (4, 0, 0), (2, vector, 0),
+        (4, 0, 0), (2, 0, vector), (3, store, 0), (2, 0, 0),
     ]  # fmt: skip
 
 
@@ -270,7 +269,7 @@ def test_feeds_are_not_added_by_themselves():
             _load(program, target, 0, 0)
 
 
-def test_what_feeds_an_update_fits_the_load_queue():
+def test_what_feeds_an_update_fits_its_queue():
     """It stands before the UPDATE, which nothing could bring to its queue otherwise."""
     depth = TINY.queue_depth
     feed = {"rows": 4, "d_words": 1, "descriptor": descriptor(TINY, 0, 4)}
@@ -428,15 +427,18 @@ def _conflicts(config, commands, streams):
     return [
         (earlier, later)
         for earlier, later in found
-        if _queue(commands[earlier]) != _queue(commands[later]) and streams.get(earlier) != later
+        if _queue(commands[earlier], config) != _queue(commands[later], config)
+        and streams.get(earlier) != later
     ]
 
 
-def _queue(command):
-    return QUEUE_OF[Opcode(command.opcode)].value
+def _queue(command, config):
+    opcode = Opcode(command.opcode)
+    target = LoadTarget(command.body.target) if opcode is Opcode.LOAD else None
+    return queue_of(config, opcode, target).value
 
 
-def _run_in_random_order(commands, streams, queue_depth, rng):
+def _run_in_random_order(config, commands, streams, rng):
     """Carry commands out in an order that queues and tokens allow; return when each began, ended.
 
     A LOAD that feeds a command ends only after that has begun, which itself ends only after it.
@@ -452,8 +454,10 @@ def _run_in_random_order(commands, streams, queue_depth, rng):
         fed[taker].append(load)
     while len(ended) < len(commands):
         choices = []
-        if fetched < len(commands) and len(queues[_queue(commands[fetched])]) < queue_depth:
-            choices.append(("fetch", 0))
+        if fetched < len(commands):
+            destination = queues[_queue(commands[fetched], config)]
+            if len(destination) < config.queue_depth:
+                choices.append(("fetch", 0))
         for number, waiting in enumerate(queues):
             if number in running:
                 index = running[number]
@@ -468,7 +472,7 @@ def _run_in_random_order(commands, streams, queue_depth, rng):
         action, number = choices[rng.integers(len(choices))]
         clock += 1
         if action == "fetch":
-            queues[_queue(commands[fetched])].append(fetched)
+            destination.append(fetched)
             fetched += 1
         elif action == "begin":
             index = running[number] = queues[number].pop(0)
@@ -508,12 +512,16 @@ def _residual():
     return Model("residual", tuple(x))
 
 
-@pytest.mark.parametrize("preset", ["tiny", "sim"])
+@pytest.mark.parametrize(
+    "config",
+    [TINY, PRESETS["sim"], dataclasses.replace(TINY, name="one load queue", stream_queue=0)],
+    ids=lambda config: config.name,
+)
 @pytest.mark.parametrize("make", [_perceptron, _residual])
-def test_tokens_keep_every_conflict_in_order(preset, make):
+def test_tokens_keep_every_conflict_in_order(config, make):
     """However the queues run against each other, nothing is read too early or overwritten."""
     rng = np.random.default_rng(default_seed())
-    with open_card(f"golden:{preset}") as card:
+    with GoldenCard(config) as card:
         network = Network(Driver(card), make(), 20 if make is _perceptron else 16)
     for program in network.programs.values():
         code = program.encode()
@@ -521,11 +529,11 @@ def test_tokens_keep_every_conflict_in_order(preset, make):
             decode(code[i : i + COMMAND_BYTES])
             for i in range(0, len(code) - COMMAND_BYTES, COMMAND_BYTES)
         ]
-        streams = _streams(card.config, commands)
-        conflicts = _conflicts(card.config, commands, streams)
+        streams = _streams(config, commands)
+        conflicts = _conflicts(config, commands, streams)
         assert conflicts
         for _ in range(8):
-            began, ended = _run_in_random_order(commands, streams, card.config.queue_depth, rng)
+            began, ended = _run_in_random_order(config, commands, streams, rng)
             for earlier, later in conflicts:
                 assert ended[earlier] < began[later], (
                     program.name, program.describe(earlier), program.describe(later),

@@ -43,9 +43,10 @@ SHORT = dataclasses.replace(TINY, name="short", cols=4, interleave=8, drain_rows
 """As wide a beat as the smallest preset's, on an array of another shape."""
 LEAN = dataclasses.replace(
     TINY, name="lean", ratio=2, vector_slices=8, epilogue_slices=4, update_slices=8,
-    compressed_stores=0,
+    stream_queue=0, compressed_stores=0,
 )  # fmt: skip
-"""As a small device: one lane each for vectors, results and updates, and the narrowest beats."""
+"""As a small device: one lane each for vectors, results and updates, one queue of LOADs, and the
+narrowest beats."""
 STEPS = 3
 SEED = default_seed()
 

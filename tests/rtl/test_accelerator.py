@@ -10,7 +10,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 from firmware.program import matrix_walks, walk
 from rtl.accelerator import Accelerator
 from rtl.config import PRESETS
-from rtl.control.commands import Fault, LoadTarget, Opcode, Stage, VectorTarget, encode
+from rtl.control.commands import Fault, LoadTarget, Opcode, Queue, Stage, VectorTarget, encode
 from rtl.interface.flatten import Flattened
 from rtl.interface.register_map import IDENTITY, REGISTERS, VERSION, Control, Interrupt
 from rtl.sparsity.pattern import supported_patterns
@@ -171,6 +171,7 @@ async def recovers_from_every_fault(dut):
     unit = {"counts": [1, 1, 1, 1], "strides": [0, 0, 0]}
     nop = encode(Opcode.NOP)
     load = {"target": LoadTarget.D, "rows": 1, "d_words": 1}
+    stream = load | {"target": LoadTarget.STATE}
     store = {"o_stride": 1, "rows": 1, "words": 1}
     contexts, words = config().interleave, config().d_depth // 8
     sizes = {"a_tiles": 1, "b_tiles": 1, "o_stride": 1}
@@ -186,6 +187,9 @@ async def recovers_from_every_fault(dut):
     }
     cases = (
         (Fault.ADDRESS_RANGE, encode(Opcode.LOAD, **load, descriptor=outside)),
+        (Fault.ADDRESS_RANGE, encode(Opcode.LOAD, **stream, descriptor=outside)),
+        (Fault.MALFORMED, encode(Opcode.LOAD, **stream | {"rows": 2}, descriptor=unit)),
+        (Fault.MALFORMED, encode(Opcode.NOP, wait=1 << Queue.LOAD.value)),
         (Fault.ADDRESS_RANGE, encode(Opcode.STORE, **store, descriptor=outside)),
         (Fault.MALFORMED, encode(Opcode.LOAD, **load, descriptor={**unit, "address": 1})),
         (Fault.MALFORMED, encode(Opcode.LOAD, **load | {"rows": 0}, descriptor=unit)),
@@ -259,6 +263,42 @@ async def errors_of_writes_belong_to_their_queue(dut):
         assert await bench.read("FAULT_ADDRESS_LOW") == bad
         await bench.soft_reset()
     bench.memory.write_if._write = write
+    await run_step(bench, supported_patterns(config())[0], random)
+
+
+@cocotb.test()
+async def errors_of_reads_belong_to_their_queue(dut):
+    """LOADs to a scratchpad and to the update unit read at the same time; one of them fails."""
+    bench, random = await begin(dut)
+    burst = config().burst_beats * config().beat_bytes
+    operand, state = 0x8000, 0x10000
+
+    def load(target, address):
+        beats = config().d_depth
+        descriptor = {"address": address, "counts": [beats, 1, 1, 1], "strides": [0, 0, 0]}
+        sizes = {"rows": beats, "d_words": 1, "descriptor": descriptor}
+        return encode(Opcode.LOAD, target=target, **sizes)
+
+    # The UPDATE takes 4 beats a row.
+    tiles = config().d_depth // (4 * config().elements)
+    update = {"tiles": tiles, "rows": config().elements, "o_stride": 2, "state_address": 0x18000}
+    program = [load(LoadTarget.D, operand), load(LoadTarget.STATE, state)]
+    program += [encode(Opcode.UPDATE, **update), encode(Opcode.FINISH)]
+    bench.memory.write(0, b"".join(program))
+    read = bench.memory.read_if._read
+    for index, bad in ((0, operand + 3 * burst), (1, state + 5 * burst)):
+
+        async def fails(address, length, bad=bad):
+            if address == bad:
+                raise OSError
+            return await read(address, length)
+
+        bench.memory.read_if._read = fails
+        assert await bench.run(0, len(program)) & Control.FAULT
+        assert await bench.fault() == (Fault.READ_RESPONSE, index)
+        assert await bench.read("FAULT_ADDRESS_LOW") == bad
+        await bench.soft_reset()
+    bench.memory.read_if._read = read
     await run_step(bench, supported_patterns(config())[0], random)
 
 

@@ -81,6 +81,7 @@ WIDE = {"lanes": 16, "rows": 8, "drain_rows": 8}
         ),
         ({"vector_slices": 64}, r"vector_slices is 64, must be 1 to 32 \(elements of a D word\)"),
         ({"epilogue_slices": 32}, r"epilogue_slices is 32, must be 1 to 16 \(values of an O word"),
+        ({"stream_queue": 2}, "stream_queue is 2, must be 0 or 1"),
         ({"compressed_stores": 2}, "compressed_stores is 2, must be 0 or 1"),
         ({"update_slices": 16}, r"update_slices is 16, must be 1 to 8 \(group\)"),
     ],
@@ -184,10 +185,19 @@ def test_every_device_has_a_technology():
     assert {config.device for config in PRESETS.values()} == set(DEVICES)
 
 
+@pytest.mark.parametrize(
+    ("channels", "stream_queue", "ports"), [(1, 1, 1), (1, 0, 1), (2, 0, 1), (2, 1, 2), (4, 1, 2)]
+)
+def test_streams_have_a_port_if_there_are_channels(channels, stream_queue, ports):
+    config = dataclasses.replace(SIM, channels=channels, stream_queue=stream_queue)
+    assert config.read_ports == ports
+
+
 def test_hash_depends_on_every_parameter():
     other = {
         "name": "other", "group": 16, "ratio": 2, "drain_rows": 4, "bin_bits": 47,
-        "accumulator_bits": 64, "vector_slices": 1, "compressed_stores": 0, "device": "xcvu9p",
+        "accumulator_bits": 64, "vector_slices": 1, "stream_queue": 0, "compressed_stores": 0,
+        "device": "xcvu9p",
     }  # fmt: skip
     base = dataclasses.replace(SIM, rows=8, drain_rows=8)
     configs = [

@@ -90,8 +90,8 @@ def test_fields_not_given_are_zero():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"wait": 16}, "Header.wait is 16, must be 0 to 15"),
-        ({"signal": -1}, "Header.signal is -1, must be 0 to 15"),
+        ({"wait": 32}, "Header.wait is 32, must be 0 to 31"),
+        ({"signal": -1}, "Header.signal is -1, must be 0 to 31"),
         ({"base": 1 << 16}, "LoadBody.base is 65536, must be 0 to 65535"),
         ({"tiles": 1}, "LoadBody has no field 'tiles'; it has target, order"),
         ({"descriptor": {"address": -1}}, "Descriptor.address is -1, must be 0 to 1844"),
@@ -124,8 +124,8 @@ def test_body_of_a_command_without_one_is_refused():
 def test_every_body_fits():
     header = data.Layout.cast(Header).size
     assert data.Layout.cast(Command).size == 8 * COMMAND_BYTES
-    assert header <= 16
-    assert all(data.Layout.cast(body).size <= 8 * COMMAND_BYTES - 16 for body in BODIES.values())
+    assert header <= Command.as_shape()["body"].offset == 32
+    assert all(data.Layout.cast(body).size <= 8 * COMMAND_BYTES - 32 for body in BODIES.values())
 
 
 def test_no_fault_is_zero():

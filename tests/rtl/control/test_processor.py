@@ -9,12 +9,22 @@ from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiRamRead, AxiReadBus
 
 from rtl.config import PRESETS
-from rtl.control.commands import QUEUE_OF, Command, Fault, Opcode, Queue, Stage, encode
+from rtl.control.commands import (
+    Command,
+    Fault,
+    LoadTarget,
+    Opcode,
+    Queue,
+    Stage,
+    encode,
+    queue_of,
+    queues_of,
+)
 from rtl.control.fault import FaultReport
 from rtl.control.processor import CommandProcessor, State
 from rtl.interface.flatten import Flattened
 from rtl.memory.write_completion import WRITERS_UNDER_WAY
-from tests.harness import clocks, pack, rng, simulate, start, unpack
+from tests.harness import clocks, config, pack, rng, simulate, start, unpack
 
 PROGRAM = 0x4000
 TIMEOUT = 20_000
@@ -23,17 +33,19 @@ BUSY_OPCODES = {
     Queue.COMPUTE: (Opcode.COMPUTE,),
     Queue.STORE: (Opcode.STORE, Opcode.UPDATE),
     Queue.VECTOR: (Opcode.VECTOR,),
+    Queue.STREAM: (Opcode.LOAD,),
 }
 
 
-@pytest.mark.parametrize("preset", ["tiny", "sim"])
+@pytest.mark.parametrize("preset", ["tiny", "sim", "ulx3s"])
 def test_processor(preset):
-    config = PRESETS[preset]
+    """The last one has no stream queue."""
+    chosen = PRESETS[preset]
     simulate(
-        Flattened(CommandProcessor(config), axi="m_axi"),
+        Flattened(CommandProcessor(chosen), axi="m_axi"),
         name=f"processor_{preset}",
         testbench=__name__,
-        config=config,
+        config=chosen,
     )
 
 
@@ -70,17 +82,18 @@ class Unit:
             if ends:
                 self.log.append(("end", self.under_way.pop(0), now))
             if valid.value and ready.value:
-                index = int(unpack(Command, int(payload.value)).body.raw) & 0xFFFF
+                index = int(unpack(Command, int(payload.value)).body.raw) >> 16 & 0xFFFF
                 self.log.append(("begin", index, now))
                 self.under_way.append(index)
                 self.most_under_way = max(self.most_under_way, len(self.under_way))
 
 
-def command(opcode, index, **header):
+def command(opcode, index, *, queue=Queue.LOAD, **header):
     """A command whose body holds its index, so that a unit can tell which it got."""
-    return (
-        int.from_bytes(encode(opcode, **header), "little") | (index << 16 if index else 0)
-    ).to_bytes(64, "little")
+    target = LoadTarget.STATE if queue is Queue.STREAM else LoadTarget.S
+    body = {"target": target} if opcode is Opcode.LOAD else {}
+    encoded = int.from_bytes(encode(opcode, queue=queue, **header, **body), "little")
+    return (encoded | index << 48).to_bytes(64, "little")
 
 
 async def begin(dut, program, *, address=PROGRAM, count=None):
@@ -96,7 +109,7 @@ async def begin(dut, program, *, address=PROGRAM, count=None):
     memory.r_channel.set_pause_generator(int(bit) for bit in _forever(random))
     memory.write(PROGRAM, b"".join(program))
     log = []
-    units = [Unit(dut, queue, random, log) for queue in Queue]
+    units = [Unit(dut, queue, random, log) for queue in queues_of(config())]
     dut.address.value = address
     dut.count.value = len(program) if count is None else count
     dut.start.value = 1
@@ -133,16 +146,17 @@ def random_program(random, length):
     Returns the program; for each command, those that must have ended before it begins; and for
     each, its queue and opcode.
     """
-    given = {pair: [] for pair in itertools.permutations(Queue, 2)}
+    queues = queues_of(config())
+    given = {pair: [] for pair in itertools.permutations(queues, 2)}
     taken = dict.fromkeys(given, 0)
     program, needs = [], []
-    queue_of = []
+    kinds = []
     for index in range(length):
-        queue = Queue(int(random.integers(len(Queue))))
+        queue = queues[int(random.integers(len(queues)))]
         opcode = random.choice((*BUSY_OPCODES[queue], Opcode.NOP))
         wait = signal = 0
         before = []
-        for other in Queue:
+        for other in queues:
             if other is queue:
                 continue
             if taken[other, queue] < len(given[other, queue]) and random.random() < 0.6:
@@ -164,32 +178,32 @@ def random_program(random, length):
             )
         )
         needs.append(before)
-        queue_of.append((queue, Opcode(opcode)))
+        kinds.append((queue, Opcode(opcode)))
     program.append(encode(Opcode.FINISH))
-    return program, needs, queue_of
+    return program, needs, kinds
 
 
 @cocotb.test()
 async def keeps_order_and_tokens(dut):
     """Commands begin in order in each queue, none before the commands it waits for have ended."""
     random = np.random.default_rng(rng().integers(1 << 32))
-    program, needs, queue_of = random_program(random, 120)
+    program, needs, kinds = random_program(random, 120)
     _, units, log, _ = await begin(dut, program)
     await until_finished(dut)
     began = {index: time for event, index, time in log if event == "begin"}
     ended = {index: time for event, index, time in log if event == "end"}
-    real = [i for i, (_, opcode) in enumerate(queue_of) if opcode is not Opcode.NOP]
+    real = [i for i, (_, opcode) in enumerate(kinds) if opcode is not Opcode.NOP]
     assert sorted(began) == sorted(ended) == real
     for queue in Queue:
-        mine = [i for i in real if queue_of[i][0] is queue]
+        mine = [i for i in real if kinds[i][0] is queue]
         assert sorted(mine, key=began.__getitem__) == mine
 
     def earliest_end(index):
         """When a command had ended at the earliest: a NOP ends after all before it in its queue."""
-        if queue_of[index][1] is not Opcode.NOP:
+        if kinds[index][1] is not Opcode.NOP:
             return ended[index]
         before = [earliest_end(i) for i in needs[index]]
-        before += [ended[i] for i in real if i < index and queue_of[i][0] is queue_of[index][0]]
+        before += [ended[i] for i in real if i < index and kinds[i][0] is kinds[index][0]]
         return max(before, default=0)
 
     for index in real:
@@ -197,7 +211,8 @@ async def keeps_order_and_tokens(dut):
             assert began[index] > earliest_end(other), (index, other)
     most = [unit.most_under_way for unit in units]
     assert most[:2] == [2, 2]
-    assert max(most[2:]) == WRITERS_UNDER_WAY
+    assert max(most[2:4]) == WRITERS_UNDER_WAY
+    assert most[4:] in ([], [2])
     await clocks(dut)
     assert int(dut.state.value) == State.IDLE.value
 
@@ -231,14 +246,18 @@ async def names_the_command_at_fault(dut):
     opcodes = [Opcode.LOAD] * 4 + [Opcode.COMPUTE] * 3 + [Opcode.STORE] * 5 + [Opcode.VECTOR] * 5
     # NOPs end by themselves, and are in the way of nothing.
     opcodes[9:9] = opcodes[14:14] = [Opcode.NOP] * 2
+    kinds = [(opcode, Queue.STORE) for opcode in opcodes]
+    kinds += [(Opcode.LOAD, Queue.STREAM)] * 3
     program = [
-        command(opcode, 0 if opcode is Opcode.NOP else index, queue=Queue.STORE)
-        for index, opcode in enumerate(opcodes)
+        command(opcode, 0 if opcode is Opcode.NOP else index, queue=queue)
+        for index, (opcode, queue) in enumerate(kinds)
     ]
-    real = [index for index, opcode in enumerate(opcodes) if opcode is not Opcode.NOP]
+    real = [index for index, (opcode, _) in enumerate(kinds) if opcode is not Opcode.NOP]
     random_fault = int(rng().choice(real))
     _, units, log, _ = await begin(dut, [*program, encode(Opcode.FINISH)])
-    units[QUEUE_OF[opcodes[random_fault]].value].fault_at = random_fault
+    opcode, queue = kinds[random_fault]
+    target = LoadTarget.STATE if queue is Queue.STREAM else LoadTarget.S
+    units[queue_of(config(), opcode, target).value].fault_at = random_fault
     report, index = await until_stopped(dut)
     assert (report.code, report.address, index) == (Fault.OVERRUN, 0x123, random_fault)
     await clocks(dut, 20)
@@ -253,6 +272,18 @@ async def refuses_malformed_programs(dut):
     unknown_opcode = (15).to_bytes(64, "little")
     own_token = encode(Opcode.COMPUTE, wait=0b010)
     finish = encode(Opcode.FINISH)
+    no_queue = (Queue.STREAM.value + 1) << 4
+    for bits in (no_queue, no_queue + (2 << 4)):
+        unknown = bits.to_bytes(64, "little")
+        await begin(dut, [good, unknown, finish])
+        report, index = await until_stopped(dut)
+        assert (report.code, index) == (Fault.MALFORMED, 1)
+    if Queue.STREAM not in queues_of(config()):
+        absent = {"wait": 1 << Queue.STREAM.value}, {"signal": 1 << Queue.STREAM.value}
+        for header in ({"queue": Queue.STREAM}, *absent):
+            await begin(dut, [good, encode(Opcode.NOP, **header), finish])
+            report, index = await until_stopped(dut)
+            assert (report.code, index) == (Fault.MALFORMED, 1), header
     for program, at in (
         ([good, unknown_opcode, finish], 1),
         ([good, own_token, finish], 1),

@@ -22,7 +22,7 @@ from firmware.schedule import (
 )
 from firmware.tensor import Activations
 from rtl.config import PRESETS
-from rtl.control.commands import QUEUE_OF, LoadTarget, Opcode, Queue, Stage, encode
+from rtl.control.commands import LoadTarget, Opcode, Queue, Stage, encode, queue_of
 from rtl.sparsity.pattern import Pattern
 from sim.bench import gemm, memory
 from sim.bench.slots import account
@@ -35,8 +35,10 @@ from tests.sim.cycles.checked import CheckedDriver
 from tests.sim.cycles.programs import random_program
 
 TINY = PRESETS["tiny"]
-STRIPED = dataclasses.replace(TINY, name="striped", channels=2, outstanding_reads=32)
-"""Two channels, and as many reads under way as a page of each has beats."""
+STRIPED = dataclasses.replace(
+    TINY, name="striped", channels=2, outstanding_reads=32, stream_queue=0
+)
+"""Two channels, as many reads under way as a page of each has beats, and all LOADs in one queue."""
 
 STEP = Step(rate=0.05, momentum=0.9, decay=5e-4, scale=8)
 
@@ -215,13 +217,20 @@ def test_more_bandwidth_and_less_latency_take_no_longer():
     assert cycles == sorted(cycles) and cycles[0] < cycles[2] < cycles[4]
 
 
+def _queue(command):
+    opcode = Opcode(command.opcode)
+    return queue_of(
+        TINY, opcode, LoadTarget(command.body.target) if opcode is Opcode.LOAD else None
+    )
+
+
 def test_times_of_commands():
     """Each is issued once those before it in its queue were, and ends behind them."""
     program = layer_program(TINY, memory.QUICK_LAYERS[0], "WU", Pattern.N2M8)
     run = measure(TINY, MemoryTiming(), program)
     commands = [decode(program[i : i + 64]) for i in range(0, len(program), 64)]
-    own = [QUEUE_OF[Opcode(command.opcode)].name.lower() for command in commands[:-1]]
-    for queue in ("load", "compute", "store"):
+    own = [_queue(command).name.lower() for command in commands[:-1]]
+    for queue in ("load", "compute", "store", "stream"):
         issued, ended = (
             times[[name == queue for name in own]] for times in (run.issued, run.ended)
         )

@@ -31,7 +31,9 @@ TINY = dataclasses.replace(
     preset("tiny"), name="shallow", s_depth=64, d_depth=64, o_depth=64, aux_depth=64
 )
 PROGRAM = 0x0
-FROM_LOAD, FROM_COMPUTE, FROM_STORE, FROM_VECTOR = (1 << queue.value for queue in Queue)
+FROM_LOAD, FROM_COMPUTE, FROM_STORE, FROM_VECTOR, FROM_STREAM = (
+    1 << queue.value for queue in Queue
+)
 TO_LOAD, TO_COMPUTE, TO_STORE, TO_VECTOR = FROM_LOAD, FROM_COMPUTE, FROM_STORE, FROM_VECTOR
 
 S_AT, D_AT, AUX_AT, STATE_AT, OUT_AT, ROW_AT, COLUMN_AT = range(0x10000, 0x80000, 0x10000)
@@ -959,21 +961,40 @@ def test_a_full_queue_holds_up_those_behind(queued: int, finished: bool) -> None
     assert (result.finished, result.hung) == (finished, not finished)
 
 
-def test_state_is_handed_over_only_to_an_update() -> None:
+@pytest.mark.parametrize("stream_queue", [1, 0])
+def test_state_is_handed_over_only_to_an_update(stream_queue: int) -> None:
     """A LOAD to the update engine ends when an UPDATE has taken its beats, not before."""
-    machine = Machine(TINY)
-    update_command = encode(Opcode.UPDATE, tiles=1, rows=1, o_stride=2, state_address=STATE_AT)
+    config = dataclasses.replace(TINY, stream_queue=stream_queue)
+    machine = Machine(config)
+    learns: dict[str, Any] = {"tiles": 1, "rows": 1, "o_stride": 2, "state_address": STATE_AT}
+    update_command = encode(Opcode.UPDATE, **learns)
     state = load_stream(LoadTarget.STATE, STATE_AT, 4)
-    assert run(machine, state, nop(Queue.LOAD, signal=TO_STORE), update_command).finished
+    own, from_own = (Queue.STREAM, FROM_STREAM) if stream_queue else (Queue.LOAD, FROM_LOAD)
+    assert run(machine, state, nop(own, signal=TO_STORE), update_command).finished
     assert run(machine, state).hung
     machine.reset()
     assert run(machine, update_command).hung
     machine.reset()
     # The UPDATE waits for what the queue behind its own state would give.
-    waiting = encode(
-        Opcode.UPDATE, tiles=1, rows=1, o_stride=2, state_address=STATE_AT, wait=FROM_LOAD
-    )
-    assert run(machine, state, nop(Queue.LOAD, signal=TO_STORE), waiting).hung
+    waiting = encode(Opcode.UPDATE, **learns, wait=from_own)
+    assert run(machine, state, nop(own, signal=TO_STORE), waiting).hung
+    # With a queue of its own, state keeps nothing but streams from going on.
+    machine.reset()
+    waiting = encode(Opcode.UPDATE, **learns, wait=FROM_LOAD)
+    result = run(machine, state, nop(Queue.LOAD, signal=TO_STORE), waiting)
+    assert result.finished == bool(stream_queue)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"queue": Queue.STREAM}, {"wait": FROM_STREAM}, {"signal": FROM_STREAM}],
+    ids=str,
+)
+def test_a_queue_that_is_not_there_is_not_named(header: dict[str, Any]) -> None:
+    command = encode(Opcode.NOP, **header)
+    result = run(Machine(dataclasses.replace(TINY, stream_queue=0)), nop(Queue.LOAD), command)
+    assert (result.fault, result.fault_command) == (Fault.MALFORMED, 1)
+    assert run(Machine(TINY), command, nop(Queue.STREAM, signal=TO_LOAD)).fault is Fault.NONE
 
 
 # Faults
@@ -992,10 +1013,11 @@ def framed_load(**changes: Any) -> bytes:
 
 FAULTS = {
     "opcode": (b"\x09" + bytes(63), Fault.MALFORMED, 0),
+    "unknown queue": (b"\x50" + bytes(63), Fault.MALFORMED, 0),
     "own wait": (nop(Queue.STORE, wait=FROM_STORE), Fault.MALFORMED, 0),
     "own signal": (load_d(8, 1, signal=TO_LOAD), Fault.MALFORMED, 0),
     "early finish": (encode(Opcode.FINISH), Fault.MALFORMED, 0),
-    "load target": (bytes([1, 0, 5, *load_d(8, 1)[3:]]), Fault.MALFORMED, 0),
+    "load target": (bytes([1, 0, 0, 0, 5, *load_d(8, 1)[5:]]), Fault.MALFORMED, 0),
     "load no rows": (load_d(0, 1), Fault.MALFORMED, 0),
     "load no words": (load_d(1, 0), Fault.MALFORMED, 0),
     "load ragged S": (load_s(TINY, Pattern.DENSE, 17, 1), Fault.MALFORMED, 0),

@@ -6,7 +6,7 @@ import pytest
 from firmware.cards.cycles import CycleCard
 from firmware.driver import Driver
 from rtl.config import PRESETS
-from rtl.control.commands import QUEUE_OF, Opcode, Queue
+from rtl.control.commands import Opcode, Queue
 from sim.cycles.model import measure
 from sim.networks.timeline import HOLDERS, attribute
 from sim.verilated.model import MemoryTiming
@@ -31,14 +31,14 @@ def test_every_cycle_has_an_owner(seed):
     program, run = _program(seed)
     expected = {}
     latest = None
-    queues = [QUEUE_OF[opcode] for opcode in program.opcodes]
+    order = (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD, Queue.STREAM)
     names = {Opcode.COMPUTE: "array", Opcode.VECTOR: "vector"}
     for cycle in range(run.cycles):
         holder = "idle"
-        for queue in (Queue.COMPUTE, Queue.STORE, Queue.VECTOR, Queue.LOAD):
+        for queue in order:
             active = [
                 index
-                for index, own in enumerate(queues)
+                for index, own in enumerate(program.queues)
                 if own is queue and run.issued[index] <= cycle < run.ended[index]
             ]
             if active:
