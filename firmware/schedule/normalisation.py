@@ -19,6 +19,7 @@ from ..layers import BatchNormTensors
 from ..model import BatchNorm
 from ..tensor import Activations
 from .assembly import Assembly
+from .patch import cut
 from .pieces import Needs, Pieces, Steps, Written, line_pieces
 from .statistics import Statistics
 from .vectors import Register, Vectors
@@ -105,8 +106,7 @@ class NormalisationSchedule:
         most = min(config.elements // 4, VECTOR_REGISTERS // len(_Batch))
         old, new = 1 - layer.momentum, layer.momentum
         unbiased = pixels / max(pixels - 1, 1)
-        for start in range(0, x.words, most):
-            words = range(start, min(start + most, x.words))
+        for words in cut(x.words, most):
             rows = len(words)
 
             def first(value: _Batch, rows: int = rows) -> Register:
@@ -198,8 +198,7 @@ class NormalisationSchedule:
         for block, lines in line_pieces(x, len(tensors)):
             for tensor in tensors:
                 yield Needs(tensor, block, lines.stop)
-            for start in range(0, x.words, most):
-                words = range(start, min(start + most, x.words))
+            for words in cut(x.words, most):
                 vectors.read_registers(
                     Register(0), 2 * len(words), records.rows(words, "factor", 2)
                 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..tensor import Activations, Images
+from .patch import cut
 
 __all__ = [
     "Backlog",
@@ -106,10 +107,7 @@ def line_pieces(tensor: Activations, operands: int) -> Iterator[tuple[int, range
     """
     beats = operands * tensor.line_bytes // tensor.config.beat_bytes
     at_once = max(PIECE_BEATS // beats, 1)
-    height = tensor.shape.height
-    for block in range(tensor.batch_blocks):
-        for first in range(0, height, at_once):
-            yield block, range(first, min(first + at_once, height))
+    return itertools.product(range(tensor.batch_blocks), cut(tensor.shape.height, at_once))
 
 
 class Backlog:

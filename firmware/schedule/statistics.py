@@ -76,13 +76,13 @@ class Statistics:
         self._fresh: list[Sequence[int]] = []
         columns = [tensor.column(word) for word in range(tensor.words)]
         size = _part_tiles(tensor)
-        self._parts = -(-len(columns[0]) // size)
         # Of each word: tiles of each part, in the order of memory, and how many are to be written.
         self._tiles = [
             [column[first : first + size] for first in range(0, len(column), size)]
             for column in columns
         ]
         self._missing = [[len(tiles) for tiles in parts] for parts in self._tiles]
+        self._parts = len(self._tiles[0])
         self._ready: deque[tuple[int, int]] = deque()
 
     def add(self, tiles: Sequence[int]) -> None:
