@@ -328,7 +328,7 @@ PRESETS: dict[str, Config] = {
         ),
         Config(
             "u250-1k", rows=8, cols=16, group=16, ratio=8, s_depth=4096, d_depth=2048, o_depth=1024,
-            aux_depth=2048, drain_rows=8, memory_bytes=64 << 30, channels=4, queue_depth=64,
+            aux_depth=2048, drain_rows=4, memory_bytes=64 << 30, channels=4, queue_depth=64,
             burst_beats=32, outstanding_reads=16, vector_slices=1, device="xcu250",
         ),
     )

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from firmware.model import Method
-
 from .causes import GAP, cycles_by_cause, gap, shortfall
 from .evaluate import Job
 from .points import BANDWIDTH, CLOCK_HZ, Point
@@ -23,7 +21,7 @@ PUBLISHED = 1.75
 
 
 def jobs(points: Iterable[Point], networks: Mapping[str, int], methods: Sequence[str]) -> list[Job]:
-    """Return what has to be evaluated: each method, and dense training on the card that it is on.
+    """Return what has to be evaluated: each method, and dense training beside it.
 
     Parameters
     ----------
@@ -46,7 +44,7 @@ def jobs(points: Iterable[Point], networks: Mapping[str, int], methods: Sequence
 
 def job_for(point: Point, network: str, method: str, batch: int) -> Job:
     """Return the job of a network and a method at a design point."""
-    return Job(network, method, point.preset_for(Method.parse(method)), batch)
+    return Job(network, method, point.preset, batch)
 
 
 def failures(results: Mapping[Job, Result]) -> list[tuple[Job, str]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from firmware.model import Method
 from rtl.config import Config, preset
-from rtl.sparsity.pattern import Pattern
 
 from ..verilated.model import MemoryTiming
 
@@ -32,35 +30,22 @@ class Point:
     ----------
     name
         Of the point.
-    presets
-        Configurations of as many multipliers, by their largest ratio M/N, ascending.
+    preset
+        Its configuration.
     """
 
     name: str
-    presets: tuple[str, ...]
+    preset: str
 
     @property
     def macs(self) -> int:
         """Its multipliers."""
-        return preset(self.presets[0]).macs
-
-    def preset_for(self, method: Method) -> str:
-        """Return the configuration that a method runs on: the least that is no slower than its
-        patterns allow."""
-        ratio = max(map(_ratio, (method.forward, method.backward)))
-        for name in self.presets:
-            if preset(name).ratio >= ratio:
-                return name
-        return self.presets[-1]
-
-
-def _ratio(pattern: Pattern) -> int:
-    return pattern.m // pattern.n
+        return preset(self.preset).macs
 
 
 POINTS = {
-    "1k": Point("1k", ("vcu1525-1k", "u250-1k")),
-    "4k": Point("4k", ("vcu1525", "u250")),
+    "1k": Point("1k", "u250-1k"),
+    "4k": Point("4k", "u250"),
 }
 """By name: the published system's scale, and four times as many multipliers on the same memory."""
 

@@ -137,7 +137,6 @@ def compare(products: Sequence[Product], workers: int) -> Iterator[dict[str, Any
         It couldn't be installed or run.
     """
     point = POINTS["1k"]
-    name = point.presets[0]
     jobs = [(product, Pattern.parse(pattern)) for product in products for pattern in PATTERNS]
     python = _environment()
     with ThreadPoolExecutor(workers) as pool:
@@ -151,7 +150,7 @@ def compare(products: Sequence[Product], workers: int) -> Iterator[dict[str, Any
                 "pattern": str(pattern),
                 "macs": point.macs,
                 "cycles_scalesim": cycles,
-                **_model_cycles(product, pattern, name),
+                **_model_cycles(product, pattern, point.preset),
             }
 
 
