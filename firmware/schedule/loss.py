@@ -86,7 +86,7 @@ class LossSchedule:
         Raises
         ------
         ScheduleError
-            There are more classes than registers for parts of their sums.
+            There are more classes than registers for parts of their sums, or rows of a tile.
         """
         words = min(VECTOR_REGISTERS - _PARTS.number, self._config.elements)
         most = words * self._config.elements
