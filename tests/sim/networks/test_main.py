@@ -61,7 +61,7 @@ def test_what_cannot_be_scheduled_is_told_and_all_else_done(inline, monkeypatch,
     figures = json.loads((inline / "networks.json").read_text())
     assert set(figures["points"][0]["networks"]["resnet9"]) == {"dense", "bdwp-2:8"}
     [failed] = figures["failed"]
-    assert failed["job"] == "resnet9, ff-2:8, vcu1525-1k, batch 32"
+    assert failed["job"] == "resnet9, ff-2:8, u250-1k, batch 32"
 
 
 @pytest.mark.parametrize(
