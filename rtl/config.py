@@ -316,8 +316,8 @@ PRESETS: dict[str, Config] = {
         Config("sim-8x", rows=8, cols=4, group=16, ratio=8, drain_rows=8),
         Config(
             "ulx3s", rows=4, cols=2, lanes=4, ratio=2, s_depth=512, d_depth=512, o_depth=512,
-            aux_depth=512, bin_bits=44, bin_ports=1, accumulator_bits=52, memory_bytes=256 << 10, queue_depth=4,
-            burst_beats=8, outstanding_reads=4, vector_slices=8, epilogue_slices=4,
+            aux_depth=512, bin_bits=44, bin_ports=1, accumulator_bits=52, memory_bytes=256 << 10,
+            queue_depth=4, burst_beats=8, outstanding_reads=4, vector_slices=8, epilogue_slices=4,
             update_slices=8, stream_queue=0, compressed_stores=0, device="lfe5u-85f",
         ),
         Config(

@@ -23,9 +23,9 @@ class CounterValue(data.StructLayout):
 class Counters(wiring.Component):
     """Counters of `COUNTER_BITS` each, of which one a cycle is brought up to date, in turn.
 
-    Each collects in a few bits what happens until its turn, in which it's added to the value in a
-    memory: one wide adder serves all. Nothing is lost, and a value is as of the cycle before the one
-    in which it's shown.
+    Each collects in a few bits what happens until its turn, in which that's added to the value in a
+    memory: one wide adder serves all. Nothing is lost; a value is as of the cycle before the one in
+    which it's shown.
 
     Parameters
     ----------

@@ -33,7 +33,6 @@ _SELECT = 1
 """Cycles from the entry registers to cycle 0 of the lanes."""
 
 
-
 class Slot(data.StructLayout):
     """What the multipliers do in one cycle.
 

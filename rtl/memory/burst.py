@@ -78,7 +78,9 @@ class BurstGenerator(wiring.Component):
         beats_left = Signal(16)
         """Beats left in the current row."""
         left = [Signal(16, name=f"left_{i}") for i in range(1, DIMENSIONS)]
-        starts = [Signal(memory_shift - beat_shift, name=f"start_{i}") for i in range(1, DIMENSIONS)]
+        starts = [
+            Signal(memory_shift - beat_shift, name=f"start_{i}") for i in range(1, DIMENSIONS)
+        ]
         """For each outer dimension, iterations left, with the current one, and the beat at which it
         began: in memory, or there would have been a fault."""
 

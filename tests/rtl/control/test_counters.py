@@ -14,7 +14,10 @@ WIDTHS = {"events": 1, "beats": 2, "macs": 11, "cycles": 1, "errors": 3}
 def test_counters(number):
     widths = dict(list(WIDTHS.items())[-number:])
     simulate(
-        Counters(widths), name=f"counters_{number}", testbench=__name__, parameters={"widths": widths}
+        Counters(widths),
+        name=f"counters_{number}",
+        testbench=__name__,
+        parameters={"widths": widths},
     )
 
 
