@@ -11,6 +11,7 @@ from .control.commands import STREAMS, Fault, LoadTarget, Opcode, Queue
 from .control.counters import Counters, CounterValue
 from .control.fault import FaultReport
 from .control.processor import CommandProcessor, State
+from .delay import delayed
 from .engine.tensor_engine import TensorEngine
 from .interface.axi import AXI4ReadSignature, AXI4WriteSignature
 from .interface.read_arbiter import ReadArbiter
@@ -103,9 +104,10 @@ class Core(wiring.Component):
             self.fault_command.eq(processor.fault_command),
         ]
         # A stopped program leaves no transfers behind, so that a soft reset finds the bus quiet.
+        # They end a cycle after it stopped, which keeps its state out of long paths.
         abort = Signal()
         m.d.comb += [
-            abort.eq(self.abort | self.stopped),
+            abort.eq(self.abort | delayed(m, self.stopped, reset=True)),
             processor.abort.eq(abort),
             *(loader.abort.eq(abort) for loader in loaders.values()),
             store_dma.abort.eq(abort),

@@ -48,7 +48,7 @@ class ReadBuffer(wiring.Component):
         fits = Signal()
         reserved = Signal(range(room + 1))
         m.d.comb += [
-            fits.eq(length <= free),
+            fits.eq(wanted.payload.len < free),
             given.payload.eq(wanted.payload),
             given.valid.eq(wanted.valid & fits),
             wanted.ready.eq(given.ready & fits),
