@@ -194,6 +194,8 @@ class ULX3S(Board):
                 (
                     "--quiet", "--85k", "--package", "CABGA381", "--speed", "6",
                     "--seed", str(_SEED), "--router", "router2",
+                    # The limit unless told otherwise overflows at this many cells.
+                    "--placer-heap-cell-placement-timeout", "0",
                     "--log", f"{_TOP}.tim", "--report", "timing.json",
                     "--json", f"{_TOP}.json", "--lpf", f"{_TOP}.lpf", "--textcfg", f"{_TOP}.config",
                 ),

@@ -252,6 +252,13 @@ class Config:
         return 2 if self.stream_queue and self.channels > 1 else 1
 
     @property
+    def decoupled_loads(self) -> bool:
+        """Whether registers part what a LOAD passes: reads' addresses and beats take a few cycles
+        more, but no path leads through all of it, as the slow LUTs of an ECP5 need.
+        """
+        return self.device == "lfe5u-85f"
+
+    @property
     def beat_bits(self) -> int:
         """Width of the AXI data bus."""
         return self.elements * HALF_BITS
