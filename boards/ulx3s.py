@@ -37,10 +37,12 @@ _UNITS = ("engine", "load", "processor", "store", "update", "vector")
 twice as long."""
 
 _IN_BLOCK_RAM = (
+    "counters",
+    "load_buffer.beats",
     "store.ready_beats",
     "update.state_fifo",
 )
-"""FIFOs that Yosys would put into LUTs: wide and shallow, they take six sites for four bits."""
+"""Memories that Yosys would put into LUTs: wide and shallow, they take six sites for four bits."""
 
 # Amaranth's memories read what was there before when the same word is written in the same cycle.
 # The block RAM of ECP5 doesn't, and comparators and multiplexers of whole words would make up for
@@ -192,6 +194,8 @@ class ULX3S(Board):
                 (
                     "--quiet", "--85k", "--package", "CABGA381", "--speed", "6",
                     "--seed", str(_SEED), "--router", "router2",
+                    # The limit unless told otherwise overflows at this many cells.
+                    "--placer-heap-cell-placement-timeout", "0",
                     "--log", f"{_TOP}.tim", "--report", "timing.json",
                     "--json", f"{_TOP}.json", "--lpf", f"{_TOP}.lpf", "--textcfg", f"{_TOP}.config",
                 ),

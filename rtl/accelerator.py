@@ -109,7 +109,7 @@ class Accelerator(wiring.Component):
             registers.finished.eq(core.finished),
             registers.fault.eq(core.fault),
             registers.fault_command.eq(core.fault_command),
-            registers.counters.eq(core.counters),
+            registers.counter.eq(core.counter),
             self.interrupt.eq(registers.interrupt),
         ]
 

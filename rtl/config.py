@@ -71,6 +71,10 @@ class Config:
         Rows of a column whose sums leave by the same way, one a cycle; each way has a rounder.
     bin_bits
         Width of a lane's bins; ``2**(bin_bits - 41)`` products are added before they are drained.
+    bin_ports
+        Read ports of each half of a lane's bins, 1 or 2. A single one takes half as much memory
+        where that is LUTs with one read port; a tile is drained up to ``interleave - 3`` cycles
+        later, and there may be at most as many lanes as `drain_rows`, or 4.
     accumulator_bits
         Width of a PE's bins, to which those of its lanes are added; bounds the length of a
         reduction.
@@ -115,6 +119,7 @@ class Config:
     aux_depth: int = 512
     drain_rows: int = 4
     bin_bits: int = 48
+    bin_ports: int = 2
     accumulator_bits: int = 61
     memory_bytes: int = 64 << 20
     channels: int = 1
@@ -162,6 +167,10 @@ class Config:
             self._refuse("drain_rows", f"{self.rows} (rows), as there are more rows than floats")
         if not PRODUCT_BITS + 2 <= self.bin_bits <= MULTIPLIER_BITS:
             self._refuse("bin_bits", f"{PRODUCT_BITS + 2} to {MULTIPLIER_BITS}")
+        if self.bin_ports not in (1, 2):
+            self._refuse("bin_ports", "1 or 2")
+        if self.bin_ports == 1 and self.lanes > 4 * max(1, self.drain_rows // ACCUMULATOR_BINS):
+            self._refuse("bin_ports", f"2 with {self.lanes} lanes and drain_rows {self.drain_rows}")
         lowest = self.bin_bits + (self.lanes - 1).bit_length()
         if not lowest <= self.accumulator_bits <= 72:
             self._refuse("accumulator_bits", f"{lowest} to 72")
@@ -243,6 +252,13 @@ class Config:
         return 2 if self.stream_queue and self.channels > 1 else 1
 
     @property
+    def decoupled_loads(self) -> bool:
+        """Whether registers part what a LOAD passes: reads' addresses and beats take a few cycles
+        more, but no path leads through all of it, as the slow LUTs of an ECP5 need.
+        """
+        return self.device == "lfe5u-85f"
+
+    @property
     def beat_bits(self) -> int:
         """Width of the AXI data bus."""
         return self.elements * HALF_BITS
@@ -307,8 +323,8 @@ PRESETS: dict[str, Config] = {
         Config("sim-8x", rows=8, cols=4, group=16, ratio=8, drain_rows=8),
         Config(
             "ulx3s", rows=4, cols=2, lanes=4, ratio=2, s_depth=512, d_depth=512, o_depth=512,
-            aux_depth=512, bin_bits=44, accumulator_bits=52, memory_bytes=256 << 10, queue_depth=4,
-            burst_beats=8, outstanding_reads=4, vector_slices=8, epilogue_slices=4,
+            aux_depth=512, bin_bits=44, bin_ports=1, accumulator_bits=52, memory_bytes=256 << 10,
+            queue_depth=4, burst_beats=8, outstanding_reads=4, vector_slices=8, epilogue_slices=4,
             update_slices=8, stream_queue=0, compressed_stores=0, device="lfe5u-85f",
         ),
         Config(

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Signal
-from amaranth.lib import data, fifo, wiring
+from amaranth.hdl import Cat, Const, Module, Signal, Value
+from amaranth.lib import fifo, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import Config
 from .control.commands import STREAMS, Fault, LoadTarget, Opcode, Queue
-from .control.counters import Counters
+from .control.counters import Counters, CounterValue
 from .control.fault import FaultReport
 from .control.processor import CommandProcessor, State
+from .delay import delayed
 from .engine.tensor_engine import TensorEngine
 from .interface.axi import AXI4ReadSignature, AXI4WriteSignature
 from .interface.read_arbiter import ReadArbiter
@@ -44,8 +45,8 @@ class Core(wiring.Component):
         A program ended in this cycle.
     fault, fault_command : Out
         The first fault since reset.
-    counters : Out
-        Values of `COUNTERS`.
+    counter : Out(CounterValue)
+        The value of one of `COUNTERS`, of another each cycle, in their order.
     abort : In
         Start nothing new and let the memory transfers under way end.
     idle : Out
@@ -64,7 +65,7 @@ class Core(wiring.Component):
                 "finished": Out(1),
                 "fault": Out(FaultReport),
                 "fault_command": Out(32),
-                "counters": Out(data.ArrayLayout(64, len(COUNTERS))),
+                "counter": Out(CounterValue(len(COUNTERS))),
                 "abort": In(1),
                 "idle": Out(1),
                 "reads": Out(AXI4ReadSignature(config.beat_bits)).array(config.read_ports),
@@ -91,7 +92,6 @@ class Core(wiring.Component):
         m.submodules.vector = vector = VectorUnit(config)
         m.submodules.store_dma = store_dma = WriteDMA(config)
         m.submodules.vector_dma = vector_dma = WriteDMA(config)
-        m.submodules.counters = counters = Counters(config)
 
         m.d.comb += [
             processor.start.eq(self.start),
@@ -104,9 +104,10 @@ class Core(wiring.Component):
             self.fault_command.eq(processor.fault_command),
         ]
         # A stopped program leaves no transfers behind, so that a soft reset finds the bus quiet.
+        # They end a cycle after it stopped, which keeps its state out of long paths.
         abort = Signal()
         m.d.comb += [
-            abort.eq(self.abort | self.stopped),
+            abort.eq(self.abort | delayed(m, self.stopped, reset=True)),
             processor.abort.eq(abort),
             *(loader.abort.eq(abort) for loader in loaders.values()),
             store_dma.abort.eq(abort),
@@ -260,12 +261,12 @@ class Core(wiring.Component):
         for number, stage in enumerate(STAGE_NAMES):
             steps[f"CYCLES_{stage}"] = self.running & (processor.stage.as_value() == number)
             steps[f"MAC_SLOTS_{stage}"] = engine.mac & (engine.mac_stage.as_value() == number)
+        m.submodules.counters = counters = Counters(
+            {counter.name: len(Value.cast(steps[counter.name])) for counter in COUNTERS}
+        )
         m.d.comb += [
-            *(
-                counters.steps[index].eq(steps[counter.name])
-                for index, counter in enumerate(COUNTERS)
-            ),
-            self.counters.eq(counters.values),
+            *(counters.steps[name].eq(step) for name, step in steps.items()),
+            self.counter.eq(counters.value),
         ]
         return m
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, unsigned
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -16,7 +16,10 @@ _RAM_READ_PORTS = "ABCDEFG"
 
 
 class BinMemory(wiring.Component):
-    """Memory in LUTs with two read ports, so that bins can be drained while others accumulate.
+    """Memory in LUTs that is read twice a cycle: bins are drained while others accumulate.
+
+    With a single read port for each half of the bins it takes half as many LUTs where what they
+    are made of has one, as in ECP5. The two reads must be of different halves then.
 
     Parameters
     ----------
@@ -24,6 +27,8 @@ class BinMemory(wiring.Component):
         Width of a bin.
     depth
         Number of bins; a power of two.
+    ports
+        Read ports of each half, 1 or 2.
 
     Attributes
     ----------
@@ -31,13 +36,19 @@ class BinMemory(wiring.Component):
         Writes a bin; it can be read from the next cycle on.
     read_a_address, read_b_address : In
         Bins to read.
+    read_b_enable : In
+        The second one is read; without that, and with single ports, it may be anything.
     read_a_data, read_b_data : Out(bits)
-        What they hold, in the same cycle.
+        What they hold, in the same cycle. Where both are of one half and that has a single port,
+        the first means nothing.
     """
 
-    def __init__(self, bits: int, depth: int) -> None:
+    def __init__(self, bits: int, depth: int, ports: int = 2) -> None:
+        if ports not in (1, 2):
+            raise ValueError(f"ports is {ports}, must be 1 or 2")
         self._bits = bits
         self._depth = depth
+        self._ports = ports
         super().__init__(
             {
                 "write_address": In(range(depth)),
@@ -46,11 +57,14 @@ class BinMemory(wiring.Component):
                 "read_a_address": In(range(depth)),
                 "read_a_data": Out(bits),
                 "read_b_address": In(range(depth)),
+                "read_b_enable": In(1),
                 "read_b_data": Out(bits),
             }
         )
 
     def elaborate(self, platform: Any) -> Module:
+        if self._ports == 1:
+            return self._halves()
         # Deeper ones fill their primitives as they are inferred.
         if (
             technology_of(platform) is Technology.ULTRASCALE_PLUS
@@ -59,14 +73,35 @@ class BinMemory(wiring.Component):
             return self._ultrascale_plus()
         return self._generic()
 
+    def _halves(self) -> Module:
+        """A memory for each half."""
+        m = Module()
+        halves = []
+        for half in range(2):
+            m.submodules[f"half_{half}"] = memory = self._memory(self._depth // 2)
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            of_b = self.read_b_enable & (self.read_b_address[-1] == half)
+            m.d.comb += [
+                write.addr.eq(self.write_address[:-1]),
+                write.data.eq(self.write_data),
+                write.en.eq(self.write_enable & (self.write_address[-1] == half)),
+                read.addr.eq(Mux(of_b, self.read_b_address[:-1], self.read_a_address[:-1])),
+            ]
+            halves.append(read.data)
+        m.d.comb += [
+            self.read_a_data.eq(Mux(self.read_a_address[-1], halves[1], halves[0])),
+            self.read_b_data.eq(Mux(self.read_b_address[-1], halves[1], halves[0])),
+        ]
+        return m
+
+    def _memory(self, depth: int) -> Memory:
+        return Memory(
+            shape=unsigned(self._bits), depth=depth, init=[], attrs={"ram_style": "distributed"}
+        )
+
     def _generic(self) -> Module:
         m = Module()
-        m.submodules.memory = memory = Memory(
-            shape=unsigned(self._bits),
-            depth=self._depth,
-            init=[],
-            attrs={"ram_style": "distributed"},
-        )
+        m.submodules.memory = memory = self._memory(self._depth)
         write = memory.write_port()
         read_a, read_b = memory.read_port(domain="comb"), memory.read_port(domain="comb")
         m.d.comb += [

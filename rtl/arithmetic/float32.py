@@ -123,7 +123,8 @@ class FloatAdder(wiring.Component):
         a, b = FloatOperand(self.a), FloatOperand(self.b)
         further, swap = Signal(), Signal()
         m.d.comb += [
-            further.eq(b.magnitude > a.magnitude),
+            # The sign of a difference is sure to be a carry chain's, which a comparison isn't.
+            further.eq((a.magnitude - b.magnitude)[-1]),
             swap.eq(
                 Mux(
                     self.maximum & (a.sign | b.sign),

@@ -5,6 +5,7 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
+from ..delay import delayed
 from ..interface.axi import AXI4ReadSignature
 from ..memory.write_completion import WRITERS_UNDER_WAY
 from .commands import (
@@ -212,6 +213,15 @@ class CommandProcessor(wiring.Component):
             for queue, instance in queues.items()
         ]
         sources.append((fetcher.fault, fetcher.index, Const(0)))
+        # It does so a cycle later, as it's known late whether a command has ended.
+        found_faults = [
+            (
+                delayed(m, (report.code != Fault.NONE) & ~waits, reset=True),
+                delayed(m, report),
+                delayed(m, index),
+            )
+            for report, index, waits in sources
+        ]
         with m.If(running):
             with m.If(
                 (fetcher.commands.valid & malformed) | (fetcher.ended & ~fetcher.commands.valid)
@@ -223,8 +233,8 @@ class CommandProcessor(wiring.Component):
                     self.fault.address.eq(0),
                     self.fault_command.eq(fetcher.index),
                 ]
-            for report, index, waits in sources:
-                with m.If((report.code != Fault.NONE) & ~waits):
+            for found, report, index in found_faults:
+                with m.If(found):
                     m.d.sync += [
                         self.state.eq(State.STOPPED),
                         self.fault.eq(report),

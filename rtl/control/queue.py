@@ -100,8 +100,10 @@ class CommandQueue(wiring.Component):
         header = head.command.header
         is_nop = header.opcode == Opcode.NOP
         tokens = [Signal(16, name=f"tokens_{queue.name.lower()}") for queue in Queue]
+        holds = Signal(len(Queue))
+        """Which of the tokens aren't zero, known early in a cycle."""
         lacking = Signal(len(Queue))
-        m.d.comb += [lacking[i].eq(header.wait[i] & (tokens[i] == 0)) for i in range(len(Queue))]
+        m.d.comb += lacking.eq(header.wait & ~holds)
         may_issue = queued.r_rdy & (lacking == 0) & issued.w_rdy & ~self.stop
         m.d.comb += [
             self.waiting.eq(queued.r_rdy & (lacking != 0)),
@@ -127,10 +129,15 @@ class CommandQueue(wiring.Component):
                 self.opcode.eq(header.opcode),
             ]
         for i, count in enumerate(tokens):
+            given, taken = self.give[i], is_issued & header.wait[i]
             with m.If(self.clear):
-                m.d.sync += count.eq(0)
+                m.d.sync += [count.eq(0), holds[i].eq(0)]
             with m.Else():
-                m.d.sync += count.eq(count + self.give[i] - (is_issued & header.wait[i]))
+                m.d.sync += count.eq(count + given - taken)
+                with m.If(given & ~taken):
+                    m.d.sync += holds[i].eq(1)
+                with m.Elif(taken & ~given & (count == 1)):
+                    m.d.sync += holds[i].eq(0)
 
         # A unit's `done` may come before the record of its command is visible, or while a NOP is
         # the oldest, so it is counted.

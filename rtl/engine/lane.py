@@ -60,8 +60,10 @@ class Lane(wiring.Component):
     touched : Out(ACCUMULATOR_BINS)
         A cycle after `TOUCH_STAGE` with `touch`: bins of the output that were touched. They stay
         until the next product.
-    drain, drain_bin, drain_skip : In
-        A bin to read, and whether to take it as zero, as it wasn't touched.
+    drain, drain_bin, drain_enable, drain_skip : In
+        A bin to read, whether it's read at all, and whether to take it as zero, as it wasn't
+        touched. With one of `Config.bin_ports`, not in the half of `read` if what that reads is
+        added to.
     drained : Out(signed(bin_bits))
         Its content, a cycle later.
     """
@@ -86,6 +88,7 @@ class Lane(wiring.Component):
                 "touched": Out(ACCUMULATOR_BINS),
                 "drain": In(Place(config)),
                 "drain_bin": In(BIN),
+                "drain_enable": In(1),
                 "drain_skip": In(1),
                 "drained": Out(signed(config.bin_bits)),
             }
@@ -142,7 +145,7 @@ class Lane(wiring.Component):
 
         # Cycle 3: read the bin; the adder takes it as the product leaves the multiplier.
         m.submodules.bins = memory = BinMemory(
-            config.bin_bits, 2 * config.interleave * ACCUMULATOR_BINS
+            config.bin_bits, 2 * config.interleave * ACCUMULATOR_BINS, config.bin_ports
         )
         m.d.comb += [
             memory.read_a_address.eq(Cat(bins, self.read)),
@@ -166,6 +169,7 @@ class Lane(wiring.Component):
             m.d.sync += drained.eq(0)
         m.d.comb += [
             memory.read_b_address.eq(Cat(self.drain_bin, self.drain)),
+            memory.read_b_enable.eq(self.drain_enable),
             self.drained.eq(drained),
         ]
         return m

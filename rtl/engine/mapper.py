@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import ACCUMULATOR_BINS, Config
 from ..delay import delayed
 from .array import UPDATE_LATENCY, Issue
-from .pe import DRAIN_DISTANCE, drain_turns
+from .pe import drain_distance, drain_turns
 from .tally import SlotSize
 from .walk import Loops, WordWalk
 
@@ -272,7 +272,7 @@ class InterleavedMapper(wiring.Component):
         # products have been added.
         drained_bin = Signal(range(ACCUMULATOR_BINS))
         turn = Signal(range(drain_turns(config) + 1))
-        added = delayed(m, full, max(0, DRAIN_DISTANCE - config.interleave), reset=True)
+        added = delayed(m, full, max(0, drain_distance(config) - config.interleave), reset=True)
         is_continued = continues.bit_select(drained_half, 1)
         settling = Signal(settling_cycles(config))
         m.d.sync += settling.eq(Cat(drained, settling))

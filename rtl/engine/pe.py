@@ -19,11 +19,11 @@ from ..technology import wide_select
 from .lane import BIN, Lane, Place
 
 __all__ = [
-    "DRAIN_DISTANCE",
     "DrainSlot",
     "ProcessingElement",
     "Result",
     "Slot",
+    "drain_distance",
     "drain_turns",
     "latency",
     "sum_bits",
@@ -31,10 +31,6 @@ __all__ = [
 
 _SELECT = 1
 """Cycles from the entry registers to cycle 0 of the lanes."""
-
-DRAIN_DISTANCE = _SELECT + Lane.WRITE_STAGE
-"""Cycles from the last multiplying slot of an output to the first that drains it, at least: bins
-are read a cycle after the slot has come."""
 
 
 class Slot(data.StructLayout):
@@ -75,6 +71,19 @@ class DrainSlot(data.StructLayout):
                 "final": unsigned(1),
             }
         )
+
+
+def drain_distance(config: Config) -> int:
+    """Cycles from the last multiplying slot of an output to the first that drains it, at least.
+
+    Bins are read a cycle after the draining slot has come. The last products must have been added
+    by then, and with one port nothing may be read any more that they're added to, not even for the
+    last of the contexts.
+    """
+    distance = _SELECT + Lane.WRITE_STAGE
+    if config.bin_ports == 1:
+        distance = max(distance, config.interleave - 1 + _SELECT + Lane.READ_STAGE)
+    return distance
 
 
 def drain_turns(config: Config) -> int:
@@ -236,6 +245,7 @@ class ProcessingElement(wiring.Component):
                 note.data.touched[index].eq(lane.touched),
                 lane.drain.eq(turn.place),
                 lane.drain_bin.eq(turn.bin),
+                lane.drain_enable.eq(turn.enable),
                 lane.drain_skip.eq(delayed(m, skip, later)),
             ]
         special = delayed(m, noted.data.special)

@@ -48,10 +48,7 @@ class ReadBuffer(wiring.Component):
         fits = Signal()
         reserved = Signal(range(room + 1))
         m.d.comb += [
-            fits.eq(length <= free),
-            given.payload.eq(wanted.payload),
-            given.valid.eq(wanted.valid & fits),
-            wanted.ready.eq(given.ready & fits),
+            fits.eq(wanted.payload.len < free),
             beats.w_data.eq(self.axi.r.payload),
             beats.w_en.eq(self.axi.r.valid),
             self.axi.r.ready.eq(1),
@@ -59,6 +56,18 @@ class ReadBuffer(wiring.Component):
             self.master.r.valid.eq(beats.r_rdy),
             beats.r_en.eq(self.master.r.ready),
         ]
+        if self._config.decoupled_loads:
+            m.d.comb += wanted.ready.eq(fits & ~given.valid)
+            with m.If(given.ready):
+                m.d.sync += given.valid.eq(0)
+            with m.If(wanted.valid & wanted.ready):
+                m.d.sync += [given.valid.eq(1), given.payload.eq(wanted.payload)]
+        else:
+            m.d.comb += [
+                given.payload.eq(wanted.payload),
+                given.valid.eq(wanted.valid & fits),
+                wanted.ready.eq(given.ready & fits),
+            ]
         with m.If(wanted.valid & wanted.ready):
             m.d.comb += reserved.eq(length)
         m.d.sync += free.eq(free - reserved + (beats.r_rdy & beats.r_en))

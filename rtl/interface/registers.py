@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
+from ..control.counters import CounterValue
 from ..control.fault import FaultReport
 from .axi import AXI4LiteSignature, Response
 from .register_map import (
@@ -19,13 +20,12 @@ from .register_map import (
 
 __all__ = ["RegisterFile"]
 
-COUNTER_BITS = 64
-
 
 class RegisterFile(wiring.Component):
     """Registers as `rtl.interface.register_map` lists them.
 
     A read of an offset without a register gives 0, a write to one is ignored; both answer OKAY.
+    A read of a counter waits until the counters get to it.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ class RegisterFile(wiring.Component):
         A program ended in this cycle.
     fault, fault_command : In
         Shown in the FAULT registers.
-    counters : In
-        Values of `COUNTERS`, in its order.
+    counter : In(CounterValue)
+        The value of one of `COUNTERS`, of another each cycle.
     interrupt : Out
         Level, high while an enabled cause is set.
     memory_base : Out
@@ -74,7 +74,7 @@ class RegisterFile(wiring.Component):
             "finished": In(1),
             "fault": In(FaultReport),
             "fault_command": In(32),
-            "counters": In(data.ArrayLayout(COUNTER_BITS, len(COUNTERS))),
+            "counter": In(CounterValue(len(COUNTERS))),
             "interrupt": Out(1),
         }
         if memory_bases is not None:
@@ -113,10 +113,6 @@ class RegisterFile(wiring.Component):
             "FAULT_ADDRESS_LOW": self.fault.address[:32],
             "FAULT_ADDRESS_HIGH": self.fault.address[32:],
         }
-        for index, counter in enumerate(COUNTERS):
-            readable[f"{counter.name}_LOW"] = self.counters[index][:32]
-            readable[f"{counter.name}_HIGH"] = self.counters[index][32:]
-
         writable = {
             "GLOBAL_INTERRUPT_ENABLE": interrupt_on,
             "INTERRUPT_ENABLE": enable,
@@ -134,17 +130,32 @@ class RegisterFile(wiring.Component):
                     readable[f"MEMORY_BASE_{channel}_{half}"] = value
                     writable[f"MEMORY_BASE_{channel}_{half}"] = value
 
-        # Reads: the answer is held until it is taken.
+        # Reads: the answer is held until it is taken. A counter's is awaited.
         axi = self.axi
-        m.d.comb += axi.ar.ready.eq(~axi.r.valid)
+        awaits_counter, is_high = Signal(), Signal()
+        awaited = Signal.like(self.counter.index)
+        m.d.comb += axi.ar.ready.eq(~axi.r.valid & ~awaits_counter)
         with m.If(axi.ar.valid & axi.ar.ready):
             m.d.sync += [axi.r.valid.eq(1), axi.r.payload.resp.eq(Response.OKAY)]
             with m.Switch(axi.ar.payload[2:]):
                 for name, value in readable.items():
                     with m.Case(registers[name].offset // 4):
                         m.d.sync += axi.r.payload.data.eq(value)
+                for index, counter in enumerate(COUNTERS):
+                    for high, half in enumerate(("LOW", "HIGH")):
+                        with m.Case(registers[f"{counter.name}_{half}"].offset // 4):
+                            m.d.sync += [
+                                axi.r.valid.eq(0),
+                                awaits_counter.eq(1),
+                                awaited.eq(index),
+                                is_high.eq(high),
+                            ]
                 with m.Default():
                     m.d.sync += axi.r.payload.data.eq(0)
+        with m.Elif(awaits_counter):
+            m.d.sync += axi.r.payload.data.eq(self.counter.value.word_select(is_high, 32))
+            with m.If(self.counter.index == awaited):
+                m.d.sync += [axi.r.valid.eq(1), awaits_counter.eq(0)]
         with m.Elif(axi.r.ready):
             m.d.sync += axi.r.valid.eq(0)
 

@@ -78,13 +78,13 @@ class BlockMemory(wiring.Component):
         # Reads: a beat stays at the memory's output until it is taken.
         ar, r = self.read.ar, self.read.r
         read_address = Signal.like(byte_address)
-        reads_left = Signal(9)
+        reading, reads_left = Signal(), Signal(9)
         read_error = Signal()
         next_beat = Signal()
         m.d.comb += [
             may_read.eq(~r.valid | r.ready),
-            next_beat.eq((reads_left != 0) & may_read & ~byte_read),
-            ar.ready.eq(reads_left == 0),
+            next_beat.eq(reading & may_read & ~byte_read),
+            ar.ready.eq(~reading),
             read_port.en.eq(next_beat | byte_read),
             read_port.addr.eq(Mux(byte_read, byte_address, read_address)),
             r.payload.data.eq(read_port.data),
@@ -99,10 +99,13 @@ class BlockMemory(wiring.Component):
                 read_address.eq(read_address + 1),
                 reads_left.eq(reads_left - 1),
             ]
+            with m.If(reads_left == 1):
+                m.d.sync += reading.eq(0)
         with m.If(ar.valid & ar.ready):
             m.d.sync += [
                 read_address.eq(ar.payload.addr[low:high]),
                 read_error.eq(ar.payload.addr[high:].any()),
+                reading.eq(1),
                 reads_left.eq(ar.payload.len + 1),
             ]
 

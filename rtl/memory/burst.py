@@ -69,6 +69,7 @@ class BurstGenerator(wiring.Component):
         beat_shift = exact_log2(config.beat_bytes)
         burst_shift = exact_log2(self._longest)
         block_shift = beat_shift + burst_shift
+        memory_shift = exact_log2(config.memory_bytes)
 
         active = Signal()
         counts = Signal.like(self.descriptor.payload.counts)
@@ -76,9 +77,12 @@ class BurstGenerator(wiring.Component):
         address = Signal(ADDRESS_BITS)
         beats_left = Signal(16)
         """Beats left in the current row."""
-        indices = [Signal(16, name=f"index_{i}") for i in range(1, DIMENSIONS)]
-        starts = [Signal(ADDRESS_BITS, name=f"start_{i}") for i in range(1, DIMENSIONS)]
-        """For each outer dimension, where its current iteration began."""
+        left = [Signal(16, name=f"left_{i}") for i in range(1, DIMENSIONS)]
+        starts = [
+            Signal(memory_shift - beat_shift, name=f"start_{i}") for i in range(1, DIMENSIONS)
+        ]
+        """For each outer dimension, iterations left, with the current one, and the beat at which it
+        began: in memory, or there would have been a fault."""
 
         # A burst reaches to the end of its row or of an aligned block of `longest` beats.
         room = Signal(range(self._longest + 1))
@@ -92,17 +96,17 @@ class BurstGenerator(wiring.Component):
             self.burst.payload.len.eq(length - 1),
         ]
 
-        # The innermost dimension that isn't at its end says where the next row begins.
-        next_row = Signal(ADDRESS_BITS)
+        # The innermost dimension that isn't at its end says where the next row begins, which may be
+        # outside of memory.
         ends = Signal(DIMENSIONS - 1)
-        for i, index in enumerate(indices):
-            m.d.comb += ends[i].eq(index == counts[i + 1] - 1)
+        start, stride = Signal.like(starts[0]), Signal.like(strides[0])
+        m.d.comb += ends.eq(Cat(count == 1 for count in left))
         for i in reversed(range(DIMENSIONS - 1)):
             with m.If(~ends[i]):
-                m.d.comb += next_row.eq(starts[i] + strides[i])
+                m.d.comb += [start.eq(starts[i]), stride.eq(strides[i])]
+        next_row = Cat(Const(0, beat_shift), start) + stride
 
         outside = Signal()
-        memory_shift = exact_log2(config.memory_bytes)
         m.d.comb += [
             outside.eq(address[memory_shift:].any()),
             self.burst.valid.eq(active & ~outside & ~self.halt),
@@ -112,15 +116,18 @@ class BurstGenerator(wiring.Component):
         with m.If(self.burst.valid & self.burst.ready):
             with m.If(~row_ends):
                 m.d.sync += [
-                    address.eq(Cat(Const(0, block_shift), address[block_shift:] + 1)),
+                    address.eq(Cat(Const(0, block_shift), address[block_shift:memory_shift] + 1)),
                     beats_left.eq(beats_left - length),
                 ]
             with m.Else():
                 m.d.sync += [address.eq(next_row), beats_left.eq(counts[0])]
                 carry = 1
-                for i, (index, start) in enumerate(zip(indices, starts, strict=True)):
+                for i in range(DIMENSIONS - 1):
                     with m.If(carry):
-                        m.d.sync += [index.eq(Mux(ends[i], 0, index + 1)), start.eq(next_row)]
+                        m.d.sync += [
+                            left[i].eq(Mux(ends[i], counts[i + 1], left[i] - 1)),
+                            starts[i].eq(next_row[beat_shift:memory_shift]),
+                        ]
                     carry = carry & ends[i]
                 with m.If(ends.all()):
                     m.d.sync += active.eq(0)
@@ -142,8 +149,8 @@ class BurstGenerator(wiring.Component):
                 address.eq(given.address),
                 beats_left.eq(given.counts[0]),
                 active.eq(~malformed),
-                *(index.eq(0) for index in indices),
-                *(start.eq(given.address) for start in starts),
+                *(left[i].eq(given.counts[i + 1]) for i in range(DIMENSIONS - 1)),
+                *(start.eq(given.address[beat_shift:memory_shift]) for start in starts),
             ]
             with m.If(malformed):
                 m.d.sync += [

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value
-from amaranth.lib import stream, wiring
+from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -244,13 +244,20 @@ class LoadUnit(wiring.Component):
             with m.State("Refuse"), m.If(placer.placement.ready):
                 m.d.sync += self.fault.eq(verdict)
 
-        # A fault of a read waits for the beats before it to come out: zeros of the frame, and what
-        # is in the transposer.
-        with m.If((dma.fault.code != Fault.NONE) & ~framer.zero & transposer.empty):
+        # From memory into the frame, and then straight to the placer or through the transposer.
+        arriving: Any = dma.data
+        empty: Value = transposer.empty
+        if config.decoupled_loads:
+            m.submodules.beats = buffer = fifo.SyncFIFOBuffered(width=config.beat_bits, depth=4)
+            wiring.connect(m, dma.data, buffer.w_stream)
+            arriving = buffer.r_stream
+            empty = empty & (buffer.level == 0)
+        wiring.connect(m, arriving, framer.i)
+
+        # A fault of a read waits for the beats before it to come out, zeros of the frame as well.
+        with m.If((dma.fault.code != Fault.NONE) & ~framer.zero & empty):
             m.d.sync += self.fault.eq(dma.fault)
 
-        # From memory into the frame, and then straight to the placer or through the transposer.
-        wiring.connect(m, dma.data, framer.i)
         m.d.comb += [
             transposer.i.payload.eq(framer.o.payload),
             transposer.i.valid.eq(framer.o.valid & feeds_transposer),

@@ -22,7 +22,7 @@ from rtl.control.fetcher import PREFETCH
 from rtl.engine.array import UPDATE_LATENCY, result_latency
 from rtl.engine.epilogue import Epilogue
 from rtl.engine.mapper import settling_cycles
-from rtl.engine.pe import DRAIN_DISTANCE, drain_turns
+from rtl.engine.pe import drain_distance, drain_turns
 from rtl.headers import ENUMERATIONS
 from rtl.interface.read_striper import BEATS
 from rtl.interface.register_map import COUNTERS
@@ -134,7 +134,7 @@ def parameters(config: Config) -> Parameters:
         **values,
         result_latency=result_latency(config),
         drain_turns=drain_turns(config),
-        drain_delay=max(0, DRAIN_DISTANCE - config.interleave),
+        drain_delay=max(0, drain_distance(config) - config.interleave),
         settling_cycles=settling_cycles(config),
         # To the first read for the sums of an output, which take a cycle for each row and column.
         addend_latency=result_latency(config) - UPDATE_LATENCY - (config.rows + config.cols) + 3,

@@ -54,6 +54,8 @@ WIDE = {"lanes": 16, "rows": 8, "drain_rows": 8}
         ({"bin_bits": 41}, "bin_bits is 41, must be 42 to 48"),
         ({"bin_bits": 49}, "bin_bits is 49, must be 42 to 48"),
         ({"bin_bits": "48"}, "bin_bits is '48', must be an integer"),
+        ({"bin_ports": 3}, "bin_ports is 3, must be 1 or 2"),
+        ({"bin_ports": 1}, "bin_ports is 1, must be 2 with 8 lanes and drain_rows 4"),
         ({"accumulator_bits": 50}, "accumulator_bits is 50, must be 51 to 72"),
         ({"accumulator_bits": 73}, "accumulator_bits is 73, must be 51 to 72"),
         ({"accumulator_bits": 45, "bin_bits": 43}, "accumulator_bits is 45, must be 46 to 72"),
@@ -195,7 +197,7 @@ def test_streams_have_a_port_if_there_are_channels(channels, stream_queue, ports
 
 def test_hash_depends_on_every_parameter():
     other = {
-        "name": "other", "group": 16, "ratio": 2, "drain_rows": 4, "bin_bits": 47,
+        "name": "other", "group": 16, "ratio": 2, "drain_rows": 4, "bin_bits": 47, "bin_ports": 1,
         "accumulator_bits": 64, "vector_slices": 1, "stream_queue": 0, "compressed_stores": 0,
         "device": "xcvu9p",
     }  # fmt: skip

@@ -66,14 +66,22 @@ def test_ports_mixed_up_have_no_proof(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "depth, technology",
-    [(32, Technology.GENERIC), (32, Technology.ULTRASCALE_PLUS), (64, Technology.ULTRASCALE_PLUS)],
-)
-def test_against_a_list(depth, technology):
+    "depth, ports, technology",
+    [
+        (32, 2, Technology.GENERIC), (32, 2, Technology.ULTRASCALE_PLUS),
+        (64, 2, Technology.ULTRASCALE_PLUS), (32, 1, Technology.ECP5),
+    ],
+)  # fmt: skip
+def test_against_a_list(depth, ports, technology):
     simulate(
-        BinMemory(48, depth), name="bin_memory", testbench=__name__, parameters={"depth": depth},
-        technology=technology,
+        BinMemory(48, depth, ports), name=f"bin_memory_{ports}", testbench=__name__,
+        parameters={"depth": depth, "ports": ports}, technology=technology,
     )  # fmt: skip
+
+
+def test_refuses_other_ports():
+    with pytest.raises(ValueError, match="ports is 3, must be 1 or 2"):
+        BinMemory(48, 32, 3)
 
 
 @cocotb.test()
@@ -85,12 +93,18 @@ async def reads_what_was_written(dut):
         write, a, b = (int(address) for address in random.integers(0, depth, 3))
         # Often the bin that is being written: it's still read as it was before.
         a = write if random.random() < 0.3 else a
+        of_b = int(random.integers(2))
+        if parameters()["ports"] == 1 and of_b:
+            b ^= (a ^ b ^ depth // 2) & depth // 2
         value, enable = int(random.integers(1 << 48)), int(random.integers(2))
         dut.write_address.value, dut.write_data.value = write, value
         dut.write_enable.value = enable
         dut.read_a_address.value, dut.read_b_address.value = a, b
+        dut.read_b_enable.value = of_b
         await Timer(1, "ns")
-        assert (dut.read_a_data.value, dut.read_b_data.value) == (bins[a], bins[b])
+        assert dut.read_a_data.value == bins[a]
+        if of_b:
+            assert dut.read_b_data.value == bins[b]
         await RisingEdge(dut.clk)
         if enable:
             bins[write] = value

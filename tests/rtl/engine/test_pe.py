@@ -1,5 +1,6 @@
 """The processing element against exact sums of the golden model."""
 
+import dataclasses
 import itertools
 
 import cocotb
@@ -9,11 +10,11 @@ from cocotb.triggers import RisingEdge
 
 from rtl.config import ACCUMULATOR_BINS, preset
 from rtl.engine.pe import (
-    DRAIN_DISTANCE,
     DrainSlot,
     ProcessingElement,
     Result,
     Slot,
+    drain_distance,
     drain_turns,
     latency,
     sum_bits,
@@ -118,7 +119,7 @@ class Driver:
 
     def _drain(self, final):
         """Queue the slots that drain this half."""
-        start = self.cycle - self.config.interleave + DRAIN_DISTANCE
+        start = self.cycle - self.config.interleave + drain_distance(self.config)
         if self.drains:
             start = max(start, self.drains[-1][0] + 1)
         turns = drain_turns(self.config) + bool(self.kept)
@@ -280,13 +281,20 @@ async def random_sums_are_kept_and_go_on(dut):
     await driver.check()
 
 
-@pytest.mark.parametrize("technology", Technology)
-@pytest.mark.parametrize("name", ["tiny", "sim", "sim-wide", "sim-8x"])
-def test_pe(name, technology):
-    configuration = preset(name)
+@pytest.mark.parametrize(
+    "name, technology, changes",
+    [
+        *itertools.product(["tiny", "sim", "sim-wide", "sim-8x"], Technology, [{}]),
+        ("ulx3s", Technology.ECP5, {}),
+        ("sim-wide", Technology.GENERIC, {"bin_ports": 1}),
+    ],
+)
+def test_pe(name, technology, changes):
+    configuration = dataclasses.replace(preset(name), **changes)
+    ports = configuration.bin_ports
     simulate(
         ProcessingElement(configuration),
-        name=f"pe_{name.replace('-', '_')}_{technology.name.lower()}",
+        name=f"pe_{name.replace('-', '_')}_{technology.name.lower()}_{ports}",
         testbench=__name__,
         config=configuration,
         technology=technology,

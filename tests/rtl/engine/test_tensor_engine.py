@@ -13,7 +13,7 @@ from firmware.program import matrix_walks, walk
 from rtl.config import preset
 from rtl.control.commands import WALK_DIMENSIONS, ComputeBody, Fault
 from rtl.control.fault import FaultReport
-from rtl.engine.pe import DRAIN_DISTANCE
+from rtl.engine.pe import drain_distance
 from rtl.engine.tensor_engine import TensorEngine
 from rtl.memory.ports import O_READ_LATENCY, SWord
 from rtl.sparsity.pattern import Pattern, supported_patterns
@@ -545,7 +545,7 @@ async def products_keep_the_array_busy(dut):
         first, *_, last = [cycle for cycle, active in enumerate(bench.activity) if active]
         # The first two tiles find both halves of the bins empty.
         bound = (products * a_tiles * b_tiles - 2) * max(tile, drain) + 2 * tile
-        assert last - first + 1 <= bound + (0 if tile >= drain else DRAIN_DISTANCE)
+        assert last - first + 1 <= bound + (0 if tile >= drain else drain_distance(configuration))
 
 
 @cocotb.test()
@@ -746,10 +746,11 @@ SHAPES = {
     ),
     "wide": dataclasses.replace(
         preset("tiny"), name="wide", rows=8, cols=2, lanes=4, ratio=8, group=16, drain_rows=4,
-        bin_bits=45, accumulator_bits=64,
+        bin_bits=45, bin_ports=1, accumulator_bits=64,
     ),
 }  # fmt: skip
-"""The smallest, one of a single column whose sums share their way, and one with two ways out."""
+"""The smallest, one of a single column whose sums share their way, and one with two ways out and
+single ports of the bins."""
 
 
 @pytest.mark.parametrize("name", SHAPES)

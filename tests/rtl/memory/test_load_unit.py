@@ -29,7 +29,8 @@ CONFIGS = {
         memory_bytes=1 << 20,
     ),
     "narrow": dataclasses.replace(
-        preset("tiny"), name="narrow", ratio=2, update_slices=2, compressed_stores=0
+        preset("tiny"), name="narrow", ratio=2, update_slices=2, compressed_stores=0,
+        device="lfe5u-85f",
     ),
 }  # fmt: skip
 """The second has patterns of 1, 2, 4 and 8 steps, and 2:16; the third a single chunk in a beat."""
