@@ -235,7 +235,9 @@ def roofline(
     for power in range(x_range[0], x_range[1] + 1):
         x, y = place(10.0**power, 10.0 ** y_range[0])
         content.append(_tag("line", x1=x, x2=x, y1=top, y2=y, class_="rule"))
-        content.append(_tag("text", f"{10.0**power:g}", x=x, y=y + 14, class_="muted"))
+        content.append(
+            _tag("text", f"{10.0**power:g}", x=x, y=y + 14, text_anchor="middle", class_="muted")
+        )
     for power in range(y_range[0], y_range[1] + 1):
         x, y = place(10.0 ** x_range[0], 10.0**power)
         content.append(_tag("line", x1=x, x2=x + width, y1=y, y2=y, class_="rule"))

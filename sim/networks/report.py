@@ -23,6 +23,8 @@ Figures = Mapping[str, Any]
 
 _STAGES = {"ff": "FF", "bp": "BP", "wu": "WU", "update": "update"}
 
+_Record = tuple[str, str, Mapping[str, Any]]
+
 _SHOWN = (DENSE, "bdwp-2:8")
 """Methods whose timelines are drawn."""
 
@@ -63,16 +65,13 @@ def _page(figures: Figures, results: Mapping[Job, Result]) -> str:
         "model: every figure is counted by the card's own counters.</p>"
     ]
     content += [table.html() for table in tables(figures)]
+    causes = _largest_causes(figures["points"])
     for point in figures["points"]:
-        records = [
-            (network, method, record)
-            for network, methods in point["networks"].items()
-            for method, record in methods.items()
-        ]
+        records = _records(point)
         if not records:
             continue
         name = f"{point['macs']:,} multipliers"
-        content.append(_headed(f"Where the cycles go: {name}", _causes(records)))
+        content.append(_headed(f"Where the cycles go: {name}", _causes(records, causes)))
         content.append(_headed(f"Roofline: {name}", _roofline(point, records, results)))
         content += [
             _folded(f"{network}, {method}: {name}, layer by layer", _timeline(result))
@@ -97,18 +96,32 @@ def _result(
     return results.get(Job(network, method, record["preset"], record["batch"]))
 
 
-def _causes(records: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
-    """Return a picture of all cycles by what the multipliers did or waited for."""
+def _records(point: Mapping[str, Any]) -> list[_Record]:
+    """Return a point's figures, with the names of network and method."""
+    return [
+        (network, method, record)
+        for network, methods in point["networks"].items()
+        for method, record in methods.items()
+    ]
+
+
+def _largest_causes(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what has a colour of its own in the pictures of all points; the largest first."""
     total: Counter[str] = Counter()
-    for _, _, record in records:
-        total.update(record["causes"])
-    kinds = ["useful", *(cause for cause, _ in total.most_common() if cause != "useful")]
-    kinds, rest = kinds[: COLOURS - 1], kinds[COLOURS - 1 :]
+    for point in points:
+        for _, _, record in _records(point):
+            total.update(record["causes"])
+    others = (cause for cause, _ in total.most_common() if cause != "useful")
+    return ["useful", *others][: COLOURS - 1]
+
+
+def _causes(records: Sequence[_Record], kinds: Sequence[str]) -> str:
+    """Return a picture of all cycles by what the multipliers did or waited for."""
     bars = []
     for network, method, record in records:
         # The array may be said to wait for a cycle or two more than its queue does.
         shares = {cause: max(share, 0.0) for cause, share in record["causes"].items()}
-        shares["other"] = sum(shares.pop(cause, 0.0) for cause in rest)
+        shares["other"] = sum(shares.pop(cause) for cause in shares.keys() - set(kinds))
         bars.append(Bar(f"{network}, {method}", shares))
     words = "Shares of the cycles by cause, for each network and method"
     return stacked_bars(bars, [*kinds, "other"], words)
@@ -116,7 +129,7 @@ def _causes(records: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
 
 def _roofline(
     point: Mapping[str, Any],
-    records: Sequence[tuple[str, str, Mapping[str, Any]]],
+    records: Sequence[_Record],
     results: Mapping[Job, Result],
 ) -> str:
     """Return a picture of multiply-adds a cycle over multiply-adds a byte, below their bounds."""

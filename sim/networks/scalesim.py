@@ -45,7 +45,8 @@ PATTERNS = ("dense", "2:8")
 
 _REQUIREMENTS = Path(__file__).with_name("scalesim-requirements.txt")
 
-_IMAGES = 32
+_IMAGES = 64
+"""As many as a word of the design points' cards holds."""
 
 _SIDE = 32
 """Rows and columns of its array: as many elements as the smaller design point has multipliers."""
@@ -69,7 +70,7 @@ class Product:
     kernel, inputs, outputs
         Of the convolution.
     height, width
-        Of the part of an image's outputs that is computed, for 32 images.
+        Of the part of an image's outputs that is computed, for 64 images.
     """
 
     name: str
@@ -104,16 +105,16 @@ class Product:
 
 
 PRODUCTS = (
-    Product("ResNet-9 layer1, 3 x 3", 3, 64, 128, 4, 4),
-    Product("ResNet-9 layer1 residual, 3 x 3", 3, 128, 128, 4, 4),
-    Product("VGG-19 conv1_2, 3 x 3", 3, 64, 64, 4, 8),
-    Product("VGG-19 conv3_2, 3 x 3", 3, 256, 256, 2, 2),
-    Product("ResNet-18 conv4_1 first, 3 x 3", 3, 128, 256, 2, 4),
-    Product("ResNet-50 conv2_1 third, 1 x 1", 1, 64, 256, 4, 8),
-    Product("ResNet-50 conv3_1 first, 1 x 1", 1, 256, 128, 4, 8),
-    Product("ResNet-50 conv4_2 first, 1 x 1", 1, 1024, 256, 2, 4),
-    Product("ViT small block queries, keys, values", 1, 384, 1152, 2, 2),
-    Product("ViT small block mlp outputs", 1, 1536, 384, 2, 2),
+    Product("ResNet-9 layer1, 3 x 3", 3, 64, 128, 2, 4),
+    Product("ResNet-9 layer1 residual, 3 x 3", 3, 128, 128, 2, 4),
+    Product("VGG-19 conv1_2, 3 x 3", 3, 64, 64, 4, 4),
+    Product("VGG-19 conv3_2, 3 x 3", 3, 256, 256, 1, 2),
+    Product("ResNet-18 conv4_1 first, 3 x 3", 3, 128, 256, 2, 2),
+    Product("ResNet-50 conv2_1 third, 1 x 1", 1, 64, 256, 4, 4),
+    Product("ResNet-50 conv3_1 first, 1 x 1", 1, 256, 128, 4, 4),
+    Product("ResNet-50 conv4_2 first, 1 x 1", 1, 1024, 256, 2, 2),
+    Product("ViT small block queries, keys, values", 1, 384, 1152, 1, 2),
+    Product("ViT small block mlp outputs", 1, 1536, 384, 1, 2),
 )
 """What is compared: short and long reductions, few and many outputs."""
 
