@@ -295,7 +295,7 @@ def test_yosys_that_fails_is_reported_with_its_output(tmp_path, monkeypatch):
         (["--preset", "huge"], "no preset 'huge'; choose from: tiny, sim"),
         (["--set", "rows=3"], "rows is 3, must be a power of two"),
         (["--set", "rows=many"], "rows is 'many', must be an integer"),
-        (["--set", "lanes=1"], "lanes is 1, must be 4 to 16"),
+        (["--set", "lanes=1"], "lanes is 1, must be 2 to 16"),
         (["--set", "rows"], "--set takes field=value, got 'rows'; fields are: name, rows"),
         (["--set", "device=card"], "device is 'card', must be one of generic, xcvu9p"),
         (["--set", "drain_rows=1"], "drain_rows is 1, must be 4 to 4 (rows)"),
