@@ -59,7 +59,17 @@ rename -hide w:*\\[* x:* %d
 """
 """The last line is for Yosys 0.70, whose ABC9 fails over names that end like the bit of a bus."""
 
-_BEHIND_SYNTHESIS = """
+_NET_PS = 1000
+"""What a net takes, for the mapping to LUTs. `synth_ecp5` supposes 300, less than here, and saves
+LUTs where it had better save levels of them. So that step is done by itself."""
+
+_SYNTHESIS_OPTIONS = "-run begin:map_luts"
+
+_MAPPING = f"""
+techmap -map +/lattice/latches_map.v
+abc9 -W {_NET_PS}
+clean
+synth_ecp5 -top {_TOP} -run map_cells:
 setattr -mod -unset keep_hierarchy *
 flatten
 opt_clean -purge
@@ -172,7 +182,8 @@ class ULX3S(Board):
             )
         plan = _ULX3SPlatform().prepare(
             ULX3STop(config, int(clock_mhz)), _TOP,
-            script_after_read=_BEFORE_SYNTHESIS, script_after_synth=_BEHIND_SYNTHESIS,
+            script_after_read=_BEFORE_SYNTHESIS, synth_opts=_SYNTHESIS_OPTIONS,
+            script_after_synth=_MAPPING,
         )  # fmt: skip
         output.mkdir(parents=True, exist_ok=True)
         wanted = [name for name in plan.files if name.endswith((".il", ".ys", ".lpf"))]

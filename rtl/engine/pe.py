@@ -233,13 +233,16 @@ class ProcessingElement(wiring.Component):
         # Drain, a bin at a time: read it in the lanes whose turn it is.
         turns = drain_turns(config)
         reading = delayed(m, drain)
+        drained = []
         for index, lane in enumerate(lanes):
             skip = Signal(reset_less=True)
             m.d.sync += skip.eq(~noted.data.touched[index].bit_select(drain.bin, 1))
             with m.If(drain.turn != index % turns):
                 m.d.sync += skip.eq(1)
-            # Each group is added a stage after the one before.
-            later = index // turns
+            # Each group is added a stage after the one before; read it's no later than in the cycle
+            # in which the next products in its place are written.
+            group = index // turns
+            later = min(group, _SELECT + Lane.WRITE_STAGE)
             turn = delayed(m, reading, later)
             m.d.comb += [
                 note.data.touched[index].eq(lane.touched),
@@ -248,6 +251,7 @@ class ProcessingElement(wiring.Component):
                 lane.drain_enable.eq(turn.enable),
                 lane.drain_skip.eq(delayed(m, skip, later)),
             ]
+            drained.append(delayed(m, lane.drained, group - later))
         special = delayed(m, noted.data.special)
 
         # The sums that were kept, and which of them has its turn.
@@ -268,7 +272,7 @@ class ProcessingElement(wiring.Component):
         # lower bits of the kept sum come in with the first, the upper ones behind the adders. An
         # adder has a register on one side, so that it's one LUT and its carry chain.
         groups = [
-            functools.reduce(operator.or_, [lane.drained for lane in lanes[first : first + turns]])
+            functools.reduce(operator.or_, drained[first : first + turns])
             for first in range(0, config.lanes, turns)
         ]
         lower = config.bin_bits - 1

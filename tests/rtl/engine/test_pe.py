@@ -281,6 +281,33 @@ async def random_sums_are_kept_and_go_on(dut):
     await driver.check()
 
 
+@cocotb.test()
+async def outputs_follow_those_drained(dut):
+    """In each context from the cycle after the last slot that drains it, and in the last bin."""
+    driver = await begin(dut)
+    drained = dict.fromkeys(range(driver.config.interleave), -1)
+    for _ in range(4):
+        values, indices, activations = words(driver, 1)
+        for array in (values, activations):
+            array[:] = 0x7800 | driver.random.integers(0, 1 << 10, array.shape)
+        for context, end in drained.items():
+            while driver.cycle <= end:
+                await driver.slot()
+            await driver.slot(
+                s=s_bits(driver.entry_layout, values[0], indices[0]),
+                d=d_bits(activations[0, context]),
+                multiply=1,
+                place={"context": context, "half": driver.half},
+                first=1,
+                fresh=1,
+                last=1,
+            )
+        driver._drain(final=True)
+        driver._expect(values, indices, activations)
+        drained |= {drain["place"]["context"]: cycle for cycle, drain in driver.drains}
+    await driver.check()
+
+
 @pytest.mark.parametrize(
     "name, technology, changes",
     [
