@@ -199,15 +199,22 @@ def test_long_stalls_are_survived(driver):
     assert works(driver).cycles == quick.cycles
 
 
-def test_a_stall_in_the_middle_of_each_transfer(driver):
+def test_a_stall_in_the_middle_of_each_transfer(driver, monkeypatch):
     """Memory falls silent at any moment of the program, for ten thousand cycles, and goes on."""
     model, length = driver.card.model, works(driver).cycles
+    wait = driver.card.wait_interrupt
+
+    def falls_silent(cycles):
+        ended = wait(cycles)
+        model.set_timing(MemoryTiming(silent=True))
+        return ended
+
     # The last write is acknowledged half a hundred cycles before the end.
     for moment in range(40, length - 100, length // 25):
         model.set_timing(MemoryTiming())
-        with pytest.raises(CardTimeout):
+        with monkeypatch.context() as patch, pytest.raises(CardTimeout):
+            patch.setattr(driver.card, "wait_interrupt", falls_silent)
             run(driver, program(), moment)
-        model.set_timing(MemoryTiming(silent=True))
         assert not driver.card.wait_interrupt(10_000)
         model.set_timing(MemoryTiming())
         assert driver.card.wait_interrupt(TIMEOUT), f"not over after a stall at {moment}"
