@@ -7,6 +7,7 @@ from rtl.control.commands import Fold, Stage, VectorOperand, VectorTarget
 from ..layers import PositionTensors
 from ..tokens import TokenActivations
 from .assembly import Assembly
+from .patch import cut
 from .pieces import Needs, Pieces, Steps, Written, line_pieces
 from .vectors import Feed, Register, Vectors
 
@@ -85,9 +86,8 @@ class PositionSchedule:
                     results=[tensors.gradients.position(word, column * config.elements)],
                 )
                 yield images * config.elements
-            most = min(_ROWS, config.elements)
-            for first in range(0, dy.tokens, most):
-                self._update(updates, updated, word, first, min(most, dy.tokens - first))
+            for part in cut(dy.tokens, min(_ROWS, config.elements)):
+                self._update(updates, updated, word, part.start, len(part))
             self._copy(updates, updated, word)
             yield columns * config.elements
 

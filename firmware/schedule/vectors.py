@@ -19,6 +19,7 @@ from rtl.control.commands import (
 from ..program import descriptor
 from ..tensor import Activations, Records
 from .assembly import Assembly, Step, float_bits, nests
+from .patch import cut
 from .pieces import PIECE_BEATS, Needs, Pieces, Steps, Written, line_pieces
 
 __all__ = ["Feed", "Gather", "Register", "Vectors"]
@@ -173,12 +174,10 @@ class Vectors:
         self, address: int, count: int, first: Register
     ) -> Iterator[tuple[Register, int, dict[str, Any]]]:
         """Yield the registers, as many as a tile has rows at most, in which values belong."""
-        most = self._config.elements
-        for start in range(0, count, most):
-            values = min(most, count - start)
-            place = address + 2 * start * self._config.beat_bytes
-            register = Register(first.number + start)
-            yield register, values, descriptor(self._config, place, 2 * values)
+        for part in cut(count, self._config.elements):
+            place = address + 2 * part.start * self._config.beat_bytes
+            register = Register(first.number + part.start)
+            yield register, len(part), descriptor(self._config, place, 2 * len(part))
 
     def read_registers(
         self, first: Register, count: int, source: Mapping[str, Any], *, parts: int = 1

@@ -11,7 +11,20 @@ from .evaluate import Job
 from .points import BANDWIDTH, CLOCK_HZ, Point
 from .sweep import Result
 
-__all__ = ["DENSE", "PUBLISHED", "failures", "jobs", "networks_of", "summary"]
+__all__ = [
+    "DENSE",
+    "PUBLISHED",
+    "Record",
+    "failures",
+    "job_for",
+    "jobs",
+    "networks_of",
+    "records_of",
+    "summary",
+]
+
+Record = tuple[str, str, Mapping[str, Any]]
+"""Network, method, and their figures at a point."""
 
 DENSE = "dense"
 
@@ -35,10 +48,8 @@ def jobs(points: Iterable[Point], networks: Mapping[str, int], methods: Sequence
     found: dict[Job, None] = {}
     for point in points:
         for network, batch in networks.items():
-            for method in methods:
-                job = job_for(point, network, method, batch)
-                found[Job(network, DENSE, job.preset, batch)] = None
-                found[job] = None
+            for method in (DENSE, *methods):
+                found[job_for(point, network, method, batch)] = None
     return list(found)
 
 
@@ -63,10 +74,9 @@ def summary(
     for point in points:
         table: dict[str, dict[str, Any]] = {}
         for network, batch in networks.items():
+            dense = results[job_for(point, network, DENSE, batch)]
             for method in methods:
-                job = job_for(point, network, method, batch)
-                result = results[job]
-                dense = results[Job(network, DENSE, job.preset, batch)]
+                result = results[job_for(point, network, method, batch)]
                 if "error" not in result and "error" not in dense:
                     table.setdefault(network, {})[method] = _record(result, dense)
         figures.append(
@@ -83,6 +93,15 @@ def summary(
     _add_scaling(figures, methods)
     failed = [{"job": str(job), "reason": reason} for job, reason in failures(results)]
     return {"points": figures, "failed": failed}
+
+
+def records_of(point: Mapping[str, Any]) -> list[Record]:
+    """Return the figures of a point, with the names of network and method."""
+    return [
+        (network, method, record)
+        for network, methods in point["networks"].items()
+        for method, record in methods.items()
+    ]
 
 
 def networks_of(table: Mapping[str, Mapping[str, Any]], method: str) -> list[str]:

@@ -13,7 +13,7 @@ from firmware import page
 
 from .charts import COLOURS, STYLE, Bar, Dot, Roof, Span, roofline, stacked_bars, timeline
 from .evaluate import Job
-from .figures import DENSE
+from .figures import DENSE, Record, records_of
 from .sweep import Result
 from .tables import tables
 
@@ -22,8 +22,6 @@ __all__ = ["text", "write"]
 Figures = Mapping[str, Any]
 
 _STAGES = {"ff": "FF", "bp": "BP", "wu": "WU", "update": "update"}
-
-_Record = tuple[str, str, Mapping[str, Any]]
 
 _SHOWN = (DENSE, "bdwp-2:8")
 """Methods whose timelines are drawn."""
@@ -67,7 +65,7 @@ def _page(figures: Figures, results: Mapping[Job, Result]) -> str:
     content += [table.html() for table in tables(figures)]
     causes = _largest_causes(figures["points"])
     for point in figures["points"]:
-        records = _records(point)
+        records = records_of(point)
         if not records:
             continue
         name = f"{point['macs']:,} multipliers"
@@ -96,26 +94,17 @@ def _result(
     return results.get(Job(network, method, record["preset"], record["batch"]))
 
 
-def _records(point: Mapping[str, Any]) -> list[_Record]:
-    """Return a point's figures, with the names of network and method."""
-    return [
-        (network, method, record)
-        for network, methods in point["networks"].items()
-        for method, record in methods.items()
-    ]
-
-
 def _largest_causes(points: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what has a colour of its own in the pictures of all points; the largest first."""
     total: Counter[str] = Counter()
     for point in points:
-        for _, _, record in _records(point):
+        for _, _, record in records_of(point):
             total.update(record["causes"])
     others = (cause for cause, _ in total.most_common() if cause != "useful")
     return ["useful", *others][: COLOURS - 1]
 
 
-def _causes(records: Sequence[_Record], kinds: Sequence[str]) -> str:
+def _causes(records: Sequence[Record], kinds: Sequence[str]) -> str:
     """Return a picture of all cycles by what the multipliers did or waited for."""
     bars = []
     for network, method, record in records:
@@ -129,7 +118,7 @@ def _causes(records: Sequence[_Record], kinds: Sequence[str]) -> str:
 
 def _roofline(
     point: Mapping[str, Any],
-    records: Sequence[_Record],
+    records: Sequence[Record],
     results: Mapping[Job, Result],
 ) -> str:
     """Return a picture of multiply-adds a cycle over multiply-adds a byte, below their bounds."""

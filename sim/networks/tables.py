@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..bench.report import Table
-from .figures import PUBLISHED
+from .figures import PUBLISHED, records_of
 
 __all__ = ["tables"]
 
@@ -24,21 +24,13 @@ def tables(figures: Mapping[str, Any]) -> list[Table]:
         made += [_speedups(point), _networks(point)]
         if "geomean_over_first" in point:
             made.append(_scaling(point, figures["points"][0]["macs"]))
-        if any("gap" in record for _, _, record in _records(point)):
+        if any("gap" in record for _, _, record in records_of(point)):
             made.append(_gaps(point))
     if figures.get("scalesim"):
         made.append(_scalesim(figures["scalesim"]))
     if figures["failed"]:
         made.append(_failed(figures["failed"]))
     return made
-
-
-def _records(point: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
-    return [
-        (network, method, record)
-        for network, methods in point["networks"].items()
-        for method, record in methods.items()
-    ]
 
 
 def _title(point: Mapping[str, Any]) -> str:
@@ -50,7 +42,7 @@ def _title(point: Mapping[str, Any]) -> str:
 
 def _speedups(point: Mapping[str, Any]) -> Table:
     """Return speedups beside their ceilings: networks by methods."""
-    methods = list(dict.fromkeys(method for _, method, _ in _records(point)))
+    methods = list(dict.fromkeys(method for _, method, _ in records_of(point)))
     rows = []
     for network, records in point["networks"].items():
         cells = [_beside_ceiling(records.get(method)) for method in methods]
@@ -81,7 +73,7 @@ def _beside_ceiling(record: Mapping[str, Any] | None) -> str:
 def _networks(point: Mapping[str, Any]) -> Table:
     """Return what a step takes: a row for each network and method."""
     rows = []
-    for network, method, record in _records(point):
+    for network, method, record in records_of(point):
         cycles = record["cycles"]
         allowed = record["images_per_s_allowed"]
         rows.append(
@@ -129,7 +121,7 @@ def _networks(point: Mapping[str, Any]) -> Table:
 def _scaling(point: Mapping[str, Any], macs: int) -> Table:
     """Return how much faster the larger card is."""
     rows = []
-    for network, method, record in _records(point):
+    for network, method, record in records_of(point):
         if "over_first" not in record:
             continue
         allowed = record["over_first_allowed"]
@@ -154,7 +146,9 @@ def _scaling(point: Mapping[str, Any], macs: int) -> Table:
 def _gaps(point: Mapping[str, Any]) -> Table:
     """Return the causes of gaps between speedup and ceiling."""
     gaps = {
-        (network, method): record for network, method, record in _records(point) if "gap" in record
+        (network, method): record
+        for network, method, record in records_of(point)
+        if "gap" in record
     }
     sizes: Counter[str] = Counter()
     for record in gaps.values():
