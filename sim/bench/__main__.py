@@ -2,8 +2,8 @@
 
 Four parts: ``area`` synthesises every preset, module by module, and elaborates it; ``gemm`` runs
 matrix products on the Verilated card; ``speed`` times the simulation, and the cycle model beside
-it; ``memory`` runs convolutions with their operands in card memory. The latter two take an array of
-256 MACs unless ``--preset`` names others. The first three write ``engine.json`` with all figures,
+it; ``memory`` runs convolutions with their operands in card memory, on an array of 256 MACs unless
+``--preset`` names others. The first three write ``engine.json`` with all figures,
 ``engine.txt`` with the tables that are printed, and ``engine.html`` with both and pictures;
 ``memory`` writes the same three files of its own. Every figure is shown with its change against the
 accepted run in ``docs/bench``.
@@ -29,9 +29,10 @@ gemm
 simulation
     ``cycles_per_second`` of the Verilated card with 256 MACs, while they multiply.
 model
-    The cycle model beside the Verilated card, on the last of the presets named, or else on that
-    with 256 MACs: ``max_relative_error`` of the cycles of a program and ``speed_ratio``, with
-    ``preset``, ``macs``, ``cycles``, ``card_cycles_per_second`` and ``model_cycles_per_second``.
+    The cycle model beside the Verilated card, on the last of the presets named, or else on the
+    largest card of all, ``vcu1525``: ``max_relative_error`` of the cycles of a program and
+    ``speed_ratio``, with ``preset``, ``macs``, ``cycles``, ``card_cycles_per_second`` and
+    ``model_cycles_per_second``.
 
 Keys of ``memory.json``
 -----------------------
@@ -70,7 +71,7 @@ ACCEPTED = Path(__file__).parents[2] / "docs" / "bench"
 _QUICK_PRESETS = ("tiny",)
 
 _REFERENCE = "vcu1525"
-"""Preset whose processing element stands for all, if it's measured."""
+"""Preset whose processing element stands for all, and beside whose card the model is timed."""
 
 
 class _Progress:
@@ -106,7 +107,7 @@ def _measure_engine(options: argparse.Namespace, progress: _Progress) -> dict[st
         if longest:
             figures["simulation"] = gemm.measure([longest], progress)["simulation"]
     if "speed" in only:
-        name = presets[-1] if options.preset or quick else memory.PRESET
+        name = presets[-1] if options.preset or quick else _REFERENCE
         figures["model"] = cycle_model.measure(name, progress)
     return figures
 
@@ -146,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--preset",
         nargs="+",
-        help=f"configurations (all, for speed and memory {memory.PRESET}; tiny with --quick)",
+        help=f"configurations (all, for memory {memory.PRESET}; tiny with --quick)",
     )
     parser.add_argument("--quick", action="store_true", help="a part that takes about a minute")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="(%(default)s)")
