@@ -116,7 +116,10 @@ class Accelerator(wiring.Component):
         with m.FSM():
             with m.State("Operate"):
                 with m.If(registers.soft_reset):
-                    m.next = "Let-Transfers-End"
+                    m.next = "Stop-Transfers"
+            with m.State("Stop-Transfers"):
+                m.d.comb += [core.abort.eq(1), registers.resetting.eq(1)]
+                m.next = "Let-Transfers-End"
             with m.State("Let-Transfers-End"):
                 m.d.comb += [core.abort.eq(1), registers.resetting.eq(1)]
                 with m.If(core.idle):

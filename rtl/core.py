@@ -48,7 +48,7 @@ class Core(wiring.Component):
     counter : Out(CounterValue)
         The value of one of `COUNTERS`, of another each cycle, in their order.
     abort : In
-        Start nothing new and let the memory transfers under way end.
+        Start nothing new from the next cycle on, and let the memory transfers under way end.
     idle : Out
         No memory transfer is under way.
     """
@@ -104,10 +104,10 @@ class Core(wiring.Component):
             self.fault_command.eq(processor.fault_command),
         ]
         # A stopped program leaves no transfers behind, so that a soft reset finds the bus quiet.
-        # They end a cycle after it stopped, which keeps its state out of long paths.
+        # They end from a cycle after it stopped, or `abort`, which keeps both out of long paths.
         abort = Signal()
         m.d.comb += [
-            abort.eq(self.abort | delayed(m, self.stopped, reset=True)),
+            abort.eq(delayed(m, self.abort | self.stopped, reset=True)),
             processor.abort.eq(abort),
             *(loader.abort.eq(abort) for loader in loaders.values()),
             store_dma.abort.eq(abort),

@@ -59,7 +59,7 @@ class CommandChecker(wiring.Component):
 
         is_supported = Signal()
         entries = Signal.like(body.tail_entries)
-        steps, s_words = Signal.like(product.steps), Signal.like(product.s_words)
+        steps, s_words = Signal.like(product.last_step), Signal.like(product.s_words)
         with m.Switch(body.pattern):
             for pattern in supported_patterns(config):
                 with m.Case(pattern):
@@ -69,6 +69,8 @@ class CommandChecker(wiring.Component):
                         steps.eq(pattern.steps(config)),
                         s_words.eq(body.d_words * pattern.steps(config)),
                     ]
+        s_stride = Signal.like(product.s_stride)
+        m.d.comb += s_stride.eq((s_words + (config.ratio - 1)) // config.ratio)
         # A count of zero, less one, is all ones.
         walks = ((product.d_rows, given.d_rows), (product.d_reduction, given.d_reduction))
         no_rounds = Cat(last.all() for loops, _ in walks for last in loops.lasts).any()
@@ -100,7 +102,8 @@ class CommandChecker(wiring.Component):
         )
 
         # Two multipliers say how many words of each scratchpad the command reaches over: one for S
-        # and the rows of D, one for the reduction and O.
+        # and the rows of D, one for the reduction and O. What they multiply is there two cycles
+        # after it was named.
         factors = [Signal(signed(17 + shifts), name=f"factor_{i}") for i in range(2)]
         counts = [Signal(signed(17), name=f"count_{i}") for i in range(2)]
         first, second = (
@@ -113,7 +116,7 @@ class CommandChecker(wiring.Component):
         ]
 
         def multiply(unit: int, factor: ValueLike, count: ValueLike) -> None:
-            m.d.comb += [factors[unit].eq(factor), counts[unit].eq(count)]
+            m.d.sync += [factors[unit].eq(factor), counts[unit].eq(count)]
 
         # The lowest and the highest D word that the command reads: each dimension of the walks adds
         # its span to either. One that is longer than the scratchpad is out of range by itself.
@@ -133,8 +136,7 @@ class CommandChecker(wiring.Component):
             down, up, far = extended(*spans)
             m.d.sync += [lowest.eq(down), highest.eq(up), is_far.eq(far)]
 
-        # The last row of an O bank, and the word behind the first.
-        last_o_row = Signal(16 + shifts, reset_less=True)
+        # The word behind the first row of an O bank.
         o_row_end = Signal(len(a_rows) + 1, reset_less=True)
 
         # S words that were added to the sums that are kept.
@@ -149,24 +151,28 @@ class CommandChecker(wiring.Component):
                 m.d.comb += self.command.ready.eq(1)
                 with m.If(self.command.valid):
                     m.d.sync += body.eq(given)
-                    for loops, walk in walks:
-                        lasts = zip(loops.lasts, walk.counts, strict=True)
-                        m.d.sync += [last.eq(count - 1) for last, count in lasts]
+                    for unit, (loops, walk) in enumerate(walks):
+                        lasts = [(count - 1)[: len(count)] for count in walk.counts]
+                        m.d.sync += [
+                            last.eq(less_one)
+                            for last, less_one in zip(loops.lasts, lasts, strict=True)
+                        ]
                         m.d.sync += loops.steps.eq(walk.steps)
+                        multiply(unit, lasts[0], walk.steps[0])
                     m.next = "Check-Counts"
 
             with m.State("Check-Counts"):
                 m.d.sync += [
                     product.s_words.eq(s_words),
-                    product.s_stride.eq((s_words + (config.ratio - 1)) // config.ratio),
-                    product.steps.eq(steps),
+                    product.s_stride.eq(s_stride),
+                    product.last_step.eq(steps - 1),
                     product.s_base.eq(body.s_base),
                     product.d_base.eq(body.d_base),
-                    product.d_words.eq(body.d_words),
+                    product.last_d_word.eq(body.d_words - 1),
                     product.o_base.eq(body.o_base),
                     product.o_stride.eq(body.o_stride),
-                    product.a_tiles.eq(body.a_tiles),
-                    product.b_tiles.eq(body.b_tiles),
+                    product.last_a_tile.eq(body.a_tiles - 1),
+                    product.last_b_tile.eq(body.b_tiles - 1),
                     product.ones.eq(body.ones),
                     product.keep.eq(body.keep),
                     product.accumulate.eq(body.accumulate),
@@ -180,8 +186,8 @@ class CommandChecker(wiring.Component):
                     product.tail_chunks.eq(body.tail_chunks),
                     product.tail_entries.eq(body.tail_entries),
                 ]
-                multiply(0, product.d_rows.lasts[0], product.d_rows.steps[0])
-                multiply(1, product.d_reduction.lasts[0], product.d_reduction.steps[0])
+                multiply(0, body.a_tiles << body.a_contexts, s_stride)
+                multiply(1, product.d_reduction.lasts[1], product.d_reduction.steps[1])
                 m.d.sync += [lowest.eq(body.d_base), highest.eq(body.d_base), is_far.eq(0)]
                 m.next = "Measure-S"
                 with m.If(~is_supported):
@@ -190,23 +196,20 @@ class CommandChecker(wiring.Component):
                     refuse(Fault.MALFORMED, 0)
 
             with m.State("Measure-S"):
-                multiply(0, product.a_tiles << body.a_contexts, product.s_stride)
-                multiply(1, product.d_reduction.lasts[1], product.d_reduction.steps[1])
+                multiply(0, product.d_rows.lasts[1], product.d_rows.steps[1])
+                multiply(1, product.d_reduction.lasts[2], product.d_reduction.steps[2])
                 extend(first, second)
                 m.next = "Check-S"
 
             with m.State("Check-S"):
-                multiply(0, product.d_rows.lasts[1], product.d_rows.steps[1])
-                multiply(1, product.d_reduction.lasts[2], product.d_reduction.steps[2])
+                multiply(0, product.d_rows.lasts[2], product.d_rows.steps[2])
+                multiply(1, (body.b_tiles << product.b_shift) - 1, product.o_stride)
                 extend(second)
-                m.d.sync += last_o_row.eq((body.b_tiles << product.b_shift) - 1)
                 m.next = "Measure-O"
                 with m.If(product.s_base + first > config.s_depth):
                     refuse(Fault.SCRATCHPAD_RANGE, product.s_base)
 
             with m.State("Measure-O"):
-                multiply(0, product.d_rows.lasts[2], product.d_rows.steps[2])
-                multiply(1, last_o_row, product.o_stride)
                 extend(first, second)
                 o_words = (a_rows + (config.floats - 1)) // config.floats
                 m.d.sync += o_row_end.eq(body.o_base + o_words)

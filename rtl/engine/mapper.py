@@ -24,18 +24,18 @@ class Product(data.Struct):
     """Bank words that one S row takes."""
     s_words: unsigned(19)
     """S words of one S row: steps of a tile."""
-    steps: unsigned(4)
-    """Steps that one D word serves ("T")."""
+    last_step: unsigned(4)
+    """Steps that one D word serves ("T"), less one."""
     d_base: unsigned(16)
-    d_words: unsigned(16)
+    last_d_word: unsigned(16)
     d_rows: Loops
     """Rows of a D bank, from `d_base`."""
     d_reduction: Loops
     """D words of a row."""
     o_base: unsigned(16)
     o_stride: unsigned(16)
-    a_tiles: unsigned(16)
-    b_tiles: unsigned(16)
+    last_a_tile: unsigned(16)
+    last_b_tile: unsigned(16)
     b_contexts: unsigned(4)
     """Contexts along b, less one."""
     b_shift: unsigned(3)
@@ -108,8 +108,8 @@ class InterleavedMapper(wiring.Component):
         context = Signal(range(config.interleave))
         is_last_context = context == config.interleave - 1
         is_last_along_b = (context & product.b_contexts) == product.b_contexts
-        is_last_a_tile = a_tile == product.a_tiles - 1
-        is_last_b_tile = b_tile == product.b_tiles - 1
+        is_last_a_tile = a_tile == product.last_a_tile
+        is_last_b_tile = b_tile == product.last_b_tile
 
         # Addresses: S words of this tile from s_tile, of this context from s_row.
         s_tile, s_row = Signal(16), Signal(16)
@@ -117,8 +117,8 @@ class InterleavedMapper(wiring.Component):
         step = Signal(4)
         word = Signal(16)
         s_shift = (config.ratio - 1).bit_length()
-        is_last_step = step == product.steps - 1
-        is_last_d_word = word == product.d_words - 1
+        is_last_step = step == product.last_step
+        is_last_d_word = word == product.last_d_word
         is_last_word = is_last_step & is_last_d_word
 
         # D addresses: that of the context's row, plus the place of the D word in all rows. Those of

@@ -98,7 +98,7 @@ class ResultWriter(wiring.Component):
                     ]
                 with m.If(context == config.interleave - 1):
                     m.d.sync += a_tile.eq(a_tile + 1)
-                    with m.If(a_tile == product.a_tiles - 1):
+                    with m.If(a_tile == product.last_a_tile):
                         m.d.sync += [
                             a_tile.eq(0),
                             a_base.eq(0),
@@ -107,7 +107,7 @@ class ResultWriter(wiring.Component):
                             b_address.eq(b_address + product.o_stride),
                             b_base.eq(b_address + product.o_stride),
                         ]
-                        m.d.comb += done.eq(b_tile == product.b_tiles - 1)
+                        m.d.comb += done.eq(b_tile == product.last_b_tile)
 
         # The next product's first result may come right after the last of this one.
         upcoming = Product(queue.r_data)

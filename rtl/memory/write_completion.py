@@ -1,9 +1,10 @@
 """Lets commands that write end, each as memory acknowledges the last of what it wrote."""
 
+from itertools import pairwise
 from typing import Any
 
-from amaranth.hdl import Module, Signal
-from amaranth.lib import fifo, wiring
+from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..control.commands import Fault
@@ -50,28 +51,31 @@ class WriteCompletion(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
 
-        # Bursts are numbered; what a command wrote ends with the burst issued last.
-        number = Signal(range(4 * MASTER_BURSTS))
-        acknowledged = Signal.like(number)
-        m.d.sync += [
-            number.eq(number + self.issued),
-            acknowledged.eq(acknowledged + self.acknowledged),
+        outstanding = Signal(range(2 * MASTER_BURSTS))
+        remaining = Signal.like(outstanding)
+        m.d.comb += remaining.eq(outstanding - self.acknowledged)
+        m.d.sync += outstanding.eq(remaining + self.issued)
+
+        # How many of its bursts each command lacks, the oldest command first. All of them are
+        # acknowledged in order, so that each acknowledgement is one less for every command.
+        waiting = Signal(range(WRITERS_UNDER_WAY + 1))
+        lacking = [
+            Signal.like(outstanding, name=f"lacking_{place}") for place in range(WRITERS_UNDER_WAY)
         ]
-        m.submodules.ends = ends = fifo.SyncFIFO(width=len(number), depth=WRITERS_UNDER_WAY)
-        lacking = Signal(len(number))
-        m.d.comb += [
-            ends.w_data.eq(number),
-            ends.w_en.eq(self.handed_over),
-            lacking.eq(ends.r_data - acknowledged),
-            self.done.eq(ends.r_rdy & ((lacking == 0) | lacking[-1])),
-            ends.r_en.eq(self.done),
-        ]
+        m.d.comb += self.done.eq((waiting != 0) & (lacking[0] == 0))
+        m.d.sync += waiting.eq(waiting + self.handed_over - self.done)
+        for place, (count, next_count) in enumerate(pairwise((*lacking, Const(0)))):
+            kept = Mux(self.done, next_count, count)
+            with m.If(self.handed_over & Mux(self.done, waiting == place + 1, waiting == place)):
+                m.d.sync += count.eq(remaining)
+            with m.Else():
+                m.d.sync += count.eq(kept - (self.acknowledged & (kept != 0)))
 
         # A response belongs to the oldest command, all else to the one that is carried out.
         with m.If(self.dma_fault.code == Fault.WRITE_RESPONSE):
             with m.If(~self.done):
                 m.d.comb += self.fault.eq(self.dma_fault)
-        with m.Elif(~ends.r_rdy):
+        with m.Elif(waiting == 0):
             m.d.comb += self.fault.eq(self.unit_fault)
             with m.If(self.dma_fault.code != Fault.NONE):
                 m.d.comb += self.fault.eq(self.dma_fault)

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from ..arithmetic.formats import FLOAT, HALF
 from ..config import VECTOR_REGISTERS, Config
 from ..control.commands import VectorBody
+from ..delay import delayed
 from .lane import PARTS
 
 __all__ = ["RowSlice", "VectorIntake"]
@@ -110,12 +111,12 @@ class VectorIntake(wiring.Component):
         # Where the next beat or slice belongs.
         row, slice_ = Signal(range(config.elements)), Signal(range(slices))
         last_slice = slice_ == slices - 1
-        last_row = row == body.rows - 1
+        last_row = row == delayed(m, body.rows - 1)
         part = Signal(range(PARTS))
         second_held = Signal()
         tile, group = Signal(16), Signal(16)
-        last_tile = tile == body.window - 1
-        last_group = group == body.groups - 1
+        last_tile = tile == delayed(m, body.window - 1)
+        last_group = group == delayed(m, body.groups - 1)
         m.d.comb += [
             self.next.place.eq(Cat(slice_, row)),
             self.next.part.eq(part),
@@ -204,10 +205,11 @@ class VectorIntake(wiring.Component):
                         m.next = "Wait-For-Start"
 
         # Registers: while x is taken, y is being read.
-        first_register = Signal.like(body.x_register)
+        x_register, y_register = Signal.like(body.x_register), Signal.like(body.y_register)
         m.d.comb += [
-            first_register.eq(Mux(issue, body.y_register, body.x_register)),
-            self.register_address.eq(Cat(slice_, (first_register + row)[: len(first_register)])),
+            x_register.eq(body.x_register + row),
+            y_register.eq(body.y_register + row),
+            self.register_address.eq(Cat(slice_, Mux(issue, y_register, x_register))),
         ]
 
         # The operands issued: a slice of what has arrived, and of the tiles held.

@@ -206,20 +206,26 @@ class VectorSequencer(wiring.Component):
         with m.Elif(without_b & without_c):
             m.d.comb += step.value_source.eq(ValueSource.PRODUCT)
 
-        # Cycle 17, or when the function is there: the value becomes a result. A sum over rows that
-        # hasn't been touched yet counts as zero.
+        # Cycle 17, or when the function is there: the value becomes a result. That is found a cycle
+        # before. A sum over rows that hasn't been touched yet counts as zero.
         computed, computed_token = computing[-1]
         value_token = Mux(combining[0], combining[1].as_value(), computed_token.as_value())
-        settled, settled_token = follow(computed | combining[0], value_token, 2)[-1]
+        (settles, settling_token), (settled, settled_token) = follow(
+            computed | combining[0], value_token, 2
+        )[-2:]
         evaluating = settled & evaluates & ~settled_token.combine
-        evaluated, evaluated_token = follow(evaluating, settled_token, FunctionUnit.LATENCY)[-1]
-        finished, ready_token = Signal(), Signal(token_layout)
+        (ends, ending_token), (evaluated, _) = follow(
+            evaluating, settled_token, FunctionUnit.LATENCY
+        )[-2:]
+        finished, ready_token = follow(
+            ends | (settles & ~(evaluates & ~settling_token.combine)),
+            Mux(ends, ending_token.as_value(), settling_token.as_value()),
+            1,
+        )[-1]
         touched = Signal(parts)
         met_part = Mux(ready_token.combine, added_part_of(ready_token), part_of(ready_token))
         finished_token = Signal(token_layout)
         m.d.comb += [
-            finished.eq(evaluated | (settled & ~evaluating)),
-            ready_token.eq(Mux(evaluated, evaluated_token.as_value(), settled_token.as_value())),
             finished_token.eq(ready_token),
             finished_token.fresh.eq(~touched.bit_select(met_part, 1)),
             step.finish.eq(finished),
@@ -304,12 +310,17 @@ class VectorSequencer(wiring.Component):
             m.d.comb += step.second_addend.eq(SecondAddend.PRODUCT)
 
         # y is kept from cycle 0 on, for its product with b or with the result.
-        now = Signal(range(DELAY))
-        m.d.sync += now.eq(now + 1)
+        now, at_start = Signal(range(DELAY)), Signal(range(DELAY))
+        just_before = Signal(range(DELAY), init=DELAY - 1)
         age = Mux(evaluates, VectorLane.FUNCTION_RESULT, VectorLane.RESULT)
+        m.d.sync += [
+            now.eq(now + 1),
+            just_before.eq(now),
+            at_start.eq(now + 1 - age),
+        ]
         m.d.comb += [
             step.y_write.eq(now),
-            step.y_read.eq(now - Mux(multiplying, age, 1)),
+            step.y_read.eq(Mux(multiplying, at_start, just_before)),
         ]
 
         # What leaves, and where it goes.

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..arithmetic.formats import FLOAT, HALF
 from ..config import Config
+from ..delay import delayed
 
 __all__ = ["VectorWriter"]
 
@@ -48,7 +49,7 @@ class VectorWriter(wiring.Component):
     data : Out(stream of beats)
         To the write DMA.
     nonfinite : Out(range)
-        Infinities and NaNs in the slice of three cycles ago.
+        Infinities and NaNs in the slice of three cycles ago, of four with many slices.
     """
 
     def __init__(self, config: Config) -> None:
@@ -70,6 +71,11 @@ class VectorWriter(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         config = self._config
+        valid, floats, halves = self.valid, self.floats, self.halves
+        if config.vector_slices > 2:
+            # A beat of many slices leaves time for a register between rounding and joining.
+            valid = delayed(m, valid, reset=True)
+            floats, halves = delayed(m, floats), delayed(m, halves)
 
         # In: a beat of slices, or of one after the other.
         m.submodules.ready_beats = ready_beats = fifo.SyncFIFOBuffered(
@@ -77,30 +83,36 @@ class VectorWriter(wiring.Component):
         )
         if config.vector_slices == 1:
             upper, upper_valid = Signal(config.beat_bits, reset_less=True), Signal()
-            lower_floats = self.floats.as_value()[: config.beat_bits]
-            m.d.sync += upper_valid.eq(self.valid & self.wide)
-            with m.If(self.valid):
-                m.d.sync += upper.eq(self.floats.as_value()[config.beat_bits :])
+            lower_floats = floats.as_value()[: config.beat_bits]
+            m.d.sync += upper_valid.eq(valid & self.wide)
+            with m.If(valid):
+                m.d.sync += upper.eq(floats.as_value()[config.beat_bits :])
             m.d.comb += [
-                ready_beats.w_en.eq(self.valid | upper_valid),
+                ready_beats.w_en.eq(valid | upper_valid),
                 ready_beats.w_data.eq(
-                    Mux(upper_valid, upper, Mux(self.wide, lower_floats, self.halves.as_value()))
+                    Mux(upper_valid, upper, Mux(self.wide, lower_floats, halves.as_value()))
                 ),
             ]
             beats = Mux(self.wide, 2, 1)
         else:
-            halves, floats = self.halves.as_value(), self.floats.as_value()
-            earlier = Signal(config.beat_bits - len(halves), reset_less=True)
-            earlier_floats = earlier[len(earlier) - (config.beat_bits - len(floats)) :]
+            half_bits, float_bits = halves.shape().size, floats.shape().size
+            earlier = Signal(config.beat_bits - half_bits, reset_less=True)
+            earlier_floats = earlier[float_bits - half_bits :]
             joined = Signal(config.beat_bits)
-            m.d.comb += joined.eq(Mux(self.wide, Cat(earlier_floats, floats), Cat(earlier, halves)))
+            m.d.comb += joined.eq(
+                Mux(
+                    self.wide,
+                    Cat(earlier_floats, floats.as_value()),
+                    Cat(earlier, halves.as_value()),
+                )
+            )
             # A beat of binary32 has half as many slices.
             slice_ = Signal(range(config.vector_slices))
             ends_beat = (slice_[-1] | self.wide) & (slice_[:-1] == config.vector_slices // 2 - 1)
-            with m.If(self.valid):
-                m.d.sync += [earlier.eq(joined[len(halves) :]), slice_.eq(slice_ + 1)]
+            with m.If(valid):
+                m.d.sync += [earlier.eq(joined[half_bits:]), slice_.eq(slice_ + 1)]
             m.d.comb += [
-                ready_beats.w_en.eq(self.valid & ends_beat),
+                ready_beats.w_en.eq(valid & ends_beat),
                 ready_beats.w_data.eq(joined),
             ]
             beats = 1
@@ -123,9 +135,9 @@ class VectorWriter(wiring.Component):
         special_floats, special_halves = Signal(config.vector_lanes), Signal(config.vector_lanes)
         special, came = Signal(config.vector_lanes), Signal()
         m.d.sync += [
-            came.eq(self.valid),
-            special_floats.eq(Cat(value.exponent.all() for value in self.floats)),
-            special_halves.eq(Cat(value.exponent.all() for value in self.halves)),
+            came.eq(valid),
+            special_floats.eq(Cat(value.exponent.all() for value in floats)),
+            special_halves.eq(Cat(value.exponent.all() for value in halves)),
             special.eq(Mux(came, Mux(self.wide, special_floats, special_halves), 0)),
             self.nonfinite.eq(sum(special, Const(0, 1))),
         ]
