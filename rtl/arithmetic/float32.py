@@ -314,23 +314,24 @@ class FloatToHalf(wiring.Component):
 
         rebias = FLOAT.bias - HALF.bias
         dropped = FLOAT.fraction_bits - HALF.fraction_bits
-        most = HALF.fraction_bits + 2
+        pad = HALF.fraction_bits + 2
 
-        # Below the normal range the significand moves right; after `most` places only its
-        # sticky bit can be left.
-        subnormal = Signal()
-        shift = Signal(range(most + 1))
-        m.d.comb += subnormal.eq(self.i.exponent <= rebias)
+        # Below the normal range the significand moves right. After `pad` places only its sticky bit
+        # can be left, so that the lower bits of the distance do, and what is too far is zero.
+        subnormal, too_far = Signal(), Signal()
+        shift = Signal(range(pad + 1))
+        m.d.comb += [
+            subnormal.eq(self.i.exponent <= rebias),
+            too_far.eq(self.i.exponent <= rebias + 1 - (1 << len(shift))),
+        ]
         with m.If(subnormal):
-            m.d.comb += shift.eq(
-                Mux(self.i.exponent <= rebias + 1 - most, most, rebias + 1 - self.i.exponent)
-            )
-        significand = Signal(SIGNIFICAND_BITS + most)
-        m.d.comb += significand.eq(Cat(Const(0, most), self.i.fraction, Const(1, 1)) >> shift)
+            m.d.comb += shift.eq(rebias + 1 - self.i.exponent[: len(shift)])
+        significand = Signal(SIGNIFICAND_BITS + pad)
+        m.d.comb += significand.eq(Cat(Const(0, pad), self.i.fraction, Const(1, 1)) >> shift)
 
-        kept = significand[most + dropped :]
-        guard = significand[most + dropped - 1]
-        sticky = significand[: most + dropped - 1].any()
+        kept = significand[pad + dropped :]
+        guard = significand[pad + dropped - 1]
+        sticky = significand[: pad + dropped - 1].any()
         exponent = Signal(HALF.exponent_bits)
         m.d.comb += exponent.eq(Mux(subnormal, 0, self.i.exponent - rebias))
         magnitude = Signal(HALF.size - 1)
@@ -343,7 +344,7 @@ class FloatToHalf(wiring.Component):
             m.d.comb += self.o.eq(Const(_HALF_NAN, HALF.size))
         with m.Elif(self.i.exponent > rebias + 2 * HALF.bias):
             m.d.comb += self.o.exponent.eq((1 << HALF.exponent_bits) - 1)
-        with m.Else():
+        with m.Elif(~too_far):
             m.d.comb += Cat(self.o.fraction, self.o.exponent).eq(magnitude)
 
         return m

@@ -68,11 +68,11 @@ class EpilogueLane(wiring.Component):
         m.d.sync += adder.b.eq(Mux(self.add, widen_addend.o.as_value(), _MINUS_ZERO))
 
         # The adder's only NaN is positive, so the sign alone decides.
-        rectified = Signal(FLOAT)
-        m.d.comb += rectified.eq(Mux(self.relu & adder.o.sign, 0, adder.o.as_value()))
         m.submodules.narrow = narrow = FloatToHalf()
-        m.d.comb += narrow.i.eq(rectified)
-        m.d.sync += [self.o.eq(rectified), self.half.eq(narrow.o)]
+        m.d.comb += narrow.i.eq(adder.o)
+        m.d.sync += [self.o.eq(adder.o), self.half.eq(narrow.o)]
+        with m.If(self.relu & adder.o.sign):
+            m.d.sync += [self.o.eq(0), self.half.eq(0)]
 
         return EnableInserter(self.enable)(m)
 
