@@ -113,23 +113,21 @@ class Accelerator(wiring.Component):
             self.interrupt.eq(registers.interrupt),
         ]
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("Operate"):
                 with m.If(registers.soft_reset):
                     m.next = "Stop-Transfers"
             with m.State("Stop-Transfers"):
-                m.d.comb += [core.abort.eq(1), registers.resetting.eq(1)]
                 m.next = "Let-Transfers-End"
             with m.State("Let-Transfers-End"):
-                m.d.comb += [core.abort.eq(1), registers.resetting.eq(1)]
                 with m.If(core.idle):
                     m.next = "Reset"
             with m.State("Reset"):
-                m.d.comb += [core.abort.eq(1), registers.resetting.eq(1)]
                 m.d.sync += core_reset.eq(1)
                 m.next = "Leave-Reset"
             with m.State("Leave-Reset"):
-                m.d.comb += registers.resetting.eq(1)
                 m.d.sync += core_reset.eq(0)
                 m.next = "Operate"
+        resetting = ~fsm.ongoing("Operate")
+        m.d.comb += [core.abort.eq(resetting), registers.resetting.eq(resetting)]
         return m

@@ -153,11 +153,7 @@ class CommandChecker(wiring.Component):
                     m.d.sync += body.eq(given)
                     for unit, (loops, walk) in enumerate(walks):
                         lasts = [(count - 1)[: len(count)] for count in walk.counts]
-                        m.d.sync += [
-                            last.eq(less_one)
-                            for last, less_one in zip(loops.lasts, lasts, strict=True)
-                        ]
-                        m.d.sync += loops.steps.eq(walk.steps)
+                        m.d.sync += [loops.lasts.eq(Cat(lasts)), loops.steps.eq(walk.steps)]
                         multiply(unit, lasts[0], walk.steps[0])
                     m.next = "Check-Counts"
 
