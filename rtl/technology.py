@@ -8,7 +8,7 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Instance, Module, Mux, Signal, Value
+from amaranth.hdl import Const, Instance, Module, Mux, Signal, Value
 
 __all__ = ["DEVICE_TECHNOLOGY", "Technology", "technology_of", "wide_select"]
 
@@ -20,8 +20,7 @@ class Technology(enum.Enum):
     """None: plain logic that every tool takes, and that simulators run quickly."""
     ULTRASCALE_PLUS = "ultrascale_plus"
     ECP5 = "ecp5"
-    """Plain logic too, but of a shape that fits multipliers of 18 by 18 bits and LUTs of four
-    inputs."""
+    """Multipliers of 18 by 18 bits, LUTs of four inputs, and the multiplexers behind these."""
 
 
 DEVICE_TECHNOLOGY = {
@@ -73,8 +72,11 @@ def wide_select(m: Module, platform: Any, elements: Sequence[Any], index: Value)
         raise ValueError(f"needs 8 or 16 elements of one width, got {len(values)} of {widths}")
     if 1 << len(index) != len(values):
         raise ValueError(f"an index of {len(index)} bits doesn't fit {len(values)} elements")
-    if technology_of(platform) is Technology.ULTRASCALE_PLUS:
+    technology = technology_of(platform)
+    if technology is Technology.ULTRASCALE_PLUS:
         return _select_by_muxf(m, values, index)
+    if technology is Technology.ECP5:
+        return _select_by_pfumx(m, values, index)
     return _select(values, index)
 
 
@@ -106,4 +108,36 @@ def _select_by_muxf(m: Module, values: Sequence[Value], index: Value) -> Value:
         )
         for bit in range(len(low))
     ]
+    return selected
+
+
+_SELECT_B = 0xCACA
+"""What a LUT4 holds that gives B where C is set, else A."""
+
+
+def _select_by_pfumx(m: Module, values: Sequence[Value], index: Value) -> Value:
+    """Select by the multiplexers behind the LUTs of a slice (FPGA-DS-02012).
+
+    Each LUT selects one of two bits, and no wire of the fabric leads from there to the selected
+    one. Tools make it of LUTs alone, half as many again.
+    """
+    selected = Signal(len(values[0]))
+    if len(values) == 2:
+        low, high = values
+    else:
+        half = len(values) // 2
+        low, high = (
+            _select_by_pfumx(m, part, index[:-1]) for part in (values[:half], values[half:])
+        )
+    for bit in range(len(selected)):
+        if len(values) == 2:
+            ports = {"i_A": low[bit], "i_B": high[bit], "i_C": index, "i_D": Const(0)}
+            multiplexer = Instance("LUT4", p_INIT=Const(_SELECT_B, 16), **ports, o_Z=selected[bit])
+        elif len(values) == 4:
+            ports = {"i_BLUT": low[bit], "i_ALUT": high[bit], "i_C0": index[-1]}
+            multiplexer = Instance("PFUMX", **ports, o_Z=selected[bit])
+        else:
+            ports = {"i_D0": low[bit], "i_D1": high[bit], "i_SD": index[-1]}
+            multiplexer = Instance("L6MUX21", **ports, o_Z=selected[bit])
+        m.submodules += multiplexer
     return selected

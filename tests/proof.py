@@ -17,6 +17,12 @@ from sim.primitives import models
 
 __all__ = ["ProofError", "Versions", "run"]
 
+_VENDOR_MODELS = {
+    Technology.ULTRASCALE_PLUS: "+/xilinx/cells_sim.v",
+    Technology.ECP5: "+/ecp5/common_sim.vh",
+}
+"""Yosys' own models of primitives."""
+
 STEPS = 8
 """Cycles that an induction may reach back; more than the depth of any pipeline here."""
 
@@ -74,7 +80,7 @@ class Versions:
                 directory,
                 *(f"read_verilog {file}" for file in files),
                 *(f"read_verilog -defer {file}" for file in primitives),
-                *(["read_verilog +/xilinx/cells_sim.v"] if vendor_models else []),
+                *([f"read_verilog {_VENDOR_MODELS[technology]}"] if vendor_models else []),
                 f"prep -flatten -top {name}",
                 f"select {name}",
                 f"write_json -selected {name}.json",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -68,13 +68,13 @@ class MultiplyAdd(wiring.Component):
 
         # Cycles 0 to 2: shift, then multiply; or the other way round, as the shift of a product
         # shares its LUTs with the complement.
-        b = delayed(m, self.b, 2)
+        b = delayed(m, self.b)
         if by_18_bits:
-            product = delayed(m, delayed(m, self.a) * b)
+            product = _multiply_ecp5(m, self.a, b)
             product = Mux(delayed(m, self.high, 2), product.shift_left(_HIGH_SHIFT), product)
         else:
             shifted = delayed(m, Mux(self.high, self.a.shift_left(_HIGH_SHIFT), self.a))
-            product = delayed(m, shifted * b)
+            product = delayed(m, shifted * delayed(m, b))
         negative = delayed(m, self.negative)
         c = Signal(self._bits, reset_less=True)
         m.d.sync += c.eq(self.c)
@@ -125,3 +125,22 @@ class MultiplyAdd(wiring.Component):
             i_PCIN=Const(0, 48), i_CARRYCASCIN=0, i_MULTSIGNIN=0,
         )  # fmt: skip
         return m
+
+
+def _multiply_ecp5(m: Module, a: Value, b: Value) -> Value:
+    """Return the product two cycles later: a MULT18X18D (FPGA-TN-02205) with its own registers.
+
+    Those of its factors and that of its product take neither sites nor wires of the fabric.
+    """
+    product = Signal(_A_BITS + _B_BITS)
+    a_pins, b_pins, p_pins = a, Cat(b, Const(0, 18 - _B_BITS)), Cat(product, Signal(4))
+    m.submodules.multiplier = Instance(
+        "MULT18X18D",
+        p_REG_INPUTA_CLK="CLK0", p_REG_INPUTB_CLK="CLK0", p_REG_OUTPUT_CLK="CLK0",
+        i_CLK0=ClockSignal(), i_CE0=Const(1), i_RST0=Const(0),
+        i_SIGNEDA=Const(0), i_SIGNEDB=Const(0), i_SOURCEA=Const(0), i_SOURCEB=Const(0),
+        **{f"i_A{bit}": a_pins[bit] for bit in range(18)},
+        **{f"i_B{bit}": b_pins[bit] for bit in range(18)},
+        **{f"o_P{bit}": p_pins[bit] for bit in range(36)},
+    )  # fmt: skip
+    return product

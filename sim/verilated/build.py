@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import rtl
@@ -21,6 +23,7 @@ from rtl.technology import DEVICE_TECHNOLOGY
 from rtl.top import Top
 
 from ..cache import digest, locked
+from ..primitives import models
 
 __all__ = ["BuildError", "build_library", "build_serial_library"]
 
@@ -105,15 +108,17 @@ def build_serial_library(config: Config, clock_hertz: int, baud: int) -> Path:
         Verilator or the compiler failed.
     """
     options = [*_VERILATOR_OPTIONS, *_FAST_OPTIONS]
-    recipe = [*_recipe(config, options), SERIAL_HARNESS.read_text(), clock_hertz, baud]
+    technology = DEVICE_TECHNOLOGY[config.device]
+    primitives = models(technology)
+    recipe = [*_recipe(config, options), SERIAL_HARNESS.read_text(), primitives, clock_hertz, baud]
     folder = CACHE / f"{config.name}-serial-{digest(recipe)}"
     library = folder / "libsat.so"
     with locked(folder):
         if not library.exists():
             folder.mkdir(parents=True, exist_ok=True)
             top = SerialTop(config, clock_hertz, baud)
-            files = elaborate(top, "sat", DEVICE_TECHNOLOGY[config.device])
-            _build(folder, library, files, SERIAL_HARNESS, options, block_name(config, "column"))
+            files, column = elaborate(top, "sat", technology), block_name(config, "column")
+            _build(folder, library, files, SERIAL_HARNESS, options, column, primitives)
     return library
 
 
@@ -136,8 +141,9 @@ def _build(
     harness: Path,
     options: list[str],
     apart: str | None,
+    primitives: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Build from Verilog; the block `apart` becomes a model of its own."""
+    """Build from Verilog and models of primitives; the block `apart` becomes a model of its own."""
     # Verilator makes code for each placement of a block that isn't a model of its own, and all the
     # PEs' don't fit the processor's caches. Calls of a model cost time, too: only columns are worth
     # it. The functions of other blocks stay apart, which is quicker to compile.
@@ -147,7 +153,7 @@ def _build(
     ]
     # Waveforms show their ports: what is inside is the most of the signals and the least read.
     rules += [f'tracing_off -file "*/{block}.v"' for block in blocks]
-    files = {"blocks.vlt": "\n".join(["`verilator_config", *rules, ""]), **files}
+    files = {"blocks.vlt": "\n".join(["`verilator_config", *rules, ""]), **files, **primitives}
     for name, text in files.items():
         (folder / name).write_text(_INITIAL.sub(_leave_out_zeros, text))
     command = [

@@ -85,17 +85,17 @@ def test_technology_of_a_vendor_platform():
     assert technology_of(Card()) is Technology.ULTRASCALE_PLUS
 
 
+@pytest.mark.parametrize("technology", [Technology.ULTRASCALE_PLUS, Technology.ECP5])
 @pytest.mark.parametrize("count", [8, 16])
 @pytest.mark.parametrize("vendor_models", [False, True])
-def test_select_is_the_same_in_ultrascale_plus(count, vendor_models, tmp_path):
-    versions = Versions(
-        lambda: Select(count), Technology.ULTRASCALE_PLUS, tmp_path, vendor_models=vendor_models
-    )
+def test_select_is_the_same_in(technology, count, vendor_models, tmp_path):
+    versions = Versions(lambda: Select(count), technology, tmp_path, vendor_models=vendor_models)
     versions.prove(check(count))
 
 
-def test_a_wrong_select_has_no_proof(tmp_path):
-    versions = Versions(lambda: Select(8, wrong=True), Technology.ULTRASCALE_PLUS, tmp_path)
+@pytest.mark.parametrize("technology", [Technology.ULTRASCALE_PLUS, Technology.ECP5])
+def test_a_wrong_select_has_no_proof(technology, tmp_path):
+    versions = Versions(lambda: Select(8, wrong=True), technology, tmp_path)
     with pytest.raises(ProofError, match="proof did fail"):
         versions.prove(check(8))
 

@@ -1,5 +1,7 @@
 """Models of primitives refuse what they don't model."""
 
+from typing import ClassVar
+
 import cocotb
 import pytest
 from amaranth.hdl import ClockSignal, Const, Instance, Module
@@ -44,7 +46,7 @@ class Slice(wiring.Component):
 def run_slice(**changes):
     simulate(
         Slice(), name="slice", testbench=__name__, parameters=changes,
-        technology=Technology.ULTRASCALE_PLUS,
+        technology=Technology.ULTRASCALE_PLUS, testcase="runs",
     )  # fmt: skip
 
 
@@ -76,27 +78,90 @@ def test_refuses_to_hold_clear_or_carry(port):
         run_slice(**{port: 1 - MODELLED[port][1]})
 
 
+DSP48E2 = (Technology.ULTRASCALE_PLUS, MultiplyAdd(), "DSP48E2")
+RAM32M16 = (Technology.ULTRASCALE_PLUS, BinMemory(14, 32), "RAM32M16")
+MULT18X18D = (Technology.ECP5, MultiplyAdd(), "MULT18X18D")
+
+
 @pytest.mark.parametrize(
-    "component, attribute, value",
+    "placed, attribute, value",
     [
-        (MultiplyAdd(), "AMULTSEL", '"\\"A\\""'),
-        (MultiplyAdd(), "AREG", "1"),
-        (MultiplyAdd(), "BREG", "1"),
-        (MultiplyAdd(), "PREG", "0"),
-        (MultiplyAdd(), "USE_SIMD", '"\\"TWO24\\""'),
-        (BinMemory(14, 32), "INIT_C", "64'd1"),
-        (BinMemory(14, 32), "IS_WCLK_INVERTED", "1'b1"),
+        (DSP48E2, "AMULTSEL", '"\\"A\\""'),
+        (DSP48E2, "AREG", "1"),
+        (DSP48E2, "BREG", "1"),
+        (DSP48E2, "PREG", "0"),
+        (DSP48E2, "USE_SIMD", '"\\"TWO24\\""'),
+        (RAM32M16, "INIT_C", "64'd1"),
+        (RAM32M16, "IS_WCLK_INVERTED", "1'b1"),
+        (MULT18X18D, "REG_INPUTA_CLK", '"\\"CLK1\\""'),
+        (MULT18X18D, "REG_PIPELINE_CLK", '"\\"CLK0\\""'),
+        (MULT18X18D, "REG_OUTPUT_CLK", '"\\"NONE\\""'),
+        (MULT18X18D, "SOURCEB_MODE", '"\\"C_SHIFT\\""'),
     ],
 )
-def test_refuses_an_attribute(component, attribute, value, tmp_path):
-    files = elaborate(component, "placed", Technology.ULTRASCALE_PLUS)
-    primitives = models(Technology.ULTRASCALE_PLUS)
+def test_refuses_an_attribute(placed, attribute, value, tmp_path):
+    technology, component, kind = placed
+    files = elaborate(component, "placed", technology)
+    primitives = models(technology)
     for file, text in (files | primitives).items():
         (tmp_path / file).write_text(text)
     read = [f"read_verilog {file}" for file in files]
     read += [f"read_verilog -defer {file}" for file in primitives]
     run(tmp_path, *read, "hierarchy -check -top placed")
-    kind = "DSP48E2" if isinstance(component, MultiplyAdd) else "RAM32M16"
     change = f"setparam -set {attribute} {value} t:{kind}"
     with pytest.raises(ProofError, match="FATAL"):
         run(tmp_path, *read, change, "hierarchy -check -top placed")
+
+
+class Multiplier(wiring.Component):
+    """A multiplier of an ECP5 whose controls are ports."""
+
+    controls: ClassVar = {"CE0": 1, "RST0": 0, "SIGNEDA": 0, "SOURCEB": 0}
+
+    def __init__(self):
+        super().__init__({name: In(1) for name in self.controls})
+
+    def elaborate(self, platform):
+        m = Module()
+        zeros = ["SIGNEDB", "SOURCEA", *(f"{factor}{bit}" for factor in "AB" for bit in range(18))]
+        m.submodules.multiplier = Instance(
+            "MULT18X18D",
+            p_REG_INPUTA_CLK="CLK0", p_REG_INPUTB_CLK="CLK0", p_REG_OUTPUT_CLK="CLK0",
+            i_CLK0=ClockSignal(),
+            **{f"i_{name}": Const(0) for name in zeros},
+            **{f"i_{name}": getattr(self, name) for name in self.controls},
+        )  # fmt: skip
+        return m
+
+
+def run_multiplier(**changes):
+    simulate(
+        Multiplier(), name="multiplier", testbench=__name__, technology=Technology.ECP5,
+        parameters=Multiplier.controls | changes, testcase="multiplies",
+    )  # fmt: skip
+
+
+@cocotb.test()
+async def multiplies(dut):
+    for name in Multiplier.controls:
+        getattr(dut, name).value = parameters()[name]
+    Clock(dut.clk, 10, "ns").start()
+    await clocks(dut, 8)
+
+
+def test_takes_a_multiplier_that_it_models():
+    run_multiplier()
+
+
+@pytest.mark.parametrize(
+    "port, refusal",
+    [
+        ("CE0", "held or cleared"),
+        ("RST0", "held or cleared"),
+        ("SIGNEDA", "signs or of a cascade"),
+        ("SOURCEB", "signs or of a cascade"),
+    ],
+)
+def test_refuses_controls_of_a_multiplier(port, refusal):
+    with pytest.raises(AssertionError, match=refusal):
+        run_multiplier(**{port: 1 - Multiplier.controls[port]})
