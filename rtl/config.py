@@ -259,6 +259,15 @@ class Config:
         return self.device == "lfe5u-85f"
 
     @property
+    def command_parts(self) -> int:
+        """Parts in which commands go to their queues and wait there: beats where wires and LUTRAM
+        are scarce, as on an ECP5, else one.
+        """
+        if self.device != "lfe5u-85f":
+            return 1
+        return max(1, COMMAND_BYTES // self.beat_bytes)
+
+    @property
     def beat_bits(self) -> int:
         """Width of the AXI data bus."""
         return self.elements * HALF_BITS

@@ -7,20 +7,13 @@ from amaranth.lib.wiring import In, Out
 from ..config import COMMAND_BYTES, Config
 from ..interface.axi import AXI4ReadSignature
 from ..memory.read_dma import ReadDMA
-from .commands import Command
+from .command_fifo import INDEX_BITS, CommandPart
 from .fault import FaultReport
 
-__all__ = ["Fetcher", "IndexedCommand"]
+__all__ = ["PREFETCH", "Fetcher"]
 
 PREFETCH = 8
-"""Commands read ahead of the dispatcher."""
-
-
-class IndexedCommand(data.Struct):
-    """A command and its place in the program."""
-
-    index: 32
-    command: Command
+"""Commands read ahead of the dispatcher, or half as many if they are handed over in parts."""
 
 
 class Fetcher(wiring.Component):
@@ -34,7 +27,9 @@ class Fetcher(wiring.Component):
     start : In
         Begin with `count` commands at `address`; ignored while a program is being fetched.
     commands : Out
-        The program in order.
+        The program in order, in parts.
+    first_part, last_part : Out
+        Which part of a command is on offer.
     index : Out
         Commands handed over so far.
     last : Out
@@ -51,8 +46,10 @@ class Fetcher(wiring.Component):
                 "start": In(1),
                 "address": In(64),
                 "count": In(32),
-                "commands": Out(stream.Signature(IndexedCommand)),
-                "index": Out(32),
+                "commands": Out(stream.Signature(CommandPart(config))),
+                "first_part": Out(1),
+                "last_part": Out(1),
+                "index": Out(INDEX_BITS),
                 "last": Out(1),
                 "ended": Out(1),
                 "fault": Out(FaultReport),
@@ -65,14 +62,16 @@ class Fetcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         beat_bytes = self._config.beat_bytes
+        parts = self._config.command_parts
         beats_per_word = max(1, COMMAND_BYTES // beat_bytes)
         commands_per_word = max(1, beat_bytes // COMMAND_BYTES)
         word_bytes = beats_per_word * beat_bytes
-        batch = PREFETCH // 2
+        depth = PREFETCH if parts == 1 else PREFETCH // 2
+        batch = depth // 2
 
         m.submodules.dma = dma = ReadDMA(self._config)
         m.submodules.prefetch = prefetch = fifo.SyncFIFOBuffered(
-            width=word_bytes * 8, depth=PREFETCH
+            width=word_bytes * 8 // parts, depth=depth * parts
         )
         wiring.connect(m, wiring.flipped(self.axi), dma.axi)
         m.d.comb += [
@@ -84,7 +83,7 @@ class Fetcher(wiring.Component):
         # Room is reserved when a batch is requested, and given back as words leave the FIFO.
         words_left = Signal(32)
         next_address = Signal(64)
-        reserved = Signal(range(PREFETCH + 1))
+        reserved = Signal(range(depth + 1))
         requested = Signal(range(batch + 1))
         words = Mux(words_left < batch, words_left, batch)
         descriptor = dma.descriptor
@@ -95,7 +94,7 @@ class Fetcher(wiring.Component):
             descriptor.payload.counts[2].eq(1),
             descriptor.payload.counts[3].eq(1),
             descriptor.payload.strides[0].eq(word_bytes),
-            descriptor.valid.eq((words_left != 0) & (reserved <= PREFETCH - batch)),
+            descriptor.valid.eq((words_left != 0) & (reserved <= depth - batch)),
         ]
         with m.If(descriptor.valid & descriptor.ready):
             m.d.comb += requested.eq(words)
@@ -103,39 +102,38 @@ class Fetcher(wiring.Component):
                 words_left.eq(words_left - words),
                 next_address.eq(next_address + (words << (word_bytes.bit_length() - 1))),
             ]
-        m.d.sync += reserved.eq(reserved + requested - (prefetch.r_en & prefetch.r_rdy))
+        word_leaves = prefetch.r_en & prefetch.r_rdy & self.last_part
+        m.d.sync += reserved.eq(reserved + requested - word_leaves)
 
-        # Beats are gathered into words of at least one command.
-        beats = Signal(data.ArrayLayout(self._config.beat_bits, beats_per_word))
-        beat = Signal(range(beats_per_word))
-        last_beat = beat == beats_per_word - 1
-        m.d.comb += [
-            prefetch.w_data.eq(
-                Cat(*(beats[i] for i in range(1, beats_per_word)), dma.data.payload)
-            ),
-            prefetch.w_en.eq(dma.data.valid & last_beat),
-            dma.data.ready.eq(prefetch.w_rdy | ~last_beat),
-        ]
-        with m.If(dma.data.valid & dma.data.ready):
-            m.d.sync += [
-                beats.eq(Cat(*(beats[i] for i in range(1, beats_per_word)), dma.data.payload)),
-                beat.eq(Mux(last_beat, 0, beat + 1)),
+        if parts == 1:
+            self._gather(m, beats_per_word)
+        else:
+            m.d.comb += [
+                prefetch.w_data.eq(dma.data.payload),
+                prefetch.w_en.eq(dma.data.valid),
+                dma.data.ready.eq(prefetch.w_rdy),
             ]
 
-        # Words are handed over command by command.
+        # Words are handed over command by command, and these part by part.
         left = Signal(32)
         place = Signal(range(commands_per_word))
-        word = data.ArrayLayout(Command, commands_per_word)(prefetch.r_data)
+        part = Signal(range(parts))
+        word = data.ArrayLayout(8 * COMMAND_BYTES // parts, commands_per_word)(prefetch.r_data)
+        index = data.ArrayLayout(INDEX_BITS // parts, parts)(self.index)
         handed_over = self.commands.valid & self.commands.ready
         m.d.comb += [
             self.commands.payload.command.eq(word[place]),
-            self.commands.payload.index.eq(self.index),
+            self.commands.payload.index.eq(index[part]),
             self.commands.valid.eq(prefetch.r_rdy & (left != 0)),
+            self.first_part.eq(part == 0),
+            self.last_part.eq(part == parts - 1),
             prefetch.r_en.eq(handed_over & ((place == commands_per_word - 1) | (left == 1))),
             self.last.eq(left == 1),
             self.ended.eq(left == 0),
         ]
         with m.If(handed_over):
+            m.d.sync += part.eq(Mux(self.last_part, 0, part + 1))
+        with m.If(handed_over & self.last_part):
             m.d.sync += [
                 left.eq(left - 1),
                 self.index.eq(self.index + 1),
@@ -153,3 +151,18 @@ class Fetcher(wiring.Component):
                 place.eq(0),
             ]
         return m
+
+    def _gather(self, m: Module, beats_per_word: int) -> None:
+        """Gather beats into words of at least one command."""
+        dma, prefetch = m.submodules.dma, m.submodules.prefetch
+        beats = Signal(data.ArrayLayout(self._config.beat_bits, beats_per_word))
+        beat = Signal(range(beats_per_word))
+        last_beat = beat == beats_per_word - 1
+        word = Cat(*(beats[i] for i in range(1, beats_per_word)), dma.data.payload)
+        m.d.comb += [
+            prefetch.w_data.eq(word),
+            prefetch.w_en.eq(dma.data.valid & last_beat),
+            dma.data.ready.eq(prefetch.w_rdy | ~last_beat),
+        ]
+        with m.If(dma.data.valid & dma.data.ready):
+            m.d.sync += [beats.eq(word), beat.eq(Mux(last_beat, 0, beat + 1))]

@@ -1,7 +1,7 @@
 """The command processor: fetches a program, deals its commands to queues, stops at faults."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
-from amaranth.lib import enum, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
@@ -134,45 +134,59 @@ class CommandProcessor(wiring.Component):
             self.fetch_idle.eq(fetcher.idle),
         ]
 
-        # Dispatch: each command goes to its queue; FINISH waits for all of them.
-        head = fetcher.commands.payload
-        header = head.command.header
+        # Dispatch: each command goes to its queue; FINISH waits for all of them. The first part of
+        # a command says which it is, the others follow.
+        part = fetcher.commands.payload
+        head = Command(Cat(part.command, Const(0, Command.as_shape().size - len(part.command))))
+        header = head.header
         malformed = Signal()
-        finish = Signal()
-        to_queue = Signal(Queue)
+        found = Signal(data.StructLayout({"queue": Queue, "finish": 1}))
+        followed = Signal.like(found, reset_less=True)
+        way = Mux(fetcher.first_part, found.as_value(), followed.as_value())
+        to_queue, finish = found.shape()(way).queue, found.shape()(way).finish
+        with m.If(fetcher.first_part):
+            m.d.sync += followed.eq(found)
         named = header.wait | header.signal
         with m.Switch(header.opcode):
             for opcode, queue in QUEUE_OF.items():
                 with m.Case(opcode):
-                    m.d.comb += to_queue.eq(queue)
+                    m.d.comb += found.queue.eq(queue)
                     if opcode is Opcode.LOAD:
-                        with m.Switch(head.command.body.load.target):
+                        with m.Switch(head.body.load.target):
                             for target in STREAMS:
                                 with m.Case(target):
-                                    m.d.comb += to_queue.eq(queue_of(self._config, opcode, target))
+                                    m.d.comb += found.queue.eq(
+                                        queue_of(self._config, opcode, target)
+                                    )
             with m.Case(Opcode.NOP):
-                m.d.comb += to_queue.eq(header.queue)
+                m.d.comb += found.queue.eq(header.queue)
             with m.Case(Opcode.FINISH):
-                m.d.comb += [finish.eq(fetcher.last), malformed.eq(~fetcher.last)]
+                m.d.comb += [found.finish.eq(fetcher.last), malformed.eq(~fetcher.last)]
             with m.Default():
                 m.d.comb += malformed.eq(1)
+        with m.Switch(found.queue):
+            for queue in queues:
+                others = sum(1 << other.value for other in queues if other is not queue)
+                with m.Case(queue), m.If((named & ~others).any() & ~found.finish):
+                    m.d.comb += malformed.eq(1)
+            with m.Default():
+                m.d.comb += malformed.eq(1)
+        with m.If(~fetcher.first_part):
+            m.d.comb += malformed.eq(0)
+        passes = running & fetcher.commands.valid & ~malformed
         with m.Switch(to_queue):
             for queue, instance in queues.items():
-                others = sum(1 << other.value for other in queues if other is not queue)
-                with m.Case(queue):
-                    with m.If((named & ~others).any() & ~finish):
-                        m.d.comb += malformed.eq(1)
-                    with m.If(running & fetcher.commands.valid & ~finish & ~malformed):
-                        m.d.comb += [
-                            instance.commands.valid.eq(1),
-                            fetcher.commands.ready.eq(instance.commands.ready),
-                        ]
-            with m.Default():
-                m.d.comb += malformed.eq(1)
+                with m.Case(queue), m.If(passes & ~finish):
+                    m.d.comb += [
+                        instance.commands.valid.eq(1),
+                        fetcher.commands.ready.eq(instance.commands.ready),
+                    ]
         for instance in queues.values():
-            m.d.comb += instance.commands.payload.eq(head)
+            m.d.comb += instance.commands.payload.eq(part)
         all_empty = Cat(instance.empty for instance in queues.values()).all()
-        m.d.comb += self.finished.eq(running & fetcher.commands.valid & finish & all_empty)
+        m.d.comb += self.finished.eq(passes & finish & fetcher.last_part & all_empty)
+        with m.If(passes & finish & ~fetcher.last_part):
+            m.d.comb += fetcher.commands.ready.eq(1)
 
         # Queues, units and tokens.
         for queue, instance in queues.items():

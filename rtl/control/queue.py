@@ -5,8 +5,8 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config
+from .command_fifo import INDEX_BITS, CommandFIFO, CommandPart
 from .commands import Command, Opcode, Queue, Stage
-from .fetcher import IndexedCommand
 
 __all__ = ["CommandQueue"]
 
@@ -17,7 +17,7 @@ class _UnderWay(data.Struct):
     signal: unsigned(len(Queue))
     immediate: 1
     """A NOP: ends as soon as it is the oldest."""
-    index: 32
+    index: unsigned(INDEX_BITS)
 
 
 class CommandQueue(wiring.Component):
@@ -28,13 +28,15 @@ class CommandQueue(wiring.Component):
 
     Parameters
     ----------
+    config
+        Configuration of the accelerator.
     under_way
         Commands issued and not yet ended.
 
     Attributes
     ----------
     commands : In
-        From the dispatcher.
+        From the dispatcher, in parts.
     issue : Out
         To the unit.
     done : In
@@ -61,42 +63,38 @@ class CommandQueue(wiring.Component):
         A command has ended in this cycle.
     """
 
-    commands: In(stream.Signature(IndexedCommand))
-    issue: Out(stream.Signature(Command))
-    done: In(1)
-    give: In(len(Queue))
-    signal: Out(len(Queue))
-    stop: In(1)
-    clear: In(1)
-    index: Out(32)
-    stage: Out(Stage)
-    opcode: Out(Opcode)
-    oldest: Out(32)
-    busy: Out(1)
-    waiting: Out(1)
-    empty: Out(1)
-    ended: Out(1)
-
     def __init__(self, config: Config, *, under_way: int) -> None:
-        self._depth = config.queue_depth
+        self._config = config
         self._under_way = under_way
-        super().__init__()
+        super().__init__(
+            {
+                "commands": In(stream.Signature(CommandPart(config))),
+                "issue": Out(stream.Signature(Command)),
+                "done": In(1),
+                "give": In(len(Queue)),
+                "signal": Out(len(Queue)),
+                "stop": In(1),
+                "clear": In(1),
+                "index": Out(INDEX_BITS),
+                "stage": Out(Stage),
+                "opcode": Out(Opcode),
+                "oldest": Out(INDEX_BITS),
+                "busy": Out(1),
+                "waiting": Out(1),
+                "empty": Out(1),
+                "ended": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queued = queued = fifo.SyncFIFOBuffered(
-            width=IndexedCommand.as_shape().size, depth=self._depth
-        )
+        m.submodules.queued = queued = CommandFIFO(self._config)
+        wiring.connect(m, wiring.flipped(self.commands), queued.parts)
         m.submodules.issued = issued = fifo.SyncFIFOBuffered(
             width=_UnderWay.as_shape().size, depth=self._under_way
         )
-        m.d.comb += [
-            queued.w_data.eq(self.commands.payload),
-            queued.w_en.eq(self.commands.valid),
-            self.commands.ready.eq(queued.w_rdy),
-        ]
 
-        head = IndexedCommand(queued.r_data)
+        head = queued.commands.payload
         header = head.command.header
         is_nop = header.opcode == Opcode.NOP
         tokens = [Signal(16, name=f"tokens_{queue.name.lower()}") for queue in Queue]
@@ -104,16 +102,16 @@ class CommandQueue(wiring.Component):
         """Which of the tokens aren't zero, known early in a cycle."""
         lacking = Signal(len(Queue))
         m.d.comb += lacking.eq(header.wait & ~holds)
-        may_issue = queued.r_rdy & (lacking == 0) & issued.w_rdy & ~self.stop
+        may_issue = queued.commands.valid & (lacking == 0) & issued.w_rdy & ~self.stop
         m.d.comb += [
-            self.waiting.eq(queued.r_rdy & (lacking != 0)),
+            self.waiting.eq(queued.commands.valid & (lacking != 0)),
             self.issue.payload.eq(head.command),
             self.issue.valid.eq(may_issue & ~is_nop),
         ]
         is_issued = Signal()
         m.d.comb += [
             is_issued.eq(may_issue & (is_nop | self.issue.ready)),
-            queued.r_en.eq(is_issued),
+            queued.commands.ready.eq(is_issued),
             issued.w_en.eq(is_issued),
         ]
         record = _UnderWay(issued.w_data)
@@ -148,7 +146,7 @@ class CommandQueue(wiring.Component):
             issued.r_en.eq(self.ended),
             self.oldest.eq(oldest.index),
             self.busy.eq(issued.level != 0),
-            self.empty.eq((issued.level == 0) & (queued.level == 0)),
+            self.empty.eq((issued.level == 0) & queued.empty),
         ]
         m.d.sync += dones.eq(dones + self.done - (self.ended & ~oldest.immediate))
         with m.If(self.ended):
