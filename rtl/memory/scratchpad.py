@@ -15,6 +15,7 @@ from ..arithmetic.formats import FLOAT
 from ..arithmetic.operand import Kind, Operand
 from ..config import FLOAT_BITS, Config
 from ..delay import delayed
+from ..technology import Technology, technology_of
 
 __all__ = [
     "READ_LATENCY",
@@ -125,15 +126,13 @@ class SBank(wiring.Component):
         m = Module()
         m.d.comb += self.read_next.eq(delayed(m, self.read))
 
-        read = delayed(m, self.read)
-        selected = delayed(m, read)
-        word = Signal(SOperands(config), reset_less=True)
-        m.d.comb += self.s.eq(word)
         # One memory for each S word: memories with wide write enables don't map well.
+        ports = []
         for quarter in range(config.ratio):
             memory = Memory(shape=unsigned(SOperands(config).size), depth=config.s_depth, init=[])
             m.submodules[f"words_{quarter}"] = memory
             write, port = memory.write_port(), memory.read_port()
+            ports.append(port)
             m.d.comb += [
                 write.en.eq(self.write_enable[quarter]),
                 write.addr.eq(self.write_address),
@@ -141,6 +140,21 @@ class SBank(wiring.Component):
                 port.en.eq(self.read.enable & (self.read.quarter == quarter)),
                 port.addr.eq(self.read.address),
             ]
+
+        read = delayed(m, self.read)
+        word = Signal(SOperands(config), reset_less=True)
+        m.d.comb += self.s.eq(word)
+        if technology_of(platform) is Technology.ECP5:
+            # Block RAM has no registers at its outputs that tools make use of: one for all.
+            output = Signal.like(word, reset_less=True)
+            for quarter, port in enumerate(ports):
+                with m.If(read.enable & (read.quarter == quarter)):
+                    m.d.sync += output.eq(port.data)
+            m.d.sync += word.eq(output)
+            return m
+
+        selected = delayed(m, read)
+        for quarter, port in enumerate(ports):
             output = Signal.like(port.data, reset_less=True)
             with m.If(read.enable):
                 m.d.sync += output.eq(port.data)
