@@ -16,6 +16,7 @@ from rtl.serial_top import SerialTop
 from rtl.technology import DEVICE_TECHNOLOGY
 
 from .board import Board, Command
+from .ulx3s_floorplan import floorplan
 
 __all__ = ["ULX3S", "ULX3STop", "read_report"]
 
@@ -75,6 +76,9 @@ flatten
 opt_clean -purge
 tee -q -o cells.json stat -json
 """
+
+_ARRAY = "system.accelerator.core.engine.array"
+"""The systolic array in the flattened netlist."""
 
 _RESOURCES = {
     "lut": "TRELLIS_COMB",
@@ -159,6 +163,12 @@ def _pll(oscillator: Signal, clock: Signal, locked: Signal, clock_mhz: int) -> I
     )  # fmt: skip
 
 
+def _fix(places: dict[str, str]) -> str:
+    """Return the lines of Yosys' script that tell nextpnr the places of cells."""
+    lines = [f'setattr -set BEL "{place}" {_TOP}/c:{cell}' for cell, place in places.items()]
+    return "\n".join([*lines, f"select -assert-count {len(places)} c:* a:BEL=* %i", ""])
+
+
 class ULX3S(Board):
     """The board with an LFE5U-85F; card memory is block RAM, the host comes over USB serial."""
 
@@ -183,7 +193,7 @@ class ULX3S(Board):
         plan = _ULX3SPlatform().prepare(
             ULX3STop(config, int(clock_mhz)), _TOP,
             script_after_read=_BEFORE_SYNTHESIS, synth_opts=_SYNTHESIS_OPTIONS,
-            script_after_synth=_MAPPING,
+            script_after_synth=_MAPPING + _fix(floorplan(config, _ARRAY)),
         )  # fmt: skip
         output.mkdir(parents=True, exist_ok=True)
         wanted = [name for name in plan.files if name.endswith((".il", ".ys", ".lpf"))]
@@ -206,8 +216,6 @@ class ULX3S(Board):
                     "--quiet", "--85k", "--package", "CABGA381", "--speed", "6",
                     # HeAP, the usual placer, takes a fifth more wire, too much to route.
                     "--seed", str(_SEED), "--placer", "static", "--router", "router2",
-                    # The limit unless told otherwise overflows at this many cells.
-                    "--placer-heap-cell-placement-timeout", "0",
                     "--log", f"{_TOP}.tim", "--report", "timing.json",
                     "--json", f"{_TOP}.json", "--lpf", f"{_TOP}.lpf", "--textcfg", f"{_TOP}.config",
                 ),

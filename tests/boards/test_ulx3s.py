@@ -75,6 +75,8 @@ def test_writes_what_the_tools_start_from_and_names_the_one_that_is_missing(
     for memory in in_block_ram:
         module = memory.removeprefix("*").removesuffix("*/m:*")
         assert re.search(rf"^module \S*{re.escape(module)}", text, re.M), module
+    # Yosys itself refuses places of cells that don't exist.
+    assert script.count("setattr -set BEL") == 72 and "-assert-count 72 c:* a:BEL=* %i" in script
     assert json.loads((tmp_path / "configuration.json").read_text())["hash"]
     assert "nextpnr" in (tmp_path / "README.md").read_text()
 
