@@ -105,14 +105,19 @@ class Fetcher(wiring.Component):
         word_leaves = prefetch.r_en & prefetch.r_rdy & self.last_part
         m.d.sync += reserved.eq(reserved + requested - word_leaves)
 
-        if parts == 1:
-            self._gather(m, beats_per_word)
-        else:
-            m.d.comb += [
-                prefetch.w_data.eq(dma.data.payload),
-                prefetch.w_en.eq(dma.data.valid),
-                dma.data.ready.eq(prefetch.w_rdy),
-            ]
+        # Beats are gathered into words of at least one command, or into parts.
+        gathered = beats_per_word // parts
+        beats = Signal(data.ArrayLayout(self._config.beat_bits, gathered))
+        beat = Signal(range(gathered))
+        last_beat = beat == gathered - 1
+        entry = Cat(*(beats[i] for i in range(1, gathered)), dma.data.payload)
+        m.d.comb += [
+            prefetch.w_data.eq(entry),
+            prefetch.w_en.eq(dma.data.valid & last_beat),
+            dma.data.ready.eq(prefetch.w_rdy | ~last_beat),
+        ]
+        with m.If(dma.data.valid & dma.data.ready):
+            m.d.sync += [beats.eq(entry), beat.eq(Mux(last_beat, 0, beat + 1))]
 
         # Words are handed over command by command, and these part by part.
         left = Signal(32)
@@ -132,7 +137,7 @@ class Fetcher(wiring.Component):
             self.ended.eq(left == 0),
         ]
         with m.If(handed_over):
-            m.d.sync += part.eq(Mux(self.last_part, 0, part + 1))
+            m.d.sync += part.eq(part + 1)
         with m.If(handed_over & self.last_part):
             m.d.sync += [
                 left.eq(left - 1),
@@ -151,18 +156,3 @@ class Fetcher(wiring.Component):
                 place.eq(0),
             ]
         return m
-
-    def _gather(self, m: Module, beats_per_word: int) -> None:
-        """Gather beats into words of at least one command."""
-        dma, prefetch = m.submodules.dma, m.submodules.prefetch
-        beats = Signal(data.ArrayLayout(self._config.beat_bits, beats_per_word))
-        beat = Signal(range(beats_per_word))
-        last_beat = beat == beats_per_word - 1
-        word = Cat(*(beats[i] for i in range(1, beats_per_word)), dma.data.payload)
-        m.d.comb += [
-            prefetch.w_data.eq(word),
-            prefetch.w_en.eq(dma.data.valid & last_beat),
-            dma.data.ready.eq(prefetch.w_rdy | ~last_beat),
-        ]
-        with m.If(dma.data.valid & dma.data.ready):
-            m.d.sync += [beats.eq(word), beat.eq(Mux(last_beat, 0, beat + 1))]

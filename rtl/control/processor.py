@@ -142,8 +142,7 @@ class CommandProcessor(wiring.Component):
         malformed = Signal()
         found = Signal(data.StructLayout({"queue": Queue, "finish": 1}))
         followed = Signal.like(found, reset_less=True)
-        way = Mux(fetcher.first_part, found.as_value(), followed.as_value())
-        to_queue, finish = found.shape()(way).queue, found.shape()(way).finish
+        way = found.shape()(Mux(fetcher.first_part, found.as_value(), followed.as_value()))
         with m.If(fetcher.first_part):
             m.d.sync += followed.eq(found)
         named = header.wait | header.signal
@@ -174,9 +173,9 @@ class CommandProcessor(wiring.Component):
         with m.If(~fetcher.first_part):
             m.d.comb += malformed.eq(0)
         passes = running & fetcher.commands.valid & ~malformed
-        with m.Switch(to_queue):
+        with m.Switch(way.queue):
             for queue, instance in queues.items():
-                with m.Case(queue), m.If(passes & ~finish):
+                with m.Case(queue), m.If(passes & ~way.finish):
                     m.d.comb += [
                         instance.commands.valid.eq(1),
                         fetcher.commands.ready.eq(instance.commands.ready),
@@ -184,8 +183,8 @@ class CommandProcessor(wiring.Component):
         for instance in queues.values():
             m.d.comb += instance.commands.payload.eq(part)
         all_empty = Cat(instance.empty for instance in queues.values()).all()
-        m.d.comb += self.finished.eq(passes & finish & fetcher.last_part & all_empty)
-        with m.If(passes & finish & ~fetcher.last_part):
+        m.d.comb += self.finished.eq(passes & way.finish & fetcher.last_part & all_empty)
+        with m.If(passes & way.finish & ~fetcher.last_part):
             m.d.comb += fetcher.commands.ready.eq(1)
 
         # Queues, units and tokens.

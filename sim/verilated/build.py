@@ -8,10 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import rtl
@@ -90,7 +88,7 @@ def build_library(config: Config, *, trace: bool = False) -> Path:
         if not library.exists():
             folder.mkdir(parents=True, exist_ok=True)
             files, column = elaborate(Top(config), "sat"), block_name(config, "column")
-            _build(folder, library, files, HARNESS, options, None if trace else column)
+            _build(folder, library, files, HARNESS, options, None if trace else column, {})
     return library
 
 
@@ -141,7 +139,7 @@ def _build(
     harness: Path,
     options: list[str],
     apart: str | None,
-    primitives: Mapping[str, str] = MappingProxyType({}),
+    primitives: dict[str, str],
 ) -> None:
     """Build from Verilog and models of primitives; the block `apart` becomes a model of its own."""
     # Verilator makes code for each placement of a block that isn't a model of its own, and all the

@@ -45,15 +45,15 @@ class Slice(wiring.Component):
 
 def run_slice(**changes):
     simulate(
-        Slice(), name="slice", testbench=__name__, parameters=changes,
-        technology=Technology.ULTRASCALE_PLUS, testcase="runs",
+        Slice(), name="slice", testbench=__name__, technology=Technology.ULTRASCALE_PLUS,
+        parameters={name: value for name, (_, value) in MODELLED.items()} | changes,
     )  # fmt: skip
 
 
 @cocotb.test()
 async def runs(dut):
-    for name, (_, value) in MODELLED.items():
-        getattr(dut, name).value = parameters().get(name, value)
+    for name, value in parameters().items():
+        getattr(dut, name).value = value
     Clock(dut.clk, 10, "ns").start()
     await clocks(dut, 8)
 
@@ -137,16 +137,8 @@ class Multiplier(wiring.Component):
 def run_multiplier(**changes):
     simulate(
         Multiplier(), name="multiplier", testbench=__name__, technology=Technology.ECP5,
-        parameters=Multiplier.controls | changes, testcase="multiplies",
+        parameters=Multiplier.controls | changes,
     )  # fmt: skip
-
-
-@cocotb.test()
-async def multiplies(dut):
-    for name in Multiplier.controls:
-        getattr(dut, name).value = parameters()[name]
-    Clock(dut.clk, 10, "ns").start()
-    await clocks(dut, 8)
 
 
 def test_takes_a_multiplier_that_it_models():
