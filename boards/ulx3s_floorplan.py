@@ -4,7 +4,8 @@ Left to itself nextpnr puts the multipliers of all processing elements into one 
 the block RAMs of a bank wherever some are left: every bus of the array then crosses the middle, and
 can't be routed. So these are fixed, and draw the rest of the array with them. The columns of the
 array lie along two rows of DSP blocks, one above the other, and the S banks of block RAM between
-them::
+them, all in the left two thirds: what has the rest to itself, mostly the vector and the update
+unit, doesn't come between the processing elements, and buses to all of these are shorter::
 
     y 22        D bank 0                O bank 0
     y 34    PE 0,0      PE 0,1      PE 0,2      PE 0,3
@@ -29,10 +30,9 @@ _RAMS = (("EBR0", 0), ("EBR1", 2), ("EBR2", 4), ("EBR3", 6))
 _RAM_BITS, _RAM_WORDS = 36, 512
 """Of a block RAM with a read and a write port."""
 
-_PE_BLOCKS = (1, 4, 8, 11)
-"""The block of each row of the array: its S bank has another one at its side."""
+_PE_BLOCKS = (1, 3, 5, 7)
+"""The block of each row of the array: its S bank has the next one as well."""
 
-_S_SPARE_BLOCKS = (2, 5, 7, 12)
 _D_BLOCK, _O_BLOCK = 1, 6
 _PE_Y, _S_Y, _DO_Y = (34, 58), 46, (22, 70)
 
@@ -59,13 +59,13 @@ def floorplan(config: Config, array: str) -> dict[str, str]:
     d_rams = -(-DOperands(config).size // _RAM_BITS)
     pe, s_bank = block_name(config, "pe"), block_name(config, "s_bank")
     places: dict[str, str] = {}
-    for row, (block, spare) in enumerate(zip(_PE_BLOCKS, _S_SPARE_BLOCKS, strict=True)):
+    for row, block in enumerate(_PE_BLOCKS):
         cells = [
             f"{array}.{s_bank}_{row}.words_{quarter}.0.{number}"
             for quarter in range(config.ratio)
             for number in range(s_rams)
         ]
-        places |= _rams(cells, (block, spare), _S_Y)
+        places |= _rams(cells, (block, block + 1), _S_Y)
     for number, (pe_y, bank_y) in enumerate(zip(_PE_Y, _DO_Y, strict=True)):
         column = f"{array}.{block_name(config, 'column')}_{number}"
         for row, block in enumerate(_PE_BLOCKS):

@@ -8,6 +8,7 @@ from ..config import Config
 from ..delay import delayed
 from ..interface.axi import AXI4ReadSignature
 from ..memory.write_completion import WRITERS_UNDER_WAY
+from .command_fifo import CommandPart
 from .commands import (
     QUEUE_OF,
     STREAMS,
@@ -173,17 +174,38 @@ class CommandProcessor(wiring.Component):
         with m.If(~fetcher.first_part):
             m.d.comb += malformed.eq(0)
         passes = running & fetcher.commands.valid & ~malformed
-        with m.Switch(way.queue):
+        offered = passes & ~way.finish
+
+        # Parts stop in a register, every other cycle: it's late by then, and the queues lie far
+        # apart.
+        sends, taken = Signal(), Signal()
+        sent = Signal(
+            data.StructLayout({"queue": Queue, "part": CommandPart(self._config)}), reset_less=True
+        )
+        if self._config.command_parts == 1:
+            m.d.comb += [
+                sends.eq(offered),
+                sent.queue.eq(way.queue),
+                sent.part.eq(part),
+                fetcher.commands.ready.eq(taken),
+            ]
+        else:
+            m.d.comb += fetcher.commands.ready.eq(offered & ~sends)
+            with m.If(~sends):
+                m.d.sync += [sends.eq(offered), sent.queue.eq(way.queue), sent.part.eq(part)]
+            with m.Elif(taken):
+                m.d.sync += sends.eq(0)
+        with m.Switch(sent.queue):
             for queue, instance in queues.items():
-                with m.Case(queue), m.If(passes & ~way.finish):
+                with m.Case(queue):
                     m.d.comb += [
-                        instance.commands.valid.eq(1),
-                        fetcher.commands.ready.eq(instance.commands.ready),
+                        instance.commands.valid.eq(sends),
+                        taken.eq(sends & instance.commands.ready),
                     ]
         for instance in queues.values():
-            m.d.comb += instance.commands.payload.eq(part)
+            m.d.comb += instance.commands.payload.eq(sent.part)
         all_empty = Cat(instance.empty for instance in queues.values()).all()
-        m.d.comb += self.finished.eq(passes & way.finish & fetcher.last_part & all_empty)
+        m.d.comb += self.finished.eq(passes & way.finish & fetcher.last_part & all_empty & ~sends)
         with m.If(passes & way.finish & ~fetcher.last_part):
             m.d.comb += fetcher.commands.ready.eq(1)
 

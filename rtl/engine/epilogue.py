@@ -118,7 +118,7 @@ class Epilogue(wiring.Component):
 
     LATENCY = EpilogueLane.LATENCY + 1
     ADDEND_LATENCY = EpilogueLane.ADDEND_LATENCY
-    MASK_LATENCY = EpilogueLane.LATENCY
+    MASK_LATENCY = EpilogueLane.LATENCY - 1
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -174,7 +174,8 @@ class Epilogue(wiring.Component):
             m.d.sync += place.eq(place + 1)
             with m.If(~self.convert):
                 m.d.sync += second.eq(0)
-        positive = Cat(is_positive(half) for half in self.mask)
+        positive = Signal(config.elements)
+        m.d.sync += positive.eq(Cat(is_positive(half) for half in self.mask))
         keep = Signal(lanes_count)
         m.d.comb += keep.eq(Mux(self.apply_mask, positive.word_select(place, lanes_count), ~0))
         masked = Signal(data.ArrayLayout(HALF, lanes_count))

@@ -3,16 +3,23 @@
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
-from amaranth.lib import wiring
+from amaranth.lib import fifo, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
 from ..config import Config
-from ..interface.axi import AXI4ReadSignature, AXI4WriteSignature, Response
+from ..delay import delayed
+from ..interface.axi import AXI4ReadSignature, AXI4WriteSignature, ReadData, Response
 from .ports import ByteAccessSignature
 
 __all__ = ["BlockMemory"]
+
+_READ_LATENCY = 2
+"""Cycles from the choice of an address to its word: a register, and the block RAM's own."""
+
+_READ_AHEAD = 8
+"""Beats chosen and not yet taken: enough for a beat a cycle with the latency of memory and FIFO."""
 
 
 class BlockMemory(wiring.Component):
@@ -20,6 +27,11 @@ class BlockMemory(wiring.Component):
 
     Bursts of each kind are carried out one after the other. A byte access takes the place of a
     beat, and goes first: it costs a burst one cycle.
+
+    The block RAMs lie all over a device that has no other memory. So addresses and words to write
+    come to them out of registers, and words read go into a FIFO without anything between: there's a
+    cycle's time for the way. A beat comes out of the FIFO 4 cycles after it was the next to read, a
+    byte's answer 3 cycles after its request.
 
     Parameters
     ----------
@@ -56,49 +68,51 @@ class BlockMemory(wiring.Component):
         )
         write_port, read_port = memory.write_port(granularity=8), memory.read_port()
 
-        # A byte access: a write, or a read whose beat is there in the next cycle, or neither.
+        # A byte access: a write, or a read that takes its byte of a beat that the FIFO doesn't get.
         request, answer = self.access.request, self.access.answer
         inside = ~request.payload.address[high:].any()
         byte_address = request.payload.address[low:high]
         byte_read, byte_write = Signal(), Signal()
-        byte_place = Signal(low)
-        may_read = Signal()
+        byte_place = delayed(m, request.payload.address[:low], _READ_LATENCY)
         m.d.comb += [
+            request.ready.eq(1),
+            byte_read.eq(request.valid & ~request.payload.write),
             byte_write.eq(request.valid & request.payload.write & inside),
-            byte_read.eq(request.valid & ~request.payload.write & inside & may_read),
-            request.ready.eq(~inside | request.payload.write | may_read),
-            answer.data.eq(read_port.data.word_select(byte_place, 8)),
-        ]
-        m.d.sync += [
-            answer.valid.eq(request.valid & request.ready),
-            answer.error.eq(~inside),
-            byte_place.eq(request.payload.address[:low]),
+            answer.valid.eq(delayed(m, request.valid, _READ_LATENCY + 1, reset=True)),
+            answer.error.eq(delayed(m, ~inside, _READ_LATENCY + 1)),
+            answer.data.eq(delayed(m, read_port.data.word_select(byte_place, 8))),
         ]
 
-        # Reads: a beat stays at the memory's output until it is taken.
+        # Reads: only what the FIFO has room for.
         ar, r = self.read.ar, self.read.r
         read_address = Signal.like(byte_address)
         reading, reads_left = Signal(), Signal(9)
         read_error = Signal()
         next_beat = Signal()
+        room = Signal(range(_READ_AHEAD + 1), init=_READ_AHEAD)
+        layout = ReadData(config.beat_bits)
+        m.submodules.beats = beats = fifo.SyncFIFOBuffered(width=layout.size, depth=_READ_AHEAD)
+        beat = Signal(layout)
         m.d.comb += [
-            may_read.eq(~r.valid | r.ready),
-            next_beat.eq(reading & may_read & ~byte_read),
             ar.ready.eq(~reading),
-            read_port.en.eq(next_beat | byte_read),
-            read_port.addr.eq(Mux(byte_read, byte_address, read_address)),
-            r.payload.data.eq(read_port.data),
+            next_beat.eq(reading & (room != 0) & ~byte_read),
+            beat.data.eq(read_port.data),
+            beat.last.eq(delayed(m, reads_left == 1, _READ_LATENCY)),
+            beat.resp.eq(
+                Mux(delayed(m, read_error, _READ_LATENCY), Response.DECERR, Response.OKAY)
+            ),
+            beats.w_data.eq(beat),
+            beats.w_en.eq(delayed(m, next_beat, _READ_LATENCY, reset=True)),
+            r.payload.eq(beats.r_data),
+            r.valid.eq(beats.r_rdy),
+            beats.r_en.eq(r.ready),
         ]
-        with m.If(r.ready):
-            m.d.sync += r.valid.eq(0)
+        m.d.sync += [
+            read_port.addr.eq(Mux(byte_read, byte_address, read_address)),
+            room.eq(room - next_beat + (r.valid & r.ready)),
+        ]
         with m.If(next_beat):
-            m.d.sync += [
-                r.valid.eq(1),
-                r.payload.last.eq(reads_left == 1),
-                r.payload.resp.eq(Mux(read_error, Response.DECERR, Response.OKAY)),
-                read_address.eq(read_address + 1),
-                reads_left.eq(reads_left - 1),
-            ]
+            m.d.sync += [read_address.eq(read_address + 1), reads_left.eq(reads_left - 1)]
             with m.If(reads_left == 1):
                 m.d.sync += reading.eq(0)
         with m.If(ar.valid & ar.ready):
@@ -139,7 +153,7 @@ class BlockMemory(wiring.Component):
         byte_enable = Cat(
             byte_write & (request.payload.address[:low] == place) for place in range(beat_bytes)
         )
-        m.d.comb += [
+        m.d.sync += [
             write_port.addr.eq(Mux(byte_write, byte_address, write_address)),
             write_port.data.eq(
                 Mux(byte_write, request.payload.data.replicate(beat_bytes), w.payload.data)
