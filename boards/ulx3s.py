@@ -17,6 +17,7 @@ from rtl.technology import DEVICE_TECHNOLOGY
 
 from . import nextpnr_settings
 from .board import Board, Command
+from .layout import draw, read_layout
 from .ulx3s_floorplan import floorplan
 
 __all__ = ["ULX3S", "ULX3STop", "read_report"]
@@ -30,6 +31,9 @@ possible (FPGA-DS-02012)."""
 
 _VCO_MHZ = 600
 """What the PLL's oscillator is near to; 400 to 800 are possible."""
+
+_ROUTED = "routed.json"
+"""What nextpnr writes of where everything is."""
 
 _SEED = 1
 """Of the placement."""
@@ -228,6 +232,7 @@ class ULX3S(Board):
                     "--seed", str(_SEED), "--placer", "static", "--router", "router2",
                     "--log", f"{_TOP}.tim", "--report", "timing.json",
                     "--json", f"{_TOP}.json", "--lpf", f"{_TOP}.lpf", "--textcfg", f"{_TOP}.config",
+                    "--write", _ROUTED,
                 ),
                 nextpnr,
             ),
@@ -247,6 +252,7 @@ class ULX3S(Board):
     def report(self, output: Path) -> str:
         figures = read_report(output)
         (output / "report.json").write_text(json.dumps(figures, indent=2) + "\n")
+        draw(read_layout(output / _ROUTED), output / "layout.png", f"{self.name}: {_TOP}.bit")
         lines = [
             f"{name:<8}{figures[name]['used']:>8,} of {figures[name]['available']:>8,}"
             f"{figures[name]['used'] / figures[name]['available']:>8.1%}"

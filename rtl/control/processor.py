@@ -176,8 +176,8 @@ class CommandProcessor(wiring.Component):
         passes = running & fetcher.commands.valid & ~malformed
         offered = passes & ~way.finish
 
-        # Parts stop in a register, every other cycle: it's late by then, and the queues lie far
-        # apart.
+        # Parts stop in a register on their way, one every other cycle: by now it's late in a cycle,
+        # and on a small device the queues lie far apart.
         sends, taken = Signal(), Signal()
         sent = Signal(
             data.StructLayout({"queue": Queue, "part": CommandPart(self._config)}), reset_less=True

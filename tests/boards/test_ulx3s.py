@@ -84,10 +84,14 @@ def test_writes_what_the_tools_start_from_and_names_the_one_that_is_missing(
 def test_report(tmp_path):
     (tmp_path / "timing.json").write_text(json.dumps(TIMING))
     (tmp_path / "configuration.json").write_text(json.dumps({"name": "ulx3s"}))
+    cell = {"type": "TRELLIS_FF", "attributes": {"NEXTPNR_BEL": "X3/Y4/SLICEA.FF0"}}
+    netlist = {"modules": {"top": {"cells": {"system.memory.valid": cell}}}}
+    (tmp_path / "routed.json").write_text(json.dumps(netlist))
     assert read_report(tmp_path)["clock"] == {"achieved_mhz": 43.21, "wanted_mhz": 40.0}
     lines = ULX3S().report(tmp_path)
     assert "70,000 of   83,640   83.7%" in lines and "43.2 MHz, 40.0 wanted" in lines
     assert json.loads((tmp_path / "report.json").read_text())["dsp"]["used"] == 60
+    assert (tmp_path / "layout.png").stat().st_size > 1000
 
 
 def test_flash_says_what_it_would_run(capsys):
@@ -102,3 +106,4 @@ def test_bitstream(tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["clock"]["achieved_mhz"] >= report["clock"]["wanted_mhz"] >= 40
     assert (tmp_path / "sat.bit").stat().st_size > 100_000
+    assert (tmp_path / "layout.png").exists()
