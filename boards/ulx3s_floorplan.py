@@ -4,8 +4,8 @@ Left to itself nextpnr puts the multipliers of all processing elements into one 
 the block RAMs of a bank wherever some are left: every bus of the array then crosses the middle, and
 can't be routed. So these are fixed, and draw the rest of the array with them. The columns of the
 array lie along two rows of DSP blocks, one above the other, and the S banks of block RAM between
-them, all in the left two thirds: what has the rest to itself, mostly the vector and the update
-unit, doesn't come between the processing elements, and buses to all of these are shorter::
+them, all in the left two thirds of the FPGA: the right third is for the vector and the update unit,
+which come between the processing elements otherwise, where they can't be routed::
 
     y 22        D bank 0                O bank 0
     y 34    PE 0,0      PE 0,1      PE 0,2      PE 0,3
