@@ -28,11 +28,17 @@ _UNITS = (
 )
 """Name, what the names of its cells begin with, and colour; the first that fits is a cell's own."""
 
-_WIDTHS = {"DP16KD": 2, "MULT18X18D": 1, "TRELLIS_COMB": 1, "TRELLIS_FF": 1, "TRELLIS_RAMW": 1}
-"""Tiles beside each other that a cell of this kind takes, of those drawn."""
-
 _CELLS_PER_TILE = 16
 """LUTs and flip-flops."""
+
+_EXTENTS = {
+    "DP16KD": (2, _CELLS_PER_TILE),
+    "MULT18X18D": (1, _CELLS_PER_TILE),
+    "TRELLIS_COMB": (1, 1),
+    "TRELLIS_FF": (1, 1),
+    "TRELLIS_RAMW": (1, 1),
+}
+"""Tiles beside each other that a cell of this kind takes, of those drawn, and how much of each."""
 
 _ROWS = {10: "DSP", 34: "DSP", 58: "DSP", 22: "RAM", 46: "RAM", 70: "RAM", 82: "RAM"}
 """Of multipliers and block RAM, on an LFE5U-85F."""
@@ -62,13 +68,12 @@ def read_layout(netlist: Path) -> Layout:
     layout: Layout = defaultdict(Counter)
     for name, cell in cells:
         place = re.match(r"X(\d+)/Y(\d+)/", cell["attributes"].get("NEXTPNR_BEL", ""))
-        width = _WIDTHS.get(cell["type"])
-        if place and width:
+        extent = _EXTENTS.get(cell["type"])
+        if place and extent:
             unit = next(unit for unit, start, _ in _UNITS if re.match(start, name))
-            x, y = map(int, place.groups())
-            whole = cell["type"] in ("DP16KD", "MULT18X18D")
+            (x, y), (width, share) = map(int, place.groups()), extent
             for column in range(x, x + width):
-                layout[column, y][unit] += _CELLS_PER_TILE if whole else 1
+                layout[column, y][unit] += share
     if not layout:
         raise ValueError(f"no cell of '{netlist}' has a place: was it written behind placement?")
     return layout
@@ -86,12 +91,9 @@ def draw(layout: Layout, picture: Path, title: str) -> None:
     title
         What stands above.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     import numpy as np
-    from matplotlib import pyplot as plt
     from matplotlib.colors import to_rgb
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     colours = {unit: np.array(to_rgb(colour)) for unit, _, colour in _UNITS}
@@ -101,7 +103,8 @@ def draw(layout: Layout, picture: Path, title: str) -> None:
         unit, _ = units.most_common(1)[0]
         fill = 0.3 + 0.7 * min(1, units.total() / _CELLS_PER_TILE)
         image[y, x] = 1 - fill * (1 - colours[unit])
-    figure, axes = plt.subplots(figsize=(11, 6.6), layout="constrained")
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    axes = figure.subplots()
     axes.imshow(image, interpolation="nearest")
     rows = [(y, kind) for y, kind in sorted(_ROWS.items()) if y < shape[0]]
     axes.set_yticks([y for y, _ in rows], [f"{kind}  {y}" for y, kind in rows])
@@ -113,7 +116,6 @@ def draw(layout: Layout, picture: Path, title: str) -> None:
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
     )  # fmt: skip
     figure.savefig(picture, dpi=110)
-    plt.close(figure)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
